@@ -1,0 +1,21 @@
+"""HRVGAN: conditional spatio-temporal GANs that generate video.
+
+    gan = hrvgan.load("models/laptop")
+    videos = gan.sample(16, seed=0)     # uint8 (16, T, H, W, 3)
+"""
+
+__version__ = "0.1.0"
+__all__ = ["build_model", "load"]
+
+
+def __getattr__(name: str):
+    # Imported when asked for: reading clips needs no networks.
+    if name == "load":
+        from hrvgan.checkpoint import load
+
+        return load
+    if name == "build_model":
+        from hrvgan.models import build_model
+
+        return build_model
+    raise AttributeError(f"module 'hrvgan' has no attribute {name!r}")

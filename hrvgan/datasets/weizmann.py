@@ -1,0 +1,32 @@
+"""Weizmann actions as MoCoGAN ships them: four classes of strips, nine people, read in place.
+
+Gorelick et al. 2007, "Actions as Space-Time Shapes"; Tulyakov et al. 2018. The number of a file names the
+person (number // 8), and every odd file is the mirror of the even one before it: both belong to one person
+and so to one split.
+"""
+
+from pathlib import Path
+
+from hrvgan.datasets import folder
+from hrvgan.datasets.videos import Video
+from hrvgan.errors import InputError
+
+# By person, fixed so that every score speaks of the same two strangers: 48 strips train, 8 val, 16 test.
+VAL, TEST = {6}, {7, 8}
+STRIPS_PER_PERSON = 8
+HELP = "put MoCoGAN's data/actions there (class folders of numbered .jpg strips) or change the option `path`"
+
+
+def fetch(out: Path, path: str | Path = "data/weizmann") -> list[Video]:
+    """List the strips under `path`. Raises InputError if the folder is missing or holds something else."""
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: no such folder; {HELP}; data/README.md says where they come from")
+    return [_assign(video) for video in folder.fetch(out, path)]
+
+
+def _assign(video: Video) -> Video:
+    if not (video.class_name and video.path.stem.isdecimal()):
+        raise InputError(f"{video.path}: not a numbered strip in a class folder; {HELP}")
+    person = int(video.path.stem) // STRIPS_PER_PERSON
+    split = "test" if person in TEST else "val" if person in VAL else "train"
+    return Video(video.path, video.class_name, f"person{person}", split, video.video_id)

@@ -1,0 +1,31 @@
+"""What several rooms test on: a small set of shapes that came down the real road."""
+
+import os
+
+import pytest
+import torch
+
+from hrvgan.datasets import shapes
+from hrvgan.datasets.clips import Clips
+from hrvgan.datasets.videos import write_videos_csv
+from hrvgan.extraction import extract
+
+# Networks in tests are tiny: a second thread only waits for the first, for long where the machine is busy.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def shapes_raw(tmp_path_factory):
+    """A raw folder: 48 videos of 8 classes in 6 groups, and their videos.csv."""
+    folder = tmp_path_factory.mktemp("shapes-raw")
+    write_videos_csv(folder / "videos.csv", shapes.fetch(folder, num_groups=6, videos_per_group=1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shapes_clips(shapes_raw, tmp_path_factory):
+    """Its clips: 8 frames of 32 px, 64 train, 16 val, 16 test, every class in every split."""
+    store = tmp_path_factory.mktemp("shapes") / "clips"
+    extract(shapes_raw, store, size=32, num_frames=8, workers=1)
+    return Clips(store)

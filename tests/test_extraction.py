@@ -1,0 +1,156 @@
+"""From video files to a store, on files as good and as bad as they come."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from hrvgan.datasets import folder
+from hrvgan.datasets.clips import Clips
+from hrvgan.datasets.videos import read_videos_csv, write_videos_csv
+from hrvgan.errors import InputError
+from hrvgan.extraction import extract, spread
+from hrvgan.video import encode, read_frames
+
+SMALL = {"size": 16, "num_frames": 4, "workers": 1, "val_fraction": 0, "test_fraction": 0}
+
+
+def write_raw(root, lengths: dict[str, int]):
+    """A folder of lossless videos of noise, name -> number of frames, and its list."""
+    for number, (name, length) in enumerate(lengths.items()):
+        frames = np.random.default_rng(number).integers(256, size=(length, 16, 16, 3), dtype=np.uint8)
+        encode(root / "videos" / name, frames, fps=10, vcodec="huffyuv", pix_fmt="rgb24")
+    return list_raw(root)
+
+
+def list_raw(root):
+    write_videos_csv(root / "videos.csv", folder.fetch(root, path=root / "videos"))
+    return root
+
+
+def stored_bytes(store):
+    return {path.name: path.read_bytes() for path in store.iterdir()}
+
+
+def test_shapes_come_down_the_whole_road(shapes_clips):
+    assert (len(shapes_clips), shapes_clips.shape, shapes_clips.num_classes) == (96, (8, 32, 32, 3), 8)
+    for split, count in {"train": 64, "val": 16, "test": 16}.items():
+        clips = shapes_clips.split(split)
+        assert len(clips) == count
+        assert set(clips.labels) == set(range(8))
+    groups = {
+        split: set(shapes_clips.split(split).index["group"].to_pylist()) for split in ("train", "val", "test")
+    }
+    assert sum(len(group) for group in groups.values()) == len(set.union(*groups.values())) == 6
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers(shapes_raw, shapes_clips, tmp_path):
+    extract(shapes_raw, tmp_path / "two", size=32, num_frames=8, workers=2)
+    assert stored_bytes(tmp_path / "two") == stored_bytes(shapes_clips.folder)
+
+
+def test_clips_are_the_frames_that_they_say(tmp_path):
+    raw = write_raw(tmp_path, {"a.avi": 21})
+    summary = extract(raw, tmp_path / "clips", **SMALL | {"frame_step": 3, "clips_per_video": 3})
+    assert summary["clips"] == 3
+    clips, frames = Clips(tmp_path / "clips"), read_frames(tmp_path / "videos" / "a.avi")[0]
+    assert clips.fps == pytest.approx(10 / 3)
+    assert clips.index["start_frame"].to_pylist() == [0, 6, 11]  # A clip reaches over 10 of 21 frames.
+    for clip, start in zip(clips.read(range(3)), (0, 6, 11), strict=True):
+        np.testing.assert_array_equal(clip, frames[start : start + 12 : 3])
+
+
+@pytest.mark.parametrize(
+    ("last", "count", "starts"), [(10, 1, [5]), (10, 3, [0, 5, 10]), (1, 4, [0, 1]), (0, 3, [0])]
+)
+def test_starts_are_evenly_spread(last, count, starts):
+    assert spread(last, count) == starts
+
+
+def test_a_bad_video_is_left_out_and_listed(tmp_path):
+    raw = write_raw(tmp_path, {f"{name}.avi": 8 for name in "abcdefghi"} | {"short.avi": 3})
+    whole = (tmp_path / "videos" / "a.avi").read_bytes()
+    (tmp_path / "videos" / "b.avi").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "videos" / "c.avi").write_bytes(b"text")
+    (tmp_path / "videos" / "d.avi").write_bytes(b"")
+    summary = extract(list_raw(raw), tmp_path / "clips", **SMALL | {"max_bad_fraction": 0.3})
+    assert summary == {"videos": 10, "clips": 12, "train": 12, "val": 0, "test": 0,
+                       "dropped": 4, "unreadable": 3, "short": 1, "static": 0}  # fmt: skip
+    manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())
+    assert [(item["video_id"], item["failure"]) for item in manifest["dropped"]] == [
+        ("b.avi", "unreadable"), ("c.avi", "unreadable"), ("d.avi", "unreadable"), ("short.avi", "short"),
+    ]  # fmt: skip
+    assert "short.avi: 3 frames, need 4; lower extract.num_frames" in manifest["dropped"][3]["cause"]
+
+
+def test_too_many_bad_videos_end_it_and_leave_the_old_store(tmp_path):
+    raw = write_raw(tmp_path, {f"{name}.avi": 8 for name in "abcde"})
+    extract(raw, tmp_path / "clips", **SMALL)
+    before = stored_bytes(tmp_path / "clips")
+    (tmp_path / "videos" / "b.avi").write_bytes(b"text")
+    with pytest.raises(InputError, match=r"max_bad_fraction allows \(0\).*b\.avi: cannot be decoded"):
+        extract(list_raw(raw), tmp_path / "clips", **SMALL)
+    assert stored_bytes(tmp_path / "clips") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "videos", "videos.csv"]
+
+
+def test_a_class_that_ends_empty_is_named_with_its_cause(tmp_path):
+    raw = write_raw(tmp_path, {"run/a.avi": 8, "walk/b.avi": 3})
+    with pytest.raises(InputError, match=r"class 'walk' has no clips: .*b\.avi: 3 frames, need 4; lower"):
+        extract(raw, tmp_path / "clips", **SMALL)
+
+
+def test_nothing_left_says_why(tmp_path):
+    raw = write_raw(tmp_path, {f"{name}.avi": 3 for name in "abcde"})
+    with pytest.raises(InputError, match=r"no clips: .*a\.avi: 3 frames, need 4; .*and 2 more"):
+        extract(raw, tmp_path / "clips", **SMALL)
+
+
+def test_still_clips_are_left_out_when_asked(tmp_path):
+    write_raw(tmp_path, {"moves.avi": 8})
+    still = np.full((8, 16, 16, 3), 90, np.uint8)
+    encode(tmp_path / "videos" / "still.avi", still, fps=10, vcodec="huffyuv", pix_fmt="rgb24")
+    raw = list_raw(tmp_path)
+    assert extract(raw, tmp_path / "clips", **SMALL)["clips"] == 4
+    assert Clips(tmp_path / "clips").index["motion"].to_pylist()[2:] == [0, 0]
+    summary = extract(raw, tmp_path / "clips", **SMALL | {"min_motion": 1.0})
+    assert (summary["clips"], summary["static"], summary["dropped"]) == (2, 1, 1)
+
+
+def test_a_count_that_is_not_the_containers_is_reported(tmp_path):
+    raw = write_raw(tmp_path, {"a.avi": 40})
+    path = tmp_path / "videos" / "a.avi"
+    data = bytearray(path.read_bytes())
+    length = data.index(b"strh") + 8 + 32
+    data[length : length + 4] = (41).to_bytes(4, "little")
+    path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        extract(list_raw(raw), tmp_path / "clips", **SMALL)
+    manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())
+    assert manifest["warnings"] == [f"{path}: 40 frames decoded, 41 in its header"]
+
+
+def test_another_video_changes_one_shard(shapes_raw, shapes_clips, tmp_path):
+    more = shutil.copytree(shapes_raw, tmp_path / "raw")
+    videos = read_videos_csv(more / "videos.csv")
+    extra = shutil.copy(videos[0].path, more / "CrossDown" / "v_CrossDown_g01_c02.avi")
+    write_videos_csv(more / "videos.csv", folder.fetch(tmp_path, path=more))
+    extract(more, tmp_path / "clips", size=32, num_frames=8, workers=1)
+    old, new = stored_bytes(shapes_clips.folder), stored_bytes(tmp_path / "clips")
+    assert extra.exists()
+    assert old.keys() == new.keys()
+    assert len([name for name in old if name.startswith("shard") and old[name] != new[name]]) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"num_frames": 0}, {"frame_step": 0}, {"clips_per_video": 0}])
+def test_numbers_below_1_are_refused(shapes_raw, tmp_path, wrong):
+    with pytest.raises(InputError, match="start at 1"):
+        extract(shapes_raw, tmp_path / "clips", **SMALL | wrong)
+
+
+def test_a_folder_that_was_never_downloaded_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"videos\.csv: no list of videos.*run the download stage first"):
+        extract(tmp_path, tmp_path / "clips", **SMALL)

@@ -1,0 +1,67 @@
+"""Work in processes: in order, and gone when the main process is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hrvgan.parallel import ordered_map
+
+
+@pytest.mark.parametrize("workers", [1, 2, "auto"])
+def test_results_come_in_order(workers):
+    items = list(range(-20, 20))
+    results = list(ordered_map(abs, items, workers=workers, desc="test", unit="item"))
+    assert results == [abs(item) for item in items]
+    assert list(ordered_map(abs, [], workers=workers, desc="test", unit="item")) == []
+
+
+def test_an_error_in_a_worker_ends_the_map():
+    with pytest.raises(TypeError, match="bad operand type"):
+        list(ordered_map(abs, [1, "one", 2], workers=2, desc="test", unit="item"))
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A program that says the process ids of its workers; it has no terminal and its own process group."""
+    (tmp_path / "main.py").write_text(
+        "import os, time\n"
+        "from hrvgan.parallel import ordered_map\n"
+        "def work(seconds):\n"
+        "    time.sleep(seconds)\n"
+        "    return os.getpid()\n"
+        "if __name__ == '__main__':\n"
+        "    for pid in ordered_map(work, [0.1] * 500, workers=2, desc='test', unit='item'):\n"
+        "        print(pid, flush=True)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen([sys.executable, tmp_path / "main.py"], env=environment, **options)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_main_process(program, number):
+    workers = {int(program.stdout.readline()) for _ in range(6)}
+    assert len(workers) == 2
+    os.killpg(program.pid, number) if number == signal.SIGINT else program.kill()
+    errors = program.communicate(timeout=30)[1]
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline, "workers outlive the main process"
+        time.sleep(0.05)
+    assert errors.count("Traceback") <= 1  # the main process's own, if any: workers are silent
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # Dead, and nobody has asked for its exit status.
