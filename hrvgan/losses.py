@@ -1,0 +1,50 @@
+"""Objectives as pairs of functions of logits, and penalties on the gradient of D."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def logistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(x)) - log(1 - sigmoid(D(G(z)))) (HRVGAN eq. 1-3; Goodfellow et al. 2014). Logits (N,)."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def logistic_g(fake: Tensor) -> Tensor:
+    """The non-saturating form: -log sigmoid(D(G(z))), which has a gradient where G still loses."""
+    return F.softplus(-fake).mean()
+
+
+def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
+    """E D(G(z)) - E D(x) (HRVGAN eq. 5; Arjovsky et al. 2017)."""
+    return fake.mean() - real.mean()
+
+
+def wasserstein_g(fake: Tensor) -> Tensor:
+    return -fake.mean()
+
+
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))) (Lim & Ye 2017)."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+OBJECTIVES = {
+    "logistic": (logistic_d, logistic_g),
+    "wasserstein": (wasserstein_d, wasserstein_g),
+    "hinge": (hinge_d, wasserstein_g),
+}
+
+
+def r1_penalty(logits: Tensor, real: Tensor) -> Tensor:
+    """E ||grad_x D(x)||^2 on real clips (Mescheder et al. 2018, eq. 9, without its gamma / 2)."""
+    (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean()
+
+
+def gradient_penalty(D, real: Tensor, fake: Tensor, c: Tensor) -> Tensor:
+    """E (||grad_x D(x)|| - 1)^2 at points between real and fake (HRVGAN eq. 6; Gulrajani et al. 2017, eq. 3)."""
+    mix = torch.rand(len(real), 1, 1, 1, 1, device=real.device)
+    between = torch.lerp(real, fake, mix).requires_grad_()
+    (gradient,) = torch.autograd.grad(D(between, c).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

@@ -1,0 +1,37 @@
+"""Models by name. A name is imported only when it is asked for, so that adding a model touches no other."""
+
+import importlib
+import inspect
+
+from hrvgan.errors import InputError
+from hrvgan.models.base import VideoGAN
+
+MODELS = {
+    "hrvgan": "hrvgan.models.hrvgan.HRVGAN",
+}
+
+
+def model_class(name: str) -> type[VideoGAN]:
+    if name not in MODELS:
+        raise InputError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    module, _, attribute = MODELS[name].rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def build_model(name: str, *, preset: str = "", **arguments) -> VideoGAN:
+    """The model `name` with the arguments of `preset` (none when empty), overridden by `arguments`.
+
+    Raises InputError for an unknown model, preset or argument, and for a size that the model does not have.
+    """
+    cls = model_class(name)
+    if preset and preset not in cls.presets:
+        raise InputError(f"model {name} has no preset {preset!r}; known: {', '.join(cls.presets)}")
+    defaults = {key: parameter.default for key, parameter in inspect.signature(cls).parameters.items()}
+    given = {**cls.presets.get(preset, {}), **arguments}
+    for key in given:
+        if key not in defaults:
+            raise InputError(f"model {name} has no argument {key!r}; known: {', '.join(defaults)}")
+    gan = cls(**defaults | given)
+    # All of them, so that a later default changes no released model.
+    gan.name, gan.arguments = name, defaults | given
+    return gan

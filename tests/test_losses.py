@@ -1,0 +1,63 @@
+"""Objectives and penalties against numbers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from hrvgan.losses import OBJECTIVES, gradient_penalty, r1_penalty
+
+ZERO = torch.zeros(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "g"),
+    [
+        ("logistic", 2 * math.log(2), math.log(2)),  # -log sigmoid(0), for real and for fake
+        ("wasserstein", 0.0, 0.0),
+        ("hinge", 2.0, 0.0),
+    ],
+)
+def test_undecided_discriminator(name, d, g):
+    loss_d, loss_g = OBJECTIVES[name]
+    assert loss_d(ZERO, ZERO).item() == pytest.approx(d)
+    assert loss_g(ZERO).item() == pytest.approx(g)
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "g"),
+    [
+        # real logits 2, fake logits -1: softplus(-2) + softplus(-1); softplus(1)
+        ("logistic", 0.1269280 + 0.3132617, 1.3132617),
+        ("wasserstein", -3.0, 1.0),
+        ("hinge", 0.0, 1.0),
+    ],
+)
+def test_known_logits(name, d, g):
+    loss_d, loss_g = OBJECTIVES[name]
+    assert loss_d(ZERO + 2, ZERO - 1).item() == pytest.approx(d, abs=1e-6)
+    assert loss_g(ZERO - 1).item() == pytest.approx(g, abs=1e-6)
+
+
+def linear(x, c):
+    """D(x) = 3 x_0 + 4 x_1 + ..., whose gradient is (3, 4, 0, ...) everywhere: norm 5."""
+    weight = torch.zeros(x[0].numel())
+    weight[0], weight[1] = 3, 4
+    return x.flatten(1) @ weight
+
+
+def test_r1_of_a_linear_discriminator_is_its_squared_slope():
+    real = torch.randn(4, 3, 2, 2, 2).requires_grad_()
+    assert r1_penalty(linear(real, None), real).item() == pytest.approx(25.0)
+
+
+def test_gradient_penalty_of_a_linear_discriminator():
+    real, fake = torch.randn(2, 4, 3, 2, 2, 2)
+    assert gradient_penalty(linear, real, fake, None).item() == pytest.approx((5 - 1) ** 2)
+
+
+def test_penalties_reach_the_weights():
+    weight = torch.ones(24, requires_grad=True)
+    real = torch.randn(4, 3, 2, 2, 2).requires_grad_()
+    r1_penalty((real.flatten(1) @ weight).tanh(), real).backward()
+    assert weight.grad.abs().sum() > 0
