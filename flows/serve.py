@@ -1,0 +1,112 @@
+"""Start Prefect's server, deploy prefect.yaml, run a worker, until Ctrl-C. State: .state/prefect."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import yaml
+
+from flows import ROOT
+from flows.leash import held
+
+PREFECT = [sys.executable, "-m", "prefect"]
+START = 180  # seconds a server may take: the first start writes the database
+STOP = 60  # seconds a server or worker may take; a worker first ends its runs, each within 30
+
+
+class ServeError(Exception):
+    """Why there is no scheduler; the message says what to do."""
+
+
+def main(port: int) -> None:
+    url = f"http://127.0.0.1:{port}"
+    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    log_path = Path(os.environ["PREFECT_HOME"]) / "server.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    require_free(port)
+    print(f"Starting the server (log: {log_path}) ...", flush=True)
+    # Leaving the blocks ends the worker first, while its runs can still tell the server of their end.
+    with open(log_path, "wb") as log:
+        command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        with held(command, grace=STOP, cwd=ROOT, stdout=log, stderr=log) as server:
+            wait_until_healthy(url, server, log_path)
+            setup("-m", "flows.provision", work_pool())
+            setup("-m", "prefect", "--no-prompt", "deploy", "--all")
+            worker_command = [*PREFECT, "worker", "start", "--pool", work_pool()]
+            with held(worker_command, grace=STOP, cwd=ROOT) as worker:
+                print(welcome(url), flush=True)
+                wait_for_either({"server": server, "worker": worker}, log_path)
+
+
+def require_free(port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise ServeError(f"port {port} is taken, by another `make schedule`? Stop it or choose --port")
+
+
+def wait_until_healthy(url: str, server: subprocess.Popen, log_path: Path) -> None:
+    for _ in range(START * 4):
+        if server.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"{url}/api/health", timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.25)
+    raise ServeError(f"the server did not start; {log_path} says why")
+
+
+def setup(*arguments: str) -> None:
+    """Run one step of Python quietly; what it said is shown if it fails."""
+    step = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    if step.returncode:
+        raise ServeError(f"{step.stdout}{step.stderr}\n`python {' '.join(arguments)}` failed; see above")
+
+
+def work_pool() -> str:
+    """The pool of prefect.yaml's deployments."""
+    return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]["work_pool"]["name"]
+
+
+def wait_for_either(processes: dict[str, subprocess.Popen], log_path: Path) -> None:
+    while True:
+        for name, process in processes.items():
+            if process.poll() is not None:
+                raise ServeError(f"the {name} ended by itself; see above and {log_path}")
+        time.sleep(0.5)
+
+
+def welcome(url: str) -> str:
+    prefect = Path(sys.executable).with_name("prefect")
+    prefect = prefect.relative_to(ROOT) if prefect.is_relative_to(ROOT) else prefect
+    return f"""
+Prefect is at {url}. From another terminal, in this folder:
+
+    export PREFECT_API_URL={url}/api
+    {prefect} deployment run train-flow/train-flow    # bring every stage up to date, now
+    {prefect} deployment run train-flow/nightly       # ask for new data first, as every night
+    {prefect} flow-run ls
+
+Ctrl-C stops server and worker. Nothing is scheduled while they are down.
+"""
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
+    parser.add_argument("--port", type=int, default=4200, help="of server and UI (default %(default)s)")
+    # Also where a shell started this program in the background, deaf to SIGINT.
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.default_int_handler)
+    try:
+        main(parser.parse_args().port)
+    except KeyboardInterrupt:
+        print("\nStopped.")
+    except ServeError as error:
+        sys.exit(f"{error}")

@@ -1,0 +1,122 @@
+"""`train-flow`: every stage of dvc.yaml as a Prefect task that calls `dvc repro --single-item`.
+
+The order, and whether a stage has anything to do, are DVC's answers, asked when the stage's turn comes:
+nothing here changes when dvc.yaml does. Stages run in the Python environment of the worker.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed, State
+
+from flows import ROOT, graph, leash
+from flows.summary import ASKED, FORCED, Outcome, report, verdict
+
+GRACE = 15  # seconds from interrupt to kill of a cancelled stage; Prefect kills the flow itself after 30
+
+
+class StageError(RuntimeError):
+    """A stage ended with an error; the message is the stage's own sentence."""
+
+
+@flow(name="train-flow")
+def train_flow(
+    targets: list[str] | None = None, force: bool = False, refresh: bool = False, retries: int = 0
+) -> State:
+    """Bring the stages `targets` (default: all) and what they need up to date.
+
+    force: run every stage, changed or not. refresh: run the stages that need no other, since DVC cannot see
+    new data at a source; the rest follows only if they made something new. retries: of each failing stage.
+    The run's message says what happened and why; the artifact `train-flow` shows times and metrics.
+    """
+    attempt = run_stage.with_options(retries=retries)
+    outcomes = []
+    with alone():
+        for stage, is_source in graph.plan(ROOT, targets):
+            because = FORCED if force else ASKED if refresh and is_source else ""
+            outcomes.append(attempt(stage, because).result())
+    sentence = verdict(outcomes)
+    get_run_logger().info(sentence)
+    create_markdown_artifact(key="train-flow", markdown=report(sentence, outcomes, graph.metrics(ROOT)))
+    return Completed(message=sentence, data=[asdict(outcome) for outcome in outcomes])
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Runs share the project's folder: wait until no other is at work in it."""
+    (ROOT / ".state").mkdir(exist_ok=True)
+    with open(ROOT / ".state" / "train-flow.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            get_run_logger().info("Another run is at work in this folder; waiting for its end.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@task(task_run_name="{stage}")
+def run_stage(stage: str, because: str) -> State:
+    """Reproduce one stage if DVC calls it changed, or in any case if there is another reason: `because`."""
+    start = time.monotonic()
+    changes, before = graph.look(ROOT, stage)
+    why = changes or because
+    state = dvc_repro(stage, force=bool(because)) if why else "unchanged"
+    new = state != "unchanged" and graph.look(ROOT, stage)[1] != before
+    outcome = Outcome(stage, state, why, time.monotonic() - start, new)
+    return Completed(name=state.capitalize(), message=why or None, data=outcome)
+
+
+def dvc_repro(stage: str, force: bool) -> str:
+    """Run one stage, its lines into the run's log; "ran", "restored" or "unchanged". Raises StageError."""
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *["--force"][:force], stage]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    process = leash.hold(command, grace=GRACE, cwd=ROOT, env=stage_environment(), **pipes)
+    lines = []
+    try:
+        listen(process, lines)
+    finally:
+        process.stdin.close()  # interrupts a stage whose run was cancelled; then its last words
+        listen(process, lines)
+        code = process.wait()
+    if code != 0:
+        raise StageError(f"{stage}: {own_sentence(lines)}")
+    return state_told_by(lines)
+
+
+def listen(process: subprocess.Popen, lines: list[str]) -> None:
+    """Log and collect what the process says, until it ends."""
+    for line in process.stdout:
+        if line.strip():
+            lines.append(line.rstrip())
+            get_run_logger().info(lines[-1])
+
+
+def stage_environment() -> dict[str, str]:
+    """The worker's environment, with its Python first for the `python -m pipeline...` of dvc.yaml.
+
+    Progress bars become lines of a log there, so they report every half minute.
+    """
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "30"}
+
+
+def state_told_by(lines: list[str]) -> str:
+    """What `dvc repro` did, from its output."""
+    if any(line.startswith("Running stage ") for line in lines):
+        return "ran"
+    return "restored" if any("is cached - skipping run" in line for line in lines) else "unchanged"
+
+
+def own_sentence(lines: list[str]) -> str:
+    """The last line that the stage itself said, or DVC's where the stage said nothing."""
+    frame = ("Running stage ", "> ", "ERROR: failed to reproduce")  # what DVC says around it
+    own = [line for line in lines if not line.startswith(frame)]
+    return (own or lines or ["ended without a word"])[-1]

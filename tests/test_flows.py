@@ -1,0 +1,340 @@
+"""The flow on a toy DVC project, under the server, worker and deployments that `make schedule` starts."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from dvc.exceptions import DvcException
+
+from flows import leash
+from flows.graph import in_words, plan
+from flows.summary import ASKED, FORCED, Outcome, report, verdict
+
+PROJECT = Path(__file__).resolve().parents[1]
+SENTENCE = "params.yaml: runs.toy.width = -3, must be positive; raise it"
+
+# The first stage stands last, so that only DVC's graph can give the order.
+DVC_YAML = """
+stages:
+  score:
+    cmd: python stage.py score model.txt score.json
+    deps: [model.txt]
+    metrics: [score.json]
+  fit:
+    cmd: python stage.py fit raw.txt model.txt
+    deps: [raw.txt]
+    params: [temper]
+    outs: [model.txt]
+  fetch:
+    cmd: python stage.py fetch source/data.txt raw.txt
+    outs: [raw.txt]
+"""
+STAGE = f"""
+import json, os, pathlib, sys, time, yaml
+name, source, out = sys.argv[1:]
+temper = yaml.safe_load(open("params.yaml"))["temper"]
+with open("ran.txt", "a") as diary:
+    diary.write(name + "\\n")
+if name == "fit" and temper == "bad":
+    sys.exit({SENTENCE!r})
+if name == "fit" and temper == "shaky" and not os.path.exists("tried.txt"):
+    open("tried.txt", "w").close()
+    sys.exit("the network is away")
+if name == "fit" and temper == "slow":
+    pathlib.Path("pid.tmp").write_text(str(os.getpid()))
+    os.rename("pid.tmp", "pid.txt")
+    time.sleep(600)
+text = pathlib.Path(source).read_text()
+pathlib.Path(out).write_text(json.dumps({{"chars": len(text)}}) if name == "score" else text + name)
+"""
+
+
+# Importing Prefect and DVC takes longer than the flows of these tests.
+FLOWS = """
+import json, sys
+from flows.train_flow import train_flow
+for line in sys.stdin:
+    state = train_flow(**json.loads(line), return_state=True)
+    print("END", state.type.value, state.message, flush=True)
+"""
+
+
+class Toy:
+    """A copy of the flows and their settings in a small DVC project, and the address of its server."""
+
+    def __init__(self, root: Path, port: int):
+        self.root, self.port, self.api = root, port, f"http://127.0.0.1:{port}/api"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        self.env = {**clean, "HOME": str(root / "home"), "PREFECT_API_URL": self.api}
+        self.env["PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS"] = "0"
+        for name in ("home", "source"):
+            (root / name).mkdir()
+        shutil.copytree(PROJECT / "flows", root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("prefect.yaml", "prefect.toml"):
+            shutil.copy(PROJECT / name, root)
+        (root / "dvc.yaml").write_text(DVC_YAML)
+        (root / "stage.py").write_text(STAGE)
+        self.source("first"), self.temper("mild")
+        subprocess.run(["git", "init", "--quiet", root], check=True)
+        self.python("-m", "dvc", "init", "--quiet")
+        self.python("-m", "dvc", "config", "core.analytics", "false")
+
+    def source(self, text: str) -> None:
+        (self.root / "source/data.txt").write_text(text)
+
+    def temper(self, temper: str) -> None:
+        (self.root / "params.yaml").write_text(f"temper: {temper}\n")
+
+    def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=120
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def start_flows(self) -> subprocess.Popen:
+        """A process that runs the flow, without a deployment, for each line of parameters that it is sent."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(
+            [sys.executable, "-c", FLOWS], cwd=self.root, env=self.env, text=True, **pipes
+        )
+
+    def flow(self, **parameters) -> str:
+        """Type and message of the state in which a run of the flow ends."""
+        self.flows.stdin.write(json.dumps(parameters) + "\n")
+        self.flows.stdin.flush()
+        return (
+            next(line for line in self.flows.stdout if line.startswith("END ")).removeprefix("END ").strip()
+        )
+
+    def diary(self) -> list[str]:
+        """Stages that ran since the last call, in order."""
+        path = self.root / "ran.txt"
+        names = path.read_text().split() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return names
+
+    def up_to_date(self) -> None:
+        self.temper("mild")
+        self.python("-m", "dvc", "repro", "--quiet")
+        self.diary()
+
+    def deployment_run(self, name: str) -> str:
+        said = self.python("-m", "prefect", "deployment", "run", name).stdout
+        return re.search(r"UUID: (\S+)", said)[1]
+
+    def ask(self, path: str, body: dict | None = None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def state(self, run: str) -> dict:
+        return self.ask(f"flow_runs/{run}")["state"]
+
+    def end(self, run: str) -> tuple[str, str]:
+        """Type and message of the state in which a flow run ends."""
+        final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+        wait_for(lambda: self.state(run)["type"] in final)
+        return self.state(run)["type"], self.state(run)["message"]
+
+    def slow_stage(self) -> int:
+        """The pid of the sleeping stage, once it sleeps."""
+        path = self.root / "pid.txt"
+        wait_for(path.exists)
+        pid = int(path.read_text())
+        path.unlink()
+        return pid
+
+    def processes(self) -> list[str]:
+        """Command lines of all processes that work in this folder."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if Path(os.readlink(process / "cwd")).is_relative_to(self.root):
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue  # ended meanwhile, or not ours
+        return found
+
+
+def wait_for(condition, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    toy = Toy(tmp_path_factory.mktemp("toy"), port)
+    command = [sys.executable, "-m", "flows.serve", "--port", str(port)]
+    log_path = toy.root / "serve.log"
+    with open(log_path, "w") as log:
+        serve = subprocess.Popen(command, cwd=toy.root, env=toy.env, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: "Ctrl-C stops" in log_path.read_text() or serve.poll() is not None, 200)
+        assert serve.poll() is None, log_path.read_text()
+        with toy.start_flows() as toy.flows:
+            yield toy
+        serve.terminate()
+        assert serve.wait(timeout=90) == 0, log_path.read_text()
+        assert toy.processes() == []
+    finally:
+        serve.kill()  # the leashes end what it holds
+        serve.wait()
+
+
+def test_deployment_runs_every_stage_in_the_order_of_the_graph(toy):
+    run = toy.deployment_run("train-flow/train-flow")
+    assert toy.end(run) == ("COMPLETED", "Changed since the last run: ran fetch, fit, score.")
+    assert toy.diary() == ["fetch", "fit", "score"]
+    assert json.loads((toy.root / "score.json").read_text()) == {"chars": len("firstfetchfit")}
+    page = toy.ask("artifacts/latest/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})[0]["data"]
+    assert "| fit | ran |" in page
+    assert f"| chars | {len('firstfetchfit')} |" in page
+
+
+def test_nightly_is_scheduled(toy):
+    nightly = {"deployments": {"name": {"any_": ["nightly"]}}}
+    scheduled = {**nightly, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    wait_for(lambda: toy.ask("flow_runs/filter", scheduled))  # with SQLAlchemy 2.1 it stays empty for ever
+    assert all("T02:00:00" in run["expected_start_time"] for run in toy.ask("flow_runs/filter", scheduled))
+
+
+def test_silent_runs_are_marked_crashed_by_an_automation(toy):
+    (automation,) = toy.ask("automations/filter", {})
+    assert automation["enabled"]
+    assert automation["actions"][0]["state"] == "CRASHED"
+
+
+def test_unchanged_stages_do_not_run(toy):
+    toy.up_to_date()
+    assert toy.flow() == "COMPLETED Nothing changed: nothing to do."
+    assert toy.diary() == []
+
+
+def test_refresh_notices_new_data_and_says_where_there_is_none(toy):
+    toy.up_to_date()
+    assert toy.flow(refresh=True) == "COMPLETED No new data upstream: nothing to do."
+    assert toy.diary() == ["fetch"]
+    toy.source("second")
+    assert toy.flow(refresh=True) == "COMPLETED New data upstream (fetch): ran fit, score."
+    assert toy.diary() == ["fetch", "fit", "score"]
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's use of pygtrie
+def test_targets_take_what_they_need_and_no_more(toy):
+    toy.up_to_date()
+    assert toy.flow(targets=["fit"], force=True) == "COMPLETED Forced: ran fetch, fit."
+    assert toy.diary() == ["fetch", "fit"]
+    with pytest.raises(DvcException, match="'nonsense' not found"):
+        plan(toy.root, ["nonsense"])
+
+
+def test_a_failing_stage_fails_the_run_with_its_own_sentence(toy):
+    toy.up_to_date()
+    toy.temper("bad")
+    assert re.match(rf"FAILED .*fit: {re.escape(SENTENCE)}", toy.flow())
+    assert toy.diary() == ["fit"]  # and score did not run
+
+
+def test_retries_are_of_the_stage(toy):
+    toy.up_to_date()
+    toy.temper("shaky")
+    assert toy.flow(retries=1) == "COMPLETED Changed since the last run: ran fit."
+    assert toy.diary() == ["fit", "fit"]
+
+
+def test_cancelling_ends_the_stage_and_a_second_nightly_does_not_pile_up(toy):
+    toy.up_to_date()
+    toy.temper("slow")
+    run = toy.deployment_run("train-flow/nightly")
+    stage = toy.slow_stage()
+    assert toy.end(toy.deployment_run("train-flow/nightly"))[0] == "CANCELLED"
+    assert alive(stage)
+    toy.python("-m", "prefect", "flow-run", "cancel", run)
+    assert toy.end(run)[0] == "CANCELLED"
+    wait_for(lambda: not alive(stage), 20)
+
+
+def test_a_flow_that_is_killed_outright_takes_its_stage_along(toy):
+    toy.up_to_date()
+    toy.temper("slow")
+    with toy.start_flows() as flows:
+        flows.stdin.write("{}\n")
+        flows.stdin.flush()
+        stage = toy.slow_stage()
+        flows.kill()
+    wait_for(lambda: not alive(stage), 20)
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_leash_passes_the_exit_code(code):
+    with leash.held([sys.executable, "-c", f"raise SystemExit({code})"], grace=5) as process:
+        assert process.wait(timeout=30) == code
+
+
+def test_leash_kills_what_ignores_the_interrupt():
+    deaf = "import time, signal as s; s.signal(s.SIGINT, s.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    with (
+        leash.held([sys.executable, "-c", deaf], grace=0.5, stdout=subprocess.PIPE) as process,
+        process.stdout as said,
+    ):
+        said.readline()
+    assert process.returncode == -signal.SIGKILL
+
+
+def outcome(stage, state, why="changed deps: x modified", new=True):
+    return Outcome(stage, state, why, seconds=1.0, new=new)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "sentence"),
+    [
+        ([outcome("a", "unchanged", "")], "Nothing changed: nothing to do."),
+        ([outcome("a", "ran"), outcome("b", "restored")], "Changed since the last run: ran a; restored b."),
+        ([outcome("a", "ran", FORCED)], "Forced: ran a."),
+        ([outcome("a", "ran", ASKED, new=False)], "No new data upstream: nothing to do."),
+        (
+            [outcome("a", "ran", ASKED, new=False), outcome("b", "ran")],
+            "No new data upstream, but other changes: ran b.",
+        ),
+        ([outcome("a", "ran", ASKED), outcome("b", "ran")], "New data upstream (a): ran b."),
+    ],
+)
+def test_verdict(outcomes, sentence):
+    assert verdict(outcomes) == sentence
+
+
+def test_report_shows_numbers_to_four_digits():
+    page = report("Done.", [outcome("a", "ran")], {"m.json": {"fd": {"value": 3.14159, "sd": 0.25}, "n": 7}})
+    assert "| a | ran | 1.0 | changed deps: x modified |" in page
+    assert "| fd | value 3.142, sd 0.25 |" in page
+    assert "| n | 7 |" in page
+
+
+def test_reasons_are_put_in_words():
+    assert in_words("changed command") == "changed command"
+    change = {"changed deps": {"raw.txt": "deleted", "params.yaml": {"train.lr": "modified"}}}
+    assert in_words(change) == "changed deps: raw.txt deleted, train.lr modified"
