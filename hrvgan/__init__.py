@@ -1,7 +1,7 @@
 """HRVGAN: conditional spatio-temporal GANs that generate video.
 
-    gan = hrvgan.load("models/laptop")
-    videos = gan.sample(16, seed=0)     # uint8 (16, T, H, W, 3)
+gan = hrvgan.load("models/laptop")
+videos = gan.sample(16, seed=0)     # uint8 (16, T, H, W, 3)
 """
 
 __version__ = "0.1.0"

@@ -15,7 +15,9 @@ from hrvgan.models import build_model
 from hrvgan.models.base import Phase, VideoGAN
 
 
-def save_state(path: str | Path, gan: VideoGAN, average: nn.Module, phases: list[Phase], step: int, history: list):
+def save_state(
+    path: str | Path, gan: VideoGAN, average: nn.Module, phases: list[Phase], step: int, history: list
+):
     """Writes all that training needs to go on from `step`, as one whole file."""
     state = {
         "step": step,
@@ -28,7 +30,9 @@ def save_state(path: str | Path, gan: VideoGAN, average: nn.Module, phases: list
         torch.save(state, temporary)
 
 
-def resume(path: str | Path, gan: VideoGAN, average: nn.Module, phases: list[Phase]) -> tuple[int, list[dict]]:
+def resume(
+    path: str | Path, gan: VideoGAN, average: nn.Module, phases: list[Phase]
+) -> tuple[int, list[dict]]:
     """Loads the state at `path` into the arguments; returns (steps done, history): (0, []) when there is none."""
     if not Path(path).exists():
         return 0, []
@@ -44,14 +48,21 @@ def resume(path: str | Path, gan: VideoGAN, average: nn.Module, phases: list[Pha
     return state["step"], state["history"]
 
 
-def release(folder: Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict[str, str]) -> None:
+def release(
+    folder: Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict[str, str]
+) -> None:
     """Fills `folder` with the model: bytes that depend on training alone.
 
     `data` says what it was trained on: "dataset" (a name) and "data_digest" (Clips.digest).
     """
     description = {
-        "name": gan.name, "arguments": gan.arguments, "classes": gan.classes, "fps": gan.fps,
-        "clip_shape": [gan.num_frames, gan.size, gan.size, 3], "steps": history[-1]["step"], **data,
+        "name": gan.name,
+        "arguments": gan.arguments,
+        "classes": list(gan.classes),
+        "fps": gan.fps,
+        "clip_shape": [gan.num_frames, gan.size, gan.size, 3],
+        "steps": history[-1]["step"],
+        **data,
     }
     save_file(contiguous(average), folder / "model.safetensors")
     save_file(contiguous(gan.D), folder / "discriminator.safetensors")
@@ -81,7 +92,9 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
     """
     folder = Path(folder)
     if not (folder / "model.json").exists():
-        raise InputError(f"{folder}: no model.json, so no released model; train one with `dvc repro` or `hrvgan train`")
+        raise InputError(
+            f"{folder}: no model.json, so no released model; train one with `dvc repro` or `hrvgan train`"
+        )
     try:
         description = json.loads((folder / "model.json").read_text())
         gan = build_model(description["name"], **description["arguments"])
@@ -92,7 +105,9 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
         raise
     except Exception as error:  # safetensors, json and torch each raise their own.
         reason = str(error).splitlines()[0]
-        raise InputError(f"{folder}: model.json and the weights do not fit ({reason}); train or fetch it anew") from error
+        raise InputError(
+            f"{folder}: model.json and the weights do not fit ({reason}); train or fetch it anew"
+        ) from error
     gan.classes, gan.fps = description["classes"], description["fps"]
     return gan.to(device).eval().requires_grad_(False)
 

@@ -10,7 +10,9 @@ from hrvgan.errors import InputError
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="hrvgan", description="Conditional spatio-temporal GANs that generate video.")
+    parser = argparse.ArgumentParser(
+        prog="hrvgan", description="Conditional spatio-temporal GANs that generate video."
+    )
     commands = parser.add_subparsers(metavar="command", required=True)
     for command in (add_train, add_sample, add_interpolate, add_info, add_clips):
         command(commands)
@@ -28,8 +30,12 @@ def add_train(commands) -> None:
     parser.add_argument("out", type=Path, help="folder of the released model")
     parser.add_argument("--model", default="hrvgan")
     parser.add_argument("--preset", default="best")
-    parser.add_argument("--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{width: 0.25}'")
-    parser.add_argument("--train", default={}, type=yaml_dict, help="arguments of training, e.g. '{steps: 4000}'")
+    parser.add_argument(
+        "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{width: 0.25}'"
+    )
+    parser.add_argument(
+        "--train", default={}, type=yaml_dict, help="arguments of training, e.g. '{steps: 4000}'"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(command=train)
 
@@ -64,7 +70,9 @@ def yaml_dict(text: str) -> dict:
 
 
 def add_sample(commands) -> None:
-    parser = commands.add_parser("sample", help="draw clips from a released model", description=sample.__doc__)
+    parser = commands.add_parser(
+        "sample", help="draw clips from a released model", description=sample.__doc__
+    )
     model_arguments(parser)
     parser.add_argument("--class", dest="class_name", default="", help="draw this class only")
     parser.add_argument("--num", type=int, default=16, help="number of clips")
@@ -73,7 +81,9 @@ def add_sample(commands) -> None:
 
 def model_arguments(parser) -> None:
     parser.add_argument("model", type=Path, help="folder of a released model, such as models/laptop")
-    parser.add_argument("--out", type=Path, required=True, help="a file that ends in .mp4, .gif, .png or .npz")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="a file that ends in .mp4, .gif, .png or .npz"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
 
@@ -90,7 +100,9 @@ def sample(model: Path, out: Path, seed: int, device: str, class_name: str, num:
 
 
 def add_interpolate(commands) -> None:
-    parser = commands.add_parser("interpolate", help="walk between two latents", description=interpolate.__doc__)
+    parser = commands.add_parser(
+        "interpolate", help="walk between two latents", description=interpolate.__doc__
+    )
     model_arguments(parser)
     parser.add_argument("--class", dest="class_name", default="", help="the class; the first one by default")
     parser.add_argument("--num", type=int, default=8, help="number of clips on the way")
@@ -126,7 +138,9 @@ def write(out: Path, clips, fps: float, labels) -> None:
         with atomic_path(out) as temporary:
             np.savez_compressed(temporary, frames=clips, labels=labels)
     else:
-        raise InputError(f"{out}: cannot write {out.suffix or 'a file without suffix'}; use .mp4, .gif, .png or .npz")
+        raise InputError(
+            f"{out}: cannot write {out.suffix or 'a file without suffix'}; use .mp4, .gif, .png or .npz"
+        )
     print(out)
 
 
@@ -134,7 +148,9 @@ def add_info(commands) -> None:
     parser = commands.add_parser("info", help="the layers of a model", description=info.__doc__)
     parser.add_argument("--model", default="hrvgan")
     parser.add_argument("--preset", default="best")
-    parser.add_argument("--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{size: 256}'")
+    parser.add_argument(
+        "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{size: 256}'"
+    )
     parser.set_defaults(command=info)
 
 
@@ -149,7 +165,9 @@ def info(model: str, preset: str, net: dict) -> None:
 
 
 def add_clips(commands) -> None:
-    parser = commands.add_parser("clips", help="look at a clip store, or convert it", description=clips.__doc__)
+    parser = commands.add_parser(
+        "clips", help="look at a clip store, or convert it", description=clips.__doc__
+    )
     parser.add_argument("how", choices=["show", "export", "import"])
     parser.add_argument("store", type=Path, help="a clip store, such as data/clips/shapes")
     parser.add_argument("file", type=Path, help="show: a .png to write; export, import: the .npz")
@@ -171,7 +189,9 @@ def clips(how: str, store: Path, file: Path) -> None:
         export_npz(opened, file)
     else:
         splits = ", ".join(f"{len(opened.split(name))} {name}" for name in ("train", "val", "test"))
-        print(f"{store}: {len(opened)} clips {opened.shape} of {opened.num_classes} classes: {splits}; {opened.digest}")
+        print(
+            f"{store}: {len(opened)} clips {opened.shape} of {opened.num_classes} classes: {splits}; {opened.digest}"
+        )
         contact_sheet(opened, file)
     print(file)
 

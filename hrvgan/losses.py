@@ -1,4 +1,7 @@
-"""Objectives as pairs of functions of logits, and penalties on the gradient of D."""
+"""Objectives as pairs of functions of logits (N,), and penalties on the gradient of D.
+
+What G minimises sees its fakes, and the real clips only where the objective compares pairs (`PAIRED`).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,7 @@ def logistic_d(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def logistic_g(fake: Tensor) -> Tensor:
+def logistic_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
     """The non-saturating form: -log sigmoid(D(G(z))), which has a gradient where G still loses."""
     return F.softplus(-fake).mean()
 
@@ -20,7 +23,7 @@ def wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
     return fake.mean() - real.mean()
 
 
-def wasserstein_g(fake: Tensor) -> Tensor:
+def wasserstein_g(fake: Tensor, real: Tensor | None = None) -> Tensor:
     return -fake.mean()
 
 
@@ -29,11 +32,23 @@ def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
+def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """-log sigmoid(D(x) - D(G(z))), pair by pair (Jolicoeur-Martineau 2018; Huang et al. 2024, eq. 2)."""
+    return F.softplus(fake - real).mean()
+
+
+def relativistic_g(fake: Tensor, real: Tensor) -> Tensor:
+    """The other way round: every fake is held against a real clip, so dropping a mode costs something."""
+    return F.softplus(real - fake).mean()
+
+
 OBJECTIVES = {
     "logistic": (logistic_d, logistic_g),
     "wasserstein": (wasserstein_d, wasserstein_g),
     "hinge": (hinge_d, wasserstein_g),
+    "relativistic": (relativistic_d, relativistic_g),
 }
+PAIRED = {"relativistic"}
 
 
 def r1_penalty(logits: Tensor, real: Tensor) -> Tensor:

@@ -15,8 +15,14 @@ ENLARGED = 96  # pixels: smaller clips are enlarged to about this, or nobody see
 
 
 def write_samples(
-    gan: VideoGAN, folder: Path, *, seed: int = 0, clips_per_class: int = 6, max_classes: int = 12,
-    interpolation_steps: int = 8, truncation: float = 1.0,
+    gan: VideoGAN,
+    folder: Path,
+    *,
+    seed: int = 0,
+    clips_per_class: int = 6,
+    max_classes: int = 12,
+    interpolation_steps: int = 8,
+    truncation: float = 1.0,
 ) -> None:
     """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4 and samples.json.
 
@@ -35,7 +41,10 @@ def write_samples(
         kinds += [write_kind(folder, gan, "interpolation", middles, steps, titles[:4], INTERPOLATION_CAPTION)]
         bar.update()
 
-        clips = [write_clip(folder, gan, title, clip, seed) for title, clip in zip(titles, classes[:, 0], strict=True)]
+        clips = [
+            write_clip(folder, gan, title, clip, seed)
+            for title, clip in zip(titles, classes[:, 0], strict=True)
+        ]
         write_json(folder / "samples.json", {"kinds": kinds, "clips": clips, "fps": gan.fps, "seed": seed})
         bar.update()
 
@@ -78,7 +87,13 @@ def enlarge(gan: VideoGAN) -> int:
 
 
 def write_kind(
-    folder: Path, gan: VideoGAN, kind: str, picture: np.ndarray, rows: np.ndarray, titles: list[str], caption: str
+    folder: Path,
+    gan: VideoGAN,
+    kind: str,
+    picture: np.ndarray,
+    rows: np.ndarray,
+    titles: list[str],
+    caption: str,
 ) -> dict:
     """Writes <kind>.png (`picture`) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)), titles drawn beside both."""
     film = tile(rows.reshape(-1, *rows.shape[2:]), rows.shape[1], enlarge=enlarge(gan))
@@ -90,8 +105,8 @@ def write_kind(
 
 
 def write_clip(folder: Path, gan: VideoGAN, title: str, clip: np.ndarray, seed: int) -> dict:
-    """Writes one clip (T, H, W, 3) at its own size."""
+    """Writes one clip (T, H, W, 3), enlarged too: H.264 halves the resolution of colour, and 32 px would smear."""
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title) or "clip"
     name = f"clips/{safe}.mp4"
-    write_video(folder / name, clip, fps=gan.fps)
+    write_video(folder / name, tile(clip[None], 1, gap=0, enlarge=enlarge(gan)), fps=gan.fps)
     return {"class": title, "mp4": name, "seed": seed}

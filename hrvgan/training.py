@@ -20,9 +20,21 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def train(
-    gan: VideoGAN, clips: Clips, state: str | Path, *, steps: int = 1000, batch_size: int = 16, seed: int = 0,
-    ema: float = 0.995, flip: bool = False, precision: str = "auto", device: str = "auto", log_every: int = 10,
-    save_every: int = 100, sample_every: int = 200, samples_per_class: int = 2,
+    gan: VideoGAN,
+    clips: Clips,
+    state: str | Path,
+    *,
+    steps: int = 1000,
+    batch_size: int = 16,
+    seed: int = 0,
+    ema: float = 0.995,
+    flip: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    log_every: int = 10,
+    save_every: int = 100,
+    sample_every: int = 200,
+    samples_per_class: int = 2,
     log_losses: Callable[[int, dict[str, float]], None] = lambda step, values: None,
     log_samples: Callable[[int, Tensor], None] = lambda step, clips: None,
 ) -> tuple[nn.Module, list[dict]]:
@@ -43,8 +55,10 @@ def train(
     """
     check(gan, clips, batch_size, precision)
     if save_every % log_every:
-        raise InputError(f"train.save_every ({save_every}) must be a multiple of train.log_every ({log_every}), "
-                         "so that a state holds whole rows of the history")
+        raise InputError(
+            f"train.save_every ({save_every}) must be a multiple of train.log_every ({log_every}), "
+            "so that a state holds whole rows of the history"
+        )
     gan.to(pick_device(device))
     average = copy.deepcopy(gan.G).requires_grad_(False).eval()
     phases, history = gan.phases(), []
@@ -52,7 +66,7 @@ def train(
     stream = BatchStream(clips, batch_size=batch_size, seed=seed, num_frames=gan.num_frames, flip=flip)
     autocast = torch.autocast(gan.device.type, torch.bfloat16, enabled=use_bfloat16(precision, gan.device))
     meter = Meter(history)
-    bar = tqdm(range(start, steps), "train", steps, initial=start, unit="it", mininterval=1, dynamic_ncols=True)
+    bar = tqdm(range(start, steps), "train", steps, initial=start, unit="it", dynamic_ncols=True)
     with ThreadPoolExecutor(1) as reader:
         upcoming = reader.submit(stream.batch, start)
         for step in bar:
@@ -62,8 +76,11 @@ def train(
             meter.waited(time.perf_counter() - waited)
             upcoming = reader.submit(stream.batch, step + 1)
             torch.manual_seed(seed * 1_000_003 + step)
-            batch = Batch(to_float(torch.from_numpy(frames).to(gan.device)),
-                          torch.from_numpy(labels).to(gan.device), step)
+            batch = Batch(
+                to_float(torch.from_numpy(frames).to(gan.device)),
+                torch.from_numpy(labels).to(gan.device),
+                step,
+            )
 
             # Train each part of the model in its turn.
             gan.train()
@@ -129,7 +146,9 @@ class Meter:
     def add(self, phase: str, terms: dict[str, Tensor]) -> None:
         for name, term in terms.items():
             key = f"loss/{phase}/{name}"
-            self.sums[key] = self.sums.get(key, 0) + term  # Stays on the device: reading it would wait for it.
+            self.sums[key] = (
+                self.sums.get(key, 0) + term
+            )  # Stays on the device: reading it would wait for it.
             self.counts[key] = self.counts.get(key, 0) + 1
 
     def row(self, step: int) -> dict[str, float]:
@@ -140,7 +159,10 @@ class Meter:
 
     def speed(self, batch_size: int) -> dict[str, float]:
         elapsed = time.perf_counter() - self.since
-        values = {"speed/clips_per_s": self.steps * batch_size / elapsed, "speed/data_wait": self.wait / elapsed}
+        values = {
+            "speed/clips_per_s": self.steps * batch_size / elapsed,
+            "speed/data_wait": self.wait / elapsed,
+        }
         self.steps, self.wait, self.since = 0, 0.0, time.perf_counter()
         return values
 
@@ -156,7 +178,9 @@ def check(gan: VideoGAN, clips: Clips, batch_size: int, precision: str) -> None:
     if gan.num_classes not in (0, clips.num_classes):
         raise InputError(f"{clips.folder}: {clips.num_classes} classes, but the model has {gan.num_classes}")
     if len(clips) < batch_size:
-        raise InputError(f"{clips.folder}: {len(clips)} clips to train on; lower train.batch_size ({batch_size})")
+        raise InputError(
+            f"{clips.folder}: {len(clips)} clips to train on; lower train.batch_size ({batch_size})"
+        )
     if precision not in PRECISIONS:
         raise InputError(f"train.precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
 

@@ -83,7 +83,7 @@ def test_class_changes_what_g_draws_and_what_d_thinks(name):
 def test_unknown_size_argument_and_preset_are_named(name):
     with pytest.raises(InputError, match="24"):
         build_model(name, size=24)
-    with pytest.raises(InputError, match="no argument 'siz'; known: .*size"):
+    with pytest.raises(InputError, match=r"no argument 'siz'; known: .*size"):
         build_model(name, siz=32)
     with pytest.raises(InputError, match="no preset 'bset'; known: best"):
         build_model(name, preset="bset")

@@ -71,7 +71,9 @@ def test_killed_training_ends_with_the_same_bits(shapes_clips, tmp_path):
 
     def start(state):
         command = [sys.executable, str(program), str(shapes_clips.folder), str(state)]
-        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, env={**os.environ, "PYTHONPATH": os.getcwd()}, stderr=subprocess.DEVNULL
+        )
 
     whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
     assert start(whole).wait() == 0
@@ -142,7 +144,9 @@ def test_a_folder_without_model_says_how_to_make_one(tmp_path):
         ({}, {"save_every": 3}, r"train\.save_every"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(shapes_clips, tmp_path, model, training, sentence):
+def test_what_cannot_work_is_refused_before_anything_starts(
+    shapes_clips, tmp_path, model, training, sentence
+):
     with pytest.raises(InputError, match=sentence):
         train(tiny(**model), shapes_clips, tmp_path / "state.pt", steps=2, **{**QUICK, **training})
     assert not list(tmp_path.iterdir())

@@ -41,7 +41,7 @@ def fetch(
     num_groups: int = 26,
     videos_per_group: int = 3,
     size: int = 64,
-    num_frames: int = 16,
+    num_frames: int = 12,
     seed: int = 0,
     workers: int | str = "auto",
 ) -> list[Video]:
@@ -65,8 +65,8 @@ def _make(job: tuple[int, str, str, int], out: Path, size: int, num_frames: int,
     # Lengths are in widths of the picture; `middle` is where on its way the shape is at half time.
     travel = of_group.uniform(0.74, 0.86) + of_video.uniform(-0.04, 0.04)
     middle = 0.5 + of_group.uniform(-0.03, 0.03) + of_video.uniform(-0.03, 0.03)
-    way = straight(DIRECTIONS[direction], travel, middle, of_video.uniform(0.25, 0.75), num_frames)
-    radius, colour = of_video.uniform(0.15, 0.20), COLOURS[of_video.integers(len(COLOURS))]
+    way = straight(DIRECTIONS[direction], travel, middle, of_video.uniform(0.28, 0.72), num_frames)
+    radius, colour = of_video.uniform(0.19, 0.26), COLOURS[of_video.integers(len(COLOURS))]
     frames = render(SHAPES[shape], way, radius=radius, colour=colour, size=size)
     encode(path, frames, fps=FPS, vcodec="mpeg4", vtag="xvid", pix_fmt="yuv420p", bf=2, **{"q:v": 2})
     return Video(path, name, group, video_id=f"{name}/{path.name}")

@@ -1,7 +1,8 @@
 """The contract between a model and everything else: what the loop trains, what sampling draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class VideoGAN(nn.Module):
     """
 
     sizes: tuple[int, ...] = ()
-    presets: dict[str, dict] = {}
+    presets: ClassVar[dict[str, dict]] = {}
 
     G: nn.Module
     D: nn.Module
@@ -51,7 +52,7 @@ class VideoGAN(nn.Module):
 
     name: str  # in MODELS
     arguments: dict  # of the constructor, all of them: what rebuilds this model
-    classes: list[str] = []  # names of the labels, from the data that it was trained on
+    classes: Sequence[str] = ()  # names of the labels, from the data that it was trained on
     fps: float = 8.0
 
     def phases(self) -> list[Phase]:

@@ -4,13 +4,14 @@ Shapes are (N, C, T, H, W). At 256 px: 32 frames, six levels. A smaller `size` i
 """
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvgan.errors import InputError
-from hrvgan.losses import OBJECTIVES, gradient_penalty, r1_penalty
+from hrvgan.losses import OBJECTIVES, PAIRED, gradient_penalty, r1_penalty
 from hrvgan.models.base import Batch, Phase, VideoGAN
 
 LADDER = (8, 16, 32, 64, 128, 256)
@@ -154,14 +155,14 @@ class HRVGAN(VideoGAN):
         width: multiplies every number of channels; 1 is the paper's.
         z_dim: length of the latent vector.
         norm_g, norm_d: "batch", "instance", "pixel" or "none".
-        objective: "logistic", "wasserstein" or "hinge".
+        objective: "logistic", "relativistic", "wasserstein" or "hinge".
         r1_gamma, r1_every: weight of R1, computed on every `r1_every`-th step and weighted up by as much; 0 = off.
         gp_weight: weight of WGAN-GP's penalty (lambda of eq. 6); 0 = off.
         lr_g, lr_d, betas: Adam.
     """
 
     sizes = LADDER
-    presets = {
+    presets: ClassVar = {
         # What we recommend: no norm in D, R1 instead of a Lipschitz penalty.
         "best": {},
         # The paper's norms and penalty, with the optimiser of the network that its tables descend from.
@@ -192,6 +193,7 @@ class HRVGAN(VideoGAN):
         self.D = Discriminator(num_classes, size, temporal, width, norm_d)
         self.to(memory_format=torch.channels_last_3d)
         self.loss_d, self.loss_g = OBJECTIVES[objective]
+        self.paired = objective in PAIRED
         self.r1_gamma, self.r1_every, self.gp_weight = r1_gamma, r1_every, gp_weight
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, tuple(betas)
 
@@ -221,7 +223,11 @@ class HRVGAN(VideoGAN):
 
     def g_terms(self, batch: Batch) -> dict[str, Tensor]:
         fake = self.G(self.noise(batch), batch.c)
-        return {"adv": self.loss_g(self.D(fake, batch.c))}
+        real_logits = None
+        if self.paired:
+            with torch.no_grad():
+                real_logits = self.D(batch.real, batch.c)
+        return {"adv": self.loss_g(self.D(fake, batch.c), real_logits)}
 
 
 def one_of(name: str, value: object, known: object) -> None:

@@ -1,0 +1,260 @@
+"""The whole graph on real files, small: what `dvc repro` makes, and what it does not make again."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hrvgan
+from hrvgan.files import file_digest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("hrvgan", "pipeline", "conf")
+TWIN = '''"""A second model, to see what adding and editing one reruns."""
+
+from hrvgan.models.hrvgan import HRVGAN
+
+
+class Twin(HRVGAN):
+    pass
+'''
+
+
+class Project:
+    """A copy of the project, with small params, in its own git and DVC checkout."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        for room in ROOMS:
+            shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
+            shutil.copy(ROOT / file, root / file)
+        self.edit_params(self.shrink)
+        self.run("git", "init", "-q")
+        self.run("dvc", "init", "-q")
+
+    @staticmethod
+    def shrink(values: dict) -> None:
+        values["datasets"]["shapes"]["options"] = {"num_groups": 6, "videos_per_group": 1}
+        values["runs"]["laptop"]["net"]["width"] = 0.04
+        values["reference"] |= {"steps": 20}
+        values["train"] |= {"steps": 4, "batch_size": 4, "log_every": 2, "save_every": 2, "sample_every": 4}
+        values["evaluate"] |= {"draws": 2}
+
+    def edit_params(self, change) -> None:
+        path = self.root / "params.yaml"
+        values = yaml.safe_load(path.read_text())
+        change(values)
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Everything that `command` printed; the tools are those of this Python's environment."""
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_"))
+        }
+        path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        done = subprocess.run(
+            command, cwd=self.root, capture_output=True, text=True, check=False, timeout=600,
+            env=environment | {"PATH": path},
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def repro(self, *arguments: str) -> set[str]:
+        """The stages that `dvc repro` ran."""
+        return set(re.findall(r"Running stage '([^']+)'", self.run("dvc", "repro", *arguments)))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.ran = project.repro()
+    return project
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {file.name: file_digest(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def test_one_command_makes_everything(project):
+    assert project.ran == {
+        "download@shapes", "extract@shapes", "reference@shapes", "train@laptop", "sample@laptop", "evaluate@laptop",
+        "report",
+    }  # fmt: skip
+    gan = hrvgan.load(project.root / "models/laptop")
+    assert gan.classes[0] == "CrossDown"
+    assert gan.sample(1).shape == (1, 8, 32, 32, 3)
+    metrics = json.loads((project.root / "metrics/laptop.json").read_text())
+    assert {"refnet_fd", "refnet_kid", "refnet_is", "refnet_acc", "gated"} <= set(metrics)
+    samples = json.loads((project.root / "samples/laptop/samples.json").read_text())
+    for kind in samples["kinds"]:
+        assert (project.root / "samples/laptop" / kind["png"]).stat().st_size > 1000
+        assert (project.root / "samples/laptop" / kind["mp4"]).stat().st_size > 1000
+    assert "CrossDown" in (project.root / "report/index.html").read_text()
+
+
+def test_nothing_changed_means_nothing_runs(project):
+    assert project.repro() == set()
+
+
+def test_dvc_shows_metrics_and_plots(project):
+    shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
+    assert "metrics/laptop.json" in next(iter(shown.values()))["data"]
+    assert "loss/d/adv" in project.run("dvc", "plots", "show", "--json")
+
+
+def test_a_metric_reruns_evaluate_and_report_alone(project):
+    with (project.root / "hrvgan/metrics/kernel.py").open("a") as file:
+        file.write("\n# edited\n")
+    assert project.repro() <= {"evaluate@laptop", "report"}
+    assert "evaluate@laptop" not in project.repro()
+
+
+def test_another_model_touches_its_own_stages_alone(project):
+    (project.root / "hrvgan/models/twin.py").write_text(TWIN)
+    registry = project.root / "hrvgan/models/__init__.py"
+    registry.write_text(
+        registry.read_text().replace("MODELS = {", 'MODELS = {"twin": "hrvgan.models.twin.Twin",')
+    )
+    project.edit_params(lambda v: v["runs"].update(second={**v["runs"]["laptop"], "model": "twin"}))
+    own = {"train@second", "sample@second", "evaluate@second", "report"}
+    assert project.repro() == own  # Adding it.
+    (project.root / "hrvgan/models/twin.py").write_text(TWIN + "\n# edited\n")
+    ran = project.repro()
+    assert "train@second" in ran  # The bytes are the same, so what follows need not run.
+    assert ran <= own
+
+
+def test_mlflow_holds_one_run_a_model(project):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.root}/.state/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("hrvgan").experiment_id
+    runs = client.search_runs([experiment], "tags.run = 'laptop'")
+    assert len(runs) == 1
+    (run,) = runs
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["model_digest"] == file_digest(project.root / "models/laptop/model.safetensors")
+    assert run.data.params["train.steps"] == "4"
+    assert run.data.params["net.width"] == "0.04"
+    assert {"loss/d/adv", "loss/g/adv", "speed/clips_per_s", "metric/refnet_fd", "metric/refnet_acc"} <= set(
+        run.data.metrics
+    )
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]["extract@shapes"]["outs"]
+    assert run.inputs.dataset_inputs[0].dataset.digest in {out["md5"] for out in lock}
+    names = {
+        file.path
+        for folder in ("samples", "model", "evaluation")
+        for file in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert {"samples/classes.png", "samples/classes.mp4", "model/model.safetensors"} <= names
+
+
+def test_a_lost_record_is_made_again_from_the_model(project):
+    shutil.move(project.root / ".state/mlflow", project.root / ".state/mlflow-before")
+    project.run(sys.executable, "-m", "pipeline.tracking", "record", "laptop")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.root}/.state/mlflow/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("hrvgan").experiment_id])
+    rows = list(csv.DictReader((project.root / "models/laptop/history.csv").open()))
+    curve = client.get_metric_history(run.info.run_id, "loss/g/adv")
+    assert [point.value for point in curve] == pytest.approx([float(row["loss/g/adv"]) for row in rows])
+    assert "metric/refnet_kid" in run.data.metrics
+
+
+def test_more_steps_continue_and_a_changed_parameter_starts_anew(project):
+    project.edit_params(lambda v: v["train"].update(steps=6))
+    assert "laptop: going on from" in project.run("dvc", "repro", "train@laptop")
+    project.edit_params(lambda v: v["train"].update(ema=0.9))
+    assert "so training starts anew" in project.run("dvc", "repro", "train@laptop")
+
+
+def test_a_tracker_that_is_down_stops_nothing(project):
+    project.edit_params(lambda v: v["train"].update(steps=8))
+    said = project.run(
+        "env", "MLFLOW_TRACKING_URI=http://127.0.0.1:9", sys.executable, "-m", "pipeline.train", "laptop"
+    )
+    assert "does not answer" in said
+    assert hrvgan.load(project.root / "models/laptop").size == 32
+
+
+@pytest.mark.parametrize(
+    ("change", "command", "sentence"),
+    [
+        (
+            lambda v: v["train"].update(stepz=1),
+            "train laptop",
+            "unknown key 'stepz' in train or runs.laptop.train; known: .*steps",
+        ),
+        (
+            lambda v: v["runs"]["laptop"].update(model="hrgan"),
+            "train laptop",
+            "unknown model 'hrgan'; known: .*hrvgan",
+        ),
+        (
+            lambda v: v["runs"]["laptop"]["net"].update(size=24),
+            "train laptop",
+            "size 24 is not known; choose one of 8, 16",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"].update(source="shape"),
+            "download shapes",
+            "unknown source 'shape'; known: shapes",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"].update(source="folder", options={"path": "no/such"}),
+            "download shapes",
+            "no/such",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"]["clips"].update(num_frames=999),
+            "extract shapes",
+            "need 999; lower extract.num_frames",
+        ),
+        (lambda v: None, "train lapto", "no 'lapto' in runs; active: laptop"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_lost(project, change, command, sentence):
+    kept = (project.root / "params.yaml").read_text()
+    before = {
+        name: digests(project.root / name)
+        for name in ("models/laptop", "data/clips/shapes", "data/raw/shapes")
+    }
+    try:
+        project.edit_params(change)
+        stage, name = command.split()
+        said = project.run(sys.executable, "-m", f"pipeline.{stage}", name, code=1)
+    finally:
+        (project.root / "params.yaml").write_text(kept)
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert re.search(sentence, error)
+    assert "Traceback" not in said
+    assert before == {name: digests(project.root / name) for name in before}
+
+
+def test_two_programs_do_not_write_one_output(project):
+    from pipeline import stage
+
+    lock = project.root / ".state/locks/sample-laptop.lock"
+    code = "import sys, pipeline.stage as s\nwith s.lock('sample-laptop'): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=project.root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "held\n"
+    said = project.run(sys.executable, "-m", "pipeline.sample", "laptop", code=1)
+    assert f"sample-laptop is running already (process {holder.pid})" in said
+    holder.communicate()
+    assert lock.exists()
+    assert stage.state_folder().name == ".state"
