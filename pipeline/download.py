@@ -1,0 +1,23 @@
+"""Put the videos of a data set, or the list of where they lie, into data/raw/<dataset>/."""
+
+from pathlib import Path
+
+from hrvgan.datasets import load_source
+from hrvgan.datasets.videos import write_videos_csv
+from hrvgan.files import atomic_folder
+from pipeline import params, stage
+
+
+def main(dataset: str) -> None:
+    config = params.dataset(dataset)
+    source = load_source(config["source"])
+    with atomic_folder(Path("data/raw") / dataset) as folder:
+        videos = params.call(
+            source.fetch, folder, where=f"datasets.{dataset}.options", values=config["options"]
+        )
+        write_videos_csv(folder / "videos.csv", videos)
+    print(f"{dataset}: {len(videos)} videos, {len({video.class_name for video in videos} - {''})} classes")
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, argument="dataset")

@@ -1,0 +1,19 @@
+"""Cut the videos of a data set into the clip store data/clips/<dataset>/."""
+
+from pathlib import Path
+
+from hrvgan.extraction import extract
+from hrvgan.files import write_json
+from pipeline import params, stage
+
+
+def main(dataset: str) -> None:
+    clips = Path("data/clips")
+    folders, values = (Path("data/raw") / dataset, clips / dataset), params.dataset(dataset)["clips"]
+    summary = params.call(extract, *folders, where=f"extract or datasets.{dataset}.clips", values=values)
+    write_json(clips / f"{dataset}.json", summary)
+    print(f"{dataset}: " + ", ".join(f"{count} {name}" for name, count in summary.items() if count))
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, argument="dataset")

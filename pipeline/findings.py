@@ -1,0 +1,96 @@
+"""What the graph has made of a run so far, read from its files; what is missing is named with its command."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrvgan.errors import InputError
+from pipeline import params
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One active run: its settings (params.yaml) and what each stage has left of it."""
+
+    name: str
+    settings: dict
+    model: dict | None
+    samples: dict | None
+    scores: dict | None
+    manifest: dict | None
+
+    @property
+    def dataset(self) -> str:
+        return self.settings["dataset"]
+
+    @property
+    def folder(self) -> Path:
+        return Path("models") / self.name
+
+    @property
+    def sample_folder(self) -> Path:
+        return Path("samples") / self.name
+
+    @property
+    def gated(self) -> bool:
+        """Whether the scores may be shown: the reference network has passed the gates of its protocol."""
+        return bool(self.scores and self.scores.get("gated"))
+
+    @property
+    def gates(self) -> list[dict]:
+        """The gates of the reference network, each with "name", "measured", "needed" and "passed"."""
+        return (self.manifest or {}).get("gates", [])
+
+    @property
+    def ungated(self) -> list[str]:
+        """Why the scores may not be shown."""
+        return (self.manifest or {}).get("ungated", [])
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the scores should know about this data set."""
+        return (self.manifest or {}).get("notes", [])
+
+    @property
+    def yardstick(self) -> str:
+        """Equal for runs whose scores may share a column: same extractor, real clips, numbers of clips."""
+        if self.manifest is None:
+            return self.name  # What is not known is like nothing else.
+        keys = ("extractor", "real", "num_real", "num_fake", "protocols")
+        return json.dumps([self.manifest[key] for key in keys], sort_keys=True)
+
+    @property
+    def missing(self) -> list[tuple[str, str]]:
+        """(what is not there, the command that makes it) in the order of the graph."""
+        stages = [
+            (self.model, "The model has not been trained.", "train"),
+            (self.samples, "No videos have been sampled.", "sample"),
+            (self.scores, "The scores have not been computed.", "evaluate"),
+        ]
+        return [(words, f"dvc repro {stage}@{self.name}") for part, words, stage in stages if part is None]
+
+
+def find_all() -> list[Findings]:
+    """The active runs, in the order of params.yaml."""
+    return [find(name, params.run(name)) for name in params.load()["runs"]]
+
+
+def find(name: str, settings: dict) -> Findings:
+    """Read what there is of run `name` below the current folder."""
+    return Findings(
+        name=name,
+        settings=settings,
+        model=_read(Path("models", name, "model.json")),
+        samples=_read(Path("samples", name, "samples.json")),
+        scores=_read(Path("metrics", f"{name}.json")),
+        manifest=_read(Path("metrics", f"{name}.manifest.json")),
+    )
+
+
+def _read(path: Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); remove it and run `dvc repro`") from None

@@ -1,0 +1,23 @@
+"""Train the network that scores on real clips, and keep their features: data/reference/<dataset>/."""
+
+from pathlib import Path
+
+from hrvgan.datasets.clips import Clips
+from hrvgan.files import atomic_folder
+from hrvgan.reference import build_reference
+from pipeline import params, stage
+
+
+def main(dataset: str) -> None:
+    clips = Clips(Path("data/clips") / dataset)
+    with atomic_folder(Path("data/reference") / dataset) as folder:
+        info = params.call(
+            build_reference, clips, folder, where="reference", values=params.section("reference")
+        )
+    kind = "classes" if info["labelled"] else "pretext answers"
+    accuracy = ", ".join(f"{share:.1%} of {split}" for split, share in info["accuracy"].items())
+    print(f"{dataset}: the reference network knows {len(info['answers'])} {kind}, those of {accuracy} clips")
+
+
+if __name__ == "__main__":
+    stage.run(main, __doc__, argument="dataset")

@@ -1,0 +1,60 @@
+"""Say in the terminal what there is: the scores of the active runs, the pictures, what to try next."""
+
+import argparse
+
+from pipeline.findings import Findings, find_all
+from pipeline.scales import Score, read_scores
+
+NEXT = """
+what was made     open report/index.html
+how it came about make ui                       (MLflow, http://127.0.0.1:5000)
+other settings    dvc exp run -S train.steps=4000
+real people       make run CONF=weizmann
+your own videos   make run DATA=path/to/videos
+"""
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__).parse_args()
+    print("\n".join(lines(find_all())) + "\n" + NEXT)
+
+
+def lines(runs: list[Findings]) -> list[str]:
+    """Every run with its scores, each beside what real clips get."""
+    return [
+        line
+        for run in runs
+        for line in ["", f"{run.name} ({run.settings['model']} on {run.dataset})", *_run(run)]
+    ]
+
+
+def _run(run: Findings) -> list[str]:
+    said = [f"  {words} `{command}`" for words, command in run.missing]
+    if run.samples:
+        said.append(f"  pictures and videos: {run.sample_folder}/")
+    if run.scores and not run.gated:
+        said += [
+            "  scores hidden: the reference network has not passed its gates",
+            *(f"    {why}" for why in run.ungated),
+        ]
+    return [*_scores(run), *said]
+
+
+def _scores(run: Findings) -> list[str]:
+    rows = [
+        (score.name, score.with_spread, f"{score.better} is better", _landmarks(score))
+        for score in (read_scores(run.scores) if run.gated else [])
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _landmarks(score: Score) -> str:
+    return ", ".join(f"{mark.words} {mark.text}" for mark in score.marks)
+
+
+if __name__ == "__main__":
+    main()
