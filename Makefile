@@ -1,0 +1,47 @@
+# Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint ui schedule clean
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export DO_NOT_TRACK := true
+export PREFECT_HOME := $(CURDIR)/.state/prefect
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## make .venv and install everything into it
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,test]'
+	touch $@
+
+# make run                                 what params.yaml says: the embedded data set
+# make run DATA=../videos                  your folder of videos
+# make run CONF=weizmann                   a configuration of conf/; DATA=... where its videos are elsewhere
+ifdef DATA
+CONF ?= folder
+endif
+run: setup ## train, sample, score and report what is active in params.yaml (CONF=name of conf/, DATA=folder of videos)
+ifdef CONF
+	python -m pipeline.params use $(CONF) $(if $(DATA),--path "$(DATA)")
+endif
+	dvc repro
+	python -m pipeline.summary
+
+test: setup ## the tests
+	ruff check .
+	ruff format --check .
+	python -m pytest
+
+ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$(python -m pipeline.tracking uri)"
+
+schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
+	python -m flows.serve $(if $(PORT),--port $(PORT))
+
+clean: ## remove .venv and caches; data, models and state stay
+	rm -rf .venv .pytest_cache .ruff_cache
