@@ -1,0 +1,39 @@
+"""What every metric asks of its arrays: two dimensions, finite, at least two clips, float64 from here on."""
+
+import numpy as np
+
+from hrvgan.errors import InputError
+
+
+def clip_rows(values: np.ndarray, name: str) -> np.ndarray:
+    """`values` as float64 (N, D) with N >= 2; raises InputError with the array's `name` otherwise."""
+    values = np.asarray(values)
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise InputError(f"{name}: shape {values.shape}, need (N, D): one row of D numbers a clip")
+    if len(values) < 2:
+        raise InputError(f"{name}: {len(values)} clip(s), need at least 2; a spread needs two points")
+    return finite(values, name)
+
+
+def finite(values: np.ndarray, name: str) -> np.ndarray:
+    """`values` as float64; raises InputError where they are not numbers or not finite."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"{name}: holds {values.dtype}, need real numbers")
+    values = values.astype(np.float64)
+    bad = values.size - np.count_nonzero(np.isfinite(values))
+    if bad:
+        raise InputError(
+            f"{name}: {bad} of {values.size} values are NaN or infinite; look at the clips behind them"
+        )
+    return values
+
+
+def same_width(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both feature arrays checked, float64 (N, D) and (M, D)."""
+    real, fake = clip_rows(real, "real features"), clip_rows(fake, "fake features")
+    if real.shape[1] != fake.shape[1]:
+        raise InputError(
+            f"real features have D = {real.shape[1]}, fake ones {fake.shape[1]}; use one extractor for both"
+        )
+    return real, fake

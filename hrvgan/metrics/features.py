@@ -1,0 +1,53 @@
+"""Feature arrays: what passes between an extractor and a metric."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from hrvgan.errors import InputError
+from hrvgan.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Features:
+    """N clips as an extractor sees them. Clips of one group (source video, person) resemble each other."""
+
+    features: np.ndarray  # (N, D) float32
+    logits: np.ndarray  # (N, K) float32, calibrated; of a pretext task where there are no labels
+    labels: np.ndarray  # (N,) int64: the class of a real clip, the class asked for of a generated one
+    groups: np.ndarray  # (N,) str
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, rows: np.ndarray) -> "Features":
+        return Features(self.features[rows], self.logits[rows], self.labels[rows], self.groups[rows])
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+def save_features(path: str | Path, sets: dict[str, Features]) -> None:
+    """One npz file with arrays `<set>/<array>`; the same features give the same bytes."""
+    arrays = {f"{name}/{key}": array for name, rows in sets.items() for key, array in rows.arrays.items()}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_features(path: str | Path) -> dict[str, Features]:
+    """The sets of `save_features`. Never unpickles."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        names = dict.fromkeys(key.rpartition("/")[0] for key in arrays)
+        return {
+            name: Features(*(arrays[f"{name}/{key}"] for key in Features.__dataclass_fields__))
+            for name in names
+        }
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(
+            f"{path}: no readable feature file ({error}); run the stage `reference` again"
+        ) from None

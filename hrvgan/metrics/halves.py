@@ -1,0 +1,91 @@
+"""Real clips against real clips: disjoint halves, from which floors and ceilings come."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hrvgan.errors import InputError
+from hrvgan.metrics.features import Features
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RealHalves:
+    """Halves of the real clips, many times over, each of N clips."""
+
+    split: str
+    by_group: bool  # Else one source video held most clips, and both halves have some of it.
+    num_groups: int
+    real_side: list[Features]  # What generated clips are held against.
+    fake_side: list[Features]  # Stands in the place of generated clips, and lends them its labels.
+    train: list[Features]  # Training clips as the real side, as published work does; empty where impossible.
+
+    @property
+    def num_clips(self) -> int:
+        return len(self.real_side[0])
+
+
+def halve_real(sets: dict[str, Features], count: int, seed: int, size: int | None = None) -> RealHalves:
+    """Halves of the test clips, which neither network was trained on; of training clips if they are too few."""
+    split = "test" if len(sets["test"]) >= 4 else "train"
+    real, train = sets[split], sets["train"]
+    pairs = halvings(real, count, seed, size)
+    n = len(pairs[0][0])
+    enough = split == "test" and len(train) >= 4 and len(halvings(train, count, seed)[0][0]) >= n
+    return RealHalves(
+        split,
+        halved_by_group(real),
+        len(np.unique(real.groups)),
+        real_side=[real.take(first) for first, _ in pairs],
+        fake_side=[real.take(second) for _, second in pairs],
+        train=[train.take(first) for first, _ in halvings(train, count, seed, n)] if enough else [],
+    )
+
+
+def halvings(real: Features, count: int, seed: int, size: int | None = None) -> list[Pair]:
+    """`count` pairs of disjoint row sets of `real`, all of one size N, as alike in classes as groups allow.
+
+    No group straddles a pair, unless one holds more than two thirds of the clips: then clips are dealt one by one.
+    N is `size`, or the largest possible. Raises InputError below 4 clips and if `size` is more than a half.
+    """
+    if len(real) < 4:
+        raise InputError(f"{len(real)} real clips, need at least 4 to halve them; extract more clips")
+    rng = np.random.default_rng(seed)
+    units = real.groups if halved_by_group(real) else np.arange(len(real))
+    pairs = [_deal(units, real.labels, rng) for _ in range(count)]
+    largest = min(len(rows) for pair in pairs for rows in pair)
+    n = largest if size is None else size
+    if n > largest:
+        found = f"half of the {len(real)} real clips is {largest}"
+        raise InputError(f"num_clips: {n}, but {found}; lower it, write auto, or extract more clips")
+    return [tuple(_thin(rows, real.labels, n, rng) for rows in pair) for pair in pairs]
+
+
+def halved_by_group(real: Features) -> bool:
+    """Whether each half can have a third of the clips, and two of them, without splitting a group."""
+    largest = np.unique_counts(real.groups).counts.max()
+    return len(real) - largest >= max(2, len(real) / 3)
+
+
+def _deal(units: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
+    """Deal units, in random order, each to the half with fewer clips of the unit's class, then with fewer clips."""
+    members = {unit: np.flatnonzero(units == unit) for unit in np.unique(units)}
+    per_class = np.zeros((2, labels.max() + 1), dtype=int)
+    halves = [[], []]
+    # Large units first: the small ones then level the sizes. The stable sort keeps random order among equals.
+    for unit in sorted(rng.permutation(list(members)), key=lambda unit: -len(members[unit])):
+        rows = members[unit]
+        label = np.bincount(labels[rows]).argmax()
+        keys = [(per_class[half, label], per_class[half].sum(), rng.random()) for half in (0, 1)]
+        half = keys.index(min(keys))
+        halves[half].append(rows)
+        np.add.at(per_class[half], labels[rows], 1)
+    return tuple(np.concatenate(rows) for rows in halves)
+
+
+def _thin(rows: np.ndarray, labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """`n` of `rows`, of each class its share, in order."""
+    shuffled = rng.permutation(rows)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    return np.sort(by_class[np.arange(n) * len(rows) // n])

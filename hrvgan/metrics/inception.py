@@ -1,0 +1,37 @@
+"""Inception Score (Salimans et al. 2016): exp of the mean KL divergence of p(y|x) from p(y), in float64."""
+
+import numpy as np
+
+from hrvgan.errors import InputError
+from hrvgan.metrics.arrays import clip_rows
+
+
+def inception_score(probs: np.ndarray, splits: int = 1, eps: float = 0.0) -> float:
+    """Mean score over `splits` consecutive parts of the class probabilities (N, K), N >= 2, K >= 2; 1 to K.
+
+    The number of splits decides the value (fewer clips a part score lower): one split is the headline. `eps` is
+    added in both logarithms, as TGAN (1e-7) and TGANv2 (1e-20) do; with 0, 0 log 0 = 0.
+    """
+    probs = clip_rows(probs, "class probabilities")
+    if probs.shape[1] < 2:
+        raise InputError(
+            "class probabilities: one class only; the Inception Score needs labels, at least 2 classes"
+        )
+    if probs.min() < 0 or np.abs(probs.sum(axis=1) - 1).max() > 1e-3:
+        raise InputError("class probabilities: rows are not >= 0 with sum 1; give the softmax of the logits")
+    if not 1 <= splits <= len(probs) // 2:
+        raise InputError(
+            f"splits: {splits}, need 1 to {len(probs) // 2}: at least two of {len(probs)} clips a split"
+        )
+    return float(np.mean([_score(part, eps) for part in np.array_split(probs, splits)]))
+
+
+def _score(probs: np.ndarray, eps: float) -> float:
+    marginal = probs.mean(axis=0, keepdims=True)
+    divergence = probs * (_log(probs + eps) - _log(marginal + eps))
+    return np.exp(divergence.sum(axis=1).mean())
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    """log, with 0 in place of log 0: such terms are multiplied by 0 (p = 0 wherever its mean is)."""
+    return np.log(values, out=np.zeros_like(values), where=values > 0)

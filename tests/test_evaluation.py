@@ -1,0 +1,217 @@
+"""Scores of generators whose skill is known: real clips, real clips gone wrong, and noise."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hrvgan.datasets.clips import Clips
+from hrvgan.datasets.store import Clip, write_clips
+from hrvgan.errors import InputError
+from hrvgan.evaluation import CHUNK, draw, evaluate, table
+from hrvgan.files import write_json
+from hrvgan.metrics.features import load_features
+from hrvgan.metrics.perturb import PERTURBATIONS
+from hrvgan.metrics.refnet import load_refnet
+from hrvgan.models import build_model
+from hrvgan.reference import build_reference
+
+
+class Resampler:
+    """A generator that draws real clips of the class asked for, done to as `how` says."""
+
+    def __init__(self, clips, how="well", num_classes=None):
+        self.clips, self.how, self.classes = clips, how, clips.classes
+        self.num_classes = clips.num_classes if num_classes is None else num_classes
+        self.seeds, self.largest = [], 0
+
+    def sample(self, n, c=None, seed=0):
+        assert (c is None) == (self.num_classes == 0)
+        self.seeds.append(seed)
+        self.largest = max(self.largest, n)
+        rng, labels = np.random.default_rng(seed), self.clips.labels
+        c = rng.choice(labels, size=n) if c is None else c.numpy()
+        if self.how == "one class":
+            c = 0 * c
+        if self.how == "wrong class":
+            c = (c + 1) % self.num_classes
+        videos = self.clips.read([int(rng.choice(np.flatnonzero(labels == label))) for label in c])
+        if self.how in PERTURBATIONS:
+            videos = PERTURBATIONS[self.how](videos, rng)
+        if self.how == "noise":
+            videos = rng.integers(256, size=videos.shape, dtype=np.uint8)
+        return torch.from_numpy(videos)
+
+
+@pytest.fixture(scope="module")
+def reference(shapes_clips, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    build_reference(shapes_clips, folder, steps=100, width=8, lr=1e-2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(reference, shapes_clips):
+    test = shapes_clips.split("test")
+    hows = ("well", "wrong class", "one class", "noise", *PERTURBATIONS)
+    return {how: evaluate(Resampler(test, how), reference) for how in hows}
+
+
+def values(results, name):
+    return {how: metrics[name]["value"] for how, (metrics, _) in results.items()}
+
+
+@pytest.mark.parametrize("name", ["refnet_fd", "refnet_kid"])
+def test_distances_put_generators_in_order(results, name):
+    value, entry = values(results, name), results["well"][0][name]
+    for how in ("one class", "noise", *PERTURBATIONS):
+        assert value[how] - value["well"] > 2 * abs(value["well"] - entry["floor"]), how
+        assert value[how] > entry["floor"], how
+    assert value["well"] < entry["trivial_best"]
+    # Every label wrong: invisible here, and the reason why there is refnet_acc.
+    assert value["wrong class"] < min(value["one class"], value["noise"], value["frozen"])
+
+
+def test_scores_that_need_labels(results):
+    accuracy, inception = values(results, "refnet_acc"), values(results, "refnet_is")
+    entry = results["well"][0]["refnet_acc"]
+    assert accuracy["well"] > 0.7
+    assert accuracy["wrong class"] < entry["chance"] + 0.1
+    assert accuracy["one class"] <= 0.3
+    assert entry["real"] > 0.7
+    assert entry["chance"] == pytest.approx(1 / 8, abs=0.05)
+    ceiling = results["well"][0]["refnet_is"]["ceiling"]
+    assert 4 < ceiling <= 8
+    assert inception["well"] == pytest.approx(ceiling, rel=0.3)
+    assert max(inception["one class"], inception["noise"]) < 0.5 * ceiling
+
+
+def test_what_is_written(results, reference):
+    metrics, manifest = results["well"]
+    assert set(metrics) == {"refnet_fd", "refnet_kid", "refnet_is", "refnet_acc", "gated"}
+    assert (
+        set(metrics["refnet_fd"])
+        == set(metrics["refnet_kid"])
+        == {"value", "sd", "floor", "train", "trivial_best"}
+    )
+    assert set(metrics["refnet_is"]) == {"value", "sd", "ceiling"}
+    assert set(metrics["refnet_acc"]) == {"value", "sd", "real", "chance"}
+    assert all(
+        type(number) is float for entry in metrics.values() if entry is not True for number in entry.values()
+    )
+    _, info = load_refnet(reference)
+    assert manifest["extractor"] == f"refnet-{info['id']}"
+    assert manifest["real"] == {"data_digest": info["data_digest"], "split": "test"}
+    assert manifest["num_real"] == manifest["num_fake"] == 8  # Half of 16 test clips.
+    assert manifest["num_draws"] == 5
+    assert set(manifest["protocols"]) == set(metrics) - {"gated"}
+    assert any("not above D" in note for note in manifest["notes"])
+    assert json.loads(json.dumps(manifest, allow_nan=False)) == manifest
+
+
+def test_gates_of_a_good_network(results):
+    metrics, manifest = results["well"]
+    assert metrics["gated"] is True
+    assert manifest["ungated"] == []
+    assert len(manifest["gates"]) == 6
+    assert {"name", "passed", "value", "bar", "sentence", "measured", "needed"} <= set(manifest["gates"][0])
+
+
+def test_evaluation_is_deterministic(results, reference, shapes_clips, tmp_path):
+    again = evaluate(Resampler(shapes_clips.split("test")), reference)
+    assert again == results["well"]
+    write_json(tmp_path / "metrics.json", again[0])
+    assert evaluate(Resampler(shapes_clips.split("test")), reference, seed=1)[0] != again[0]
+
+
+def test_draws_come_in_chunks_of_their_own_seeds(reference, shapes_clips):
+    gan, labels = Resampler(shapes_clips.split("train")), np.arange(70) % 8
+    net, info = load_refnet(reference)
+    fake = draw(gan, net, labels, info["clip_shape"], [0, 0])
+    assert len(fake) == 70
+    assert gan.largest == CHUNK
+    assert len(set(gan.seeds)) == 3
+    np.testing.assert_array_equal(fake.labels, labels)
+    assert (fake.logits.argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_an_untrained_model_is_far_off(reference, shapes_clips, results):
+    gan = build_model("hrvgan", num_classes=8, size=32, width=0.05, z_dim=8)
+    gan.classes = shapes_clips.classes
+    metrics, _ = evaluate(gan, reference, draws=2)
+    assert metrics["refnet_fd"]["value"] > 2 * results["well"][0]["refnet_fd"]["value"]
+    assert metrics["refnet_acc"]["value"] < 0.5
+
+
+def test_a_model_without_labels_has_no_accuracy(reference, shapes_clips):
+    metrics, manifest = evaluate(Resampler(shapes_clips.split("test"), num_classes=0), reference, draws=2)
+    assert set(metrics) == {"refnet_fd", "refnet_kid", "refnet_is", "gated"}
+    assert "refnet_acc" not in manifest["protocols"]
+
+
+def test_the_table(results):
+    lines = table(results["well"][0]).splitlines()
+    assert [line.split()[0] for line in lines] == ["refnet_fd", "refnet_kid", "refnet_is", "refnet_acc"]
+    assert "floor" in lines[0]
+    assert "ceiling" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"draws": 1}, "at least 2"),
+        ({"num_clips": 9}, "half of the 16 real clips is 8"),
+        ({"num_clips": 0}, "auto or a number"),
+        ({"num_clips": "many"}, "auto or a number"),
+        ({"num_halvings": 0}, "num_halvings"),
+    ],
+)
+def test_numbers_that_make_no_sense(reference, shapes_clips, wrong, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(Resampler(shapes_clips), reference, **wrong)
+
+
+def test_a_model_of_other_clips(reference, shapes_clips):
+    gan = Resampler(shapes_clips)
+    gan.classes = gan.classes[::-1]
+    with pytest.raises(InputError, match="the model makes the classes DiscUp"):
+        evaluate(gan, reference)
+    other = build_model("hrvgan", num_classes=8, size=16, width=0.05, z_dim=8)
+    other.classes = shapes_clips.classes
+    with pytest.raises(InputError, match=r"makes clips of \(\d+, 16, 16, 3\)"):
+        evaluate(other, reference)
+
+
+def film(number, split, count=10):
+    """Clips of one video without a class: a square that wanders over a texture of its own."""
+    rng = np.random.default_rng(number)
+    ground = rng.integers(100, size=(24, 24, 3), dtype=np.uint8)
+    places = np.cumsum(rng.integers(-2, 3, size=(count + 8, 2)), axis=0) % 16
+    frames = np.repeat(ground[None], count + 8, axis=0)
+    for frame, (y, x) in zip(frames, places, strict=True):
+        frame[y : y + 6, x : x + 6] = 200 + number
+    return [
+        Clip(f"film{number}@{start}", f"film{number}", "", "0" * 32, split, f"film{number}", start, 1, 8.0, 1.0,
+             frames[start : start + 8])
+        for start in range(count)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("splits", [["train"], ["train", "train", "val", "test"]])
+def test_videos_without_labels(splits, tmp_path):
+    clips = [clip for number, split in enumerate(splits) for clip in film(number, split)]
+    write_clips(tmp_path / "clips", clips, shape=(8, 24, 24, 3), classes=[], num_shards=1)
+    store = Clips(tmp_path / "clips")
+    info = build_reference(store, tmp_path, steps=4, batch_size=8, width=4)
+    assert not info["labelled"]
+    assert info["answers"] == ["forward", "shuffled", "half speed"]
+    metrics, manifest = evaluate(Resampler(store.split("train")), tmp_path, draws=2)
+    assert set(metrics) == {"refnet_fd", "refnet_kid", "gated"}
+    assert metrics["gated"] is False
+    assert manifest["real"]["split"] == ("test" if "test" in splits else "train")
+    reasons = " ".join(manifest["ungated"])
+    assert ("there are no held-out clips" in reasons) == ("val" not in splits)
+    assert ("train" in metrics["refnet_fd"]) == ("test" in splits)
+    assert any("pretext" in note for note in manifest["notes"])
+    assert len(load_features(tmp_path / "features.npz")["noisy"]) == 10 * splits.count("val")

@@ -1,0 +1,422 @@
+"""The numbers: against answers worked out by hand and against another implementation."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+
+from hrvgan import metrics
+from hrvgan.errors import InputError
+from hrvgan.metrics import (
+    PROTOCOLS,
+    frechet_distance,
+    frechet_distance_from_features,
+    inception_score,
+    kernel_distance,
+    label_accuracy,
+)
+from hrvgan.metrics.accuracy import chance_accuracy, mean_confidence, softmax
+from hrvgan.metrics.features import Features, load_features, save_features
+from hrvgan.metrics.frechet import moments
+from hrvgan.metrics.gates import accuracy_bar, check_gates
+from hrvgan.metrics.halves import halve_real, halved_by_group, halvings
+from hrvgan.metrics.perturb import PERTURBATIONS, half_speed, shuffled
+from hrvgan.metrics.protocols import protocol
+
+RNG = np.random.default_rng(0)
+
+
+def normal(n, width, seed=0, scale=1.0, shift=0.0):
+    """(n, width) with a covariance that is no multiple of the identity."""
+    draw = np.random.default_rng(seed)
+    mixing = np.random.default_rng(99).standard_normal((width, width)) / np.sqrt(width)
+    return scale * draw.standard_normal((n, width)) @ mixing + shift
+
+
+def textbook(real, fake):
+    """The formula as it is written, by other means: sqrtm, or where that is ill-defined, general eigenvalues."""
+    s1, s2 = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
+    gap = real.mean(axis=0) - fake.mean(axis=0)
+    if min(len(real), len(fake)) > len(gap):
+        trace_root = np.trace(sqrtm(s1 @ s2)).real
+    else:
+        trace_root = np.sqrt(np.linalg.eigvals(s1 @ s2).real.clip(min=0)).sum()
+    return gap @ gap + np.trace(s1 + s2) - 2 * trace_root
+
+
+# Frechet distance
+
+
+def test_frechet_by_hand():
+    zero, eye = np.zeros(2), np.eye(2)
+    assert frechet_distance(zero, eye, np.array([3.0, 0.0]), 4 * eye) == pytest.approx(11)  # 9 + 2 (1 - 2)^2
+    assert frechet_distance(np.zeros(7), np.eye(7), np.ones(7), np.eye(7)) == pytest.approx(7)
+    assert frechet_distance(np.zeros(3), np.eye(3), np.zeros(3), np.diag([1, 4, 0])) == pytest.approx(2)
+    assert frechet_distance(0.0, 1.0, 2.0, 9.0) == pytest.approx(8)  # One dimension: 4 + (1 - 3)^2.
+
+
+def test_frechet_of_covariances_that_do_not_commute():
+    s1, s2 = np.array([[2.0, 1], [1, 2]]), np.array([[3.0, 0], [0, 1]])
+    # tr sqrt(M) of a 2x2 matrix is sqrt(tr M + 2 sqrt(det M)); here M = s1 s2, tr 8, det 9.
+    assert frechet_distance(np.zeros(2), s1, np.zeros(2), s2) == pytest.approx(8 - 2 * np.sqrt(14), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("num_real", "num_fake"), [(60, 50), (60, 8), (8, 60), (8, 6), (12, 12), (2, 2), (13, 12)]
+)
+def test_frechet_forms_agree_with_the_textbook(num_real, num_fake):
+    real, fake = normal(num_real, 12, seed=1), normal(num_fake, 12, seed=2, scale=1.5, shift=0.3)
+    value = frechet_distance_from_features(real, fake)
+    tolerance = 1e-9 if min(num_real, num_fake) > 13 else 1e-6
+    assert value == pytest.approx(textbook(real, fake), rel=tolerance)
+    statistics = [statistic for x in (real, fake) for statistic in (x.mean(axis=0), np.cov(x, rowvar=False))]
+    assert value == pytest.approx(frechet_distance(*statistics), rel=tolerance)
+    assert value == pytest.approx(frechet_distance_from_features(fake, real), rel=tolerance)
+
+
+def test_frechet_scales_shifts_and_vanishes():
+    real, fake = normal(40, 5, seed=1), normal(30, 5, seed=2, shift=1)
+    value = frechet_distance_from_features(real, fake)
+    assert frechet_distance_from_features(10 * real, 10 * fake) == pytest.approx(100 * value)
+    assert frechet_distance_from_features(real + 1e3, fake + 1e3) == pytest.approx(value, rel=1e-8)
+    assert frechet_distance_from_features(real, real[::-1]) == pytest.approx(0, abs=1e-7)
+    few = normal(4, 9, seed=3)
+    assert 0 <= frechet_distance_from_features(few, few) < 1e-9
+
+
+def test_frechet_scores_collapsed_samples():
+    real, frozen = normal(30, 5), np.full((30, 5), 2.0)
+    trace = np.trace(np.cov(real, rowvar=False))
+    gap = ((real.mean(axis=0) - 2) ** 2).sum()
+    assert frechet_distance_from_features(real, frozen) == pytest.approx(trace + gap, rel=1e-6)
+
+
+def test_frechet_of_singular_moments():
+    s = np.diag([1.0, 0, 0, 4])
+    assert frechet_distance(np.zeros(4), s, np.zeros(4), 4 * s) == pytest.approx(5, rel=1e-6)
+    vectors = normal(2, 40)
+    s1, s2 = (np.outer(v, v) for v in vectors)
+    expected = np.trace(s1 + s2) - 2 * abs(vectors[0] @ vectors[1])
+    assert frechet_distance(np.zeros(40), s1, np.zeros(40), s2) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.diag([1.0, -0.1]), np.array([[1.0, 0.5], [0.0, 1.0]])])
+@pytest.mark.parametrize("good", [np.eye(2), np.diag([1.0, 0.0])])
+def test_frechet_refuses_what_is_no_covariance(bad, good):
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(InputError, match="no covariance"):
+            frechet_distance(np.zeros(2), pair[0], np.zeros(2), pair[1])
+
+
+def test_frechet_refuses_shapes_that_do_not_match():
+    with pytest.raises(InputError, match="D = 3, fake ones 4"):
+        frechet_distance_from_features(normal(5, 3), normal(5, 4))
+    with pytest.raises(InputError, match=r"need \(D,\), \(D, D\)"):
+        frechet_distance(np.zeros(2), np.eye(3), np.zeros(2), np.eye(2))
+
+
+def test_moments_of_a_stream_are_those_of_the_whole():
+    features = normal(101, 6, shift=1e6)  # Far from zero, where sums of squares lose everything.
+    streamed = moments(features[:1])
+    for start, stop in ((1, 40), (40, 42), (42, 101)):
+        streamed = streamed + moments(features[start:stop])
+    assert streamed.n == 101
+    np.testing.assert_allclose(streamed.mean, features.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(streamed.covariance(), np.cov(features, rowvar=False), rtol=1e-7)
+    np.testing.assert_allclose(streamed.covariance(ddof=0), np.cov(features, rowvar=False, ddof=0), rtol=1e-7)
+    with pytest.raises(InputError, match="does not exist"):
+        moments(features[:1]).covariance()
+
+
+# Kernel distance
+
+
+def test_kernel_by_hand():
+    # D = 1, so k(x, y) = (x y + 1)^3. Pairs: real 27 (1, 2), fake 1 (0, 3); across 1, 64, 1, 343.
+    real, fake = np.array([[1.0], [2.0]]), np.array([[0.0], [3.0]])
+    assert kernel_distance(real, fake) == pytest.approx(27 + 1 - 2 * (1 + 64 + 1 + 343) / 4)
+
+
+def test_kernel_is_unbiased_over_blocks(monkeypatch):
+    features = RNG.standard_normal((2000, 4))
+    values = [kernel_distance(half[:100], half[100:]) for half in features.reshape(10, 200, 4)]
+    assert abs(np.mean(values)) < 2 * np.std(values, ddof=1) / np.sqrt(10) + 0.01
+    assert min(values) < 0  # Unbiased and not clipped.
+    whole = kernel_distance(features[:900], features[900:])
+    monkeypatch.setattr("hrvgan.metrics.kernel.BLOCK", 64)
+    assert kernel_distance(features[:900], features[900:]) == pytest.approx(whole, rel=1e-9)
+    assert kernel_distance(features[:900], features[900:] + 1) > 10 * max(map(abs, values))
+
+
+# Inception Score
+
+
+def test_inception_by_hand():
+    assert inception_score(np.full((10, 4), 0.25)) == pytest.approx(1)
+    assert inception_score(np.eye(5)[np.arange(20) % 5]) == pytest.approx(5)
+    assert inception_score(np.eye(5)[[2] * 20]) == pytest.approx(1)
+    p = np.array([[0.9, 0.1], [0.5, 0.5]])  # p(y) = (0.7, 0.3)
+    divergence = (
+        0.9 * np.log(0.9 / 0.7) + 0.1 * np.log(0.1 / 0.3) + 0.5 * np.log(0.5 / 0.7) + 0.5 * np.log(0.5 / 0.3)
+    ) / 2
+    assert inception_score(p) == pytest.approx(np.exp(divergence), rel=1e-12)
+
+
+def test_inception_splits_and_eps():
+    probs = np.repeat(np.eye(4), 10, axis=0)  # Sorted by class: each of four splits sees one.
+    assert inception_score(probs, splits=4) == pytest.approx(1)
+    assert inception_score(probs, splits=2) == pytest.approx(2)
+    assert inception_score(probs, eps=1e-7) == pytest.approx(4, rel=1e-5)
+    assert inception_score(probs, eps=1e-2) < 3.95
+
+
+@pytest.mark.parametrize(
+    ("probs", "splits", "message"),
+    [
+        (np.ones((5, 1)), 1, "needs labels"),
+        (np.ones((5, 2)), 1, "softmax"),
+        (np.array([[1.5, -0.5]] * 5), 1, "softmax"),
+        (np.full((5, 2), 0.5), 3, "1 to 2"),
+    ],
+)
+def test_inception_refuses(probs, splits, message):
+    with pytest.raises(InputError, match=message):
+        inception_score(probs, splits=splits)
+
+
+# Accuracy
+
+
+def test_accuracy_chance_and_confidence():
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]))
+    assert label_accuracy(logits, np.array([0, 1, 1])) == pytest.approx(2 / 3)
+    assert mean_confidence(logits) == pytest.approx((0.7 + 0.8 + 0.4) / 3)
+    np.testing.assert_allclose(softmax(logits + 1000).sum(axis=1), 1)
+    assert chance_accuracy(np.array([0, 0, 0, 2])) == 0.75
+    for labels in ([0, 1], [0, 1, 3], [0, 1, -1]):
+        with pytest.raises(InputError, match="labels"):
+            label_accuracy(logits, np.array(labels))
+
+
+# What all of them refuse
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("metric", [frechet_distance_from_features, kernel_distance])
+def test_features_that_are_no_numbers(metric, value):
+    broken = normal(5, 3)
+    broken[2, 1] = value
+    for pair in ((broken, normal(5, 3)), (normal(5, 3), broken)):
+        with pytest.raises(InputError, match="1 of 15 values are NaN or infinite"):
+            metric(*pair)
+
+
+@pytest.mark.parametrize("metric", [frechet_distance_from_features, kernel_distance])
+def test_too_little(metric):
+    with pytest.raises(InputError, match="1 clip"):
+        metric(normal(5, 3), normal(1, 3))
+    with pytest.raises(InputError, match="one row"):
+        metric(normal(5, 3), np.zeros(3))
+    with pytest.raises(InputError, match="real numbers"):
+        metric(normal(5, 3), np.array([["a", "b", "c"]] * 2))
+
+
+def test_nan_in_moments_and_probabilities():
+    with pytest.raises(InputError, match="sigma2"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.full((2, 2), np.nan))
+    with pytest.raises(InputError, match="NaN"):
+        inception_score(np.array([[np.nan, 1.0], [0.5, 0.5]]))
+
+
+# Protocols
+
+
+def test_protocols_say_what_they_mean():
+    assert {"refnet_fd", "refnet_kid", "refnet_is", "refnet_acc"} <= set(PROTOCOLS)
+    for name, entry in PROTOCOLS.items():
+        assert protocol(name) is entry
+        assert entry.name == name
+        assert entry.extractor
+        assert entry.description
+        assert entry.context in ("floor", "ceiling", "real")
+        assert (entry.context == "floor") == entry.lower_is_better == entry.uses_real
+        assert "statistic" not in entry.text()
+        assert entry.text()["ddof"] == entry.ddof
+    with pytest.raises(InputError, match="unknown protocol 'fvd'; known: refnet_fd"):
+        protocol("fvd")
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    assert set(metrics.__all__) <= set(dir(metrics))
+    with pytest.raises(AttributeError, match="no attribute 'fvd'"):
+        _ = metrics.fvd
+
+
+def test_the_reference_knows_no_metric():
+    scoring = ("frechet", "kernel", "inception", "accuracy", "gates", "protocols", "halves")
+    code = f"import sys, pipeline.reference; print([m for m in {scoring} if 'hrvgan.metrics.' + m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )
+
+
+# Halves
+
+
+def clips(groups, labels, width=3, seed=0):
+    groups, labels = np.array(groups), np.array(labels)
+    draw = np.random.default_rng(seed)
+    features, logits = draw.standard_normal((len(groups), width)), draw.standard_normal((len(groups), 4))
+    return Features(features.astype(np.float32), logits.astype(np.float32), labels, groups)
+
+
+def test_halves_share_no_group_and_are_balanced():
+    groups = [f"g{g}" for g in range(8) for _ in range(6)]
+    real = clips(groups, [label % 4 for label in range(8) for _ in range(6)])
+    pairs = halvings(real, 5, seed=0)
+    assert halved_by_group(real)
+    for first, second in pairs:
+        assert len(first) == len(second) == 24
+        assert not set(real.groups[first]) & set(real.groups[second])
+        for half in (first, second):
+            assert np.bincount(real.labels[half]).tolist() == [6, 6, 6, 6]
+    assert len({tuple(first) for first, _ in pairs}) > 1
+    assert all(
+        (a == b).all()
+        for p, q in zip(pairs, halvings(real, 5, seed=0), strict=True)
+        for a, b in zip(p, q, strict=True)
+    )
+
+
+def test_smaller_halves_keep_the_shares_of_the_classes():
+    real = clips([f"g{i}" for i in range(60)], [0] * 40 + [1] * 20)
+    for half in halvings(real, 1, seed=3, size=15)[0]:
+        assert np.bincount(real.labels[half]).tolist() == [10, 5]
+    with pytest.raises(InputError, match="num_clips: 31, but half of the 60 real clips is 30"):
+        halvings(real, 1, seed=3, size=31)
+
+
+def test_one_large_group_is_dealt_by_clip():
+    real = clips(["only"] * 9, [0] * 9)
+    assert not halved_by_group(real)
+    for first, second in halvings(real, 3, seed=0):
+        assert len(first) == len(second) == 4
+        assert not set(first) & set(second)
+    with pytest.raises(InputError, match="3 real clips, need at least 4"):
+        halvings(clips(["a", "b", "c"], [0, 0, 0]), 1, seed=0)
+
+
+def test_real_clips_are_test_clips_if_there_are_any():
+    many, none = clips([f"g{i}" for i in range(40)], [0] * 40), clips([], np.empty(0, int))
+    few = many.take(np.arange(10))
+    held_out = halve_real({"train": many, "test": few}, 2, seed=0)
+    assert (held_out.split, held_out.num_clips, len(held_out.train[0])) == ("test", 5, 5)
+    assert (
+        halve_real({"train": few, "test": many}, 2, seed=0).train == []
+    )  # Too few for a number at the same N.
+    alone = halve_real({"train": few, "test": none}, 2, seed=0)
+    assert (alone.split, alone.num_clips, alone.train) == ("train", 5, [])
+
+
+def test_feature_files(tmp_path):
+    sets = {"train": clips(["a", "b"], [0, 1]), "test": clips([], np.empty(0, int))}
+    for name in ("one.npz", "two.npz"):
+        save_features(tmp_path / name, sets)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    loaded = load_features(tmp_path / "one.npz")
+    assert list(loaded) == ["train", "test"]
+    assert len(loaded["test"]) == 0
+    for key, array in sets["train"].arrays.items():
+        np.testing.assert_array_equal(loaded["train"].arrays[key], array)
+    np.savez(tmp_path / "pickle.npz", **{"train/features": np.array([object()])})
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:200])
+    for name in ("pickle.npz", "torn.npz", "missing.npz"):
+        with pytest.raises(InputError, match="run the stage `reference` again"):
+            load_features(tmp_path / name)
+
+
+# Perturbations
+
+
+@pytest.mark.parametrize("name", PERTURBATIONS)
+def test_perturbations_change_clips(name):
+    real = RNG.integers(256, size=(6, 5, 4, 4, 3), dtype=np.uint8)
+    changed = PERTURBATIONS[name](real, np.random.default_rng(1))
+    assert changed.dtype == np.uint8
+    assert changed.shape == real.shape
+    assert all((a != b).any() for a, b in zip(real, changed, strict=True))
+    assert PERTURBATIONS[name](real[:0], RNG).shape == (0, 5, 4, 4, 3)
+
+
+def test_perturbations_of_time():
+    ramp = np.broadcast_to(np.arange(8, dtype=np.uint8)[:, None, None, None], (20, 8, 2, 2, 3))
+    order = shuffled(ramp, RNG)[:, :, 0, 0, 0]
+    assert (np.sort(order) == np.arange(8)).all()
+    still = PERTURBATIONS["frozen"](ramp, RNG)[:, :, 0, 0, 0]
+    assert (still == still[:, :1]).all()
+    assert len(np.unique(still)) > 1
+    slow = half_speed(ramp, RNG)[:, :, 0, 0, 0]
+    assert (slow - slow[:, :1] == np.arange(8) // 2).all()
+
+
+# Gates
+
+
+def featured(n, label_noise=0.0, seed=0, groups=None, confidence=8.0):
+    """Clips of four classes in features of width 4, with logits that know them as well as `label_noise` allows."""
+    draw = np.random.default_rng(seed)
+    labels = np.arange(n) % 4
+    said = np.where(draw.random(n) < label_noise, draw.integers(4, size=n), labels)
+    features = np.eye(4)[labels] + 0.1 * draw.standard_normal((n, 4))
+    groups = np.array([f"{seed}-{i}" for i in range(n)]) if groups is None else groups
+    return Features(
+        features.astype(np.float32), (confidence * np.eye(4)[said]).astype(np.float32), labels, groups
+    )
+
+
+def good_sets():
+    val = featured(40, seed=1)
+    sets = {"train": featured(40, seed=2), "val": val, "test": featured(40, seed=3), "exam": val}
+    return sets | {
+        name: Features(val.features + 1, val.logits, val.labels, val.groups) for name in PERTURBATIONS
+    }
+
+
+def failed(sets):
+    return [gate.name for gate in check_gates(sets) if not gate.passed]
+
+
+def test_gates_open():
+    gates = check_gates(good_sets())
+    assert len(gates) == 6
+    assert all(gate.passed for gate in gates)
+    assert all(gate.sentence and gate.measured and gate.needed for gate in gates)
+
+
+def test_each_gate_closes():
+    sets = good_sets()
+    val, test = sets["val"], sets["test"]
+    leak = Features(test.features, test.logits, test.labels, np.append(test.groups[1:], val.groups[0]))
+    assert failed(sets | {"test": leak}) == ["group split"]
+    assert failed(sets | {"exam": featured(40, label_noise=0.9, confidence=0.0)}) == ["accuracy"]
+    assert failed(sets | {"exam": featured(40, label_noise=0.4)}) == ["calibration"]
+    assert failed(sets | {"exam": featured(40, confidence=1.0)}) == ["calibration"]
+    assert failed(sets | {"noisy": val}) == ["sensitivity: noisy"]
+
+
+def test_gates_without_held_out_clips_say_so():
+    sets = good_sets()
+    nothing = sets["val"].take(np.arange(0))
+    gates = check_gates({name: sets["train"] if name == "train" else nothing for name in sets})
+    assert not any(gate.passed for gate in gates)
+    assert "no held-out clips" in gates[0].sentence
+    assert all(gate.value is None and gate.measured == "not measured" for gate in gates)
+
+
+def test_accuracy_bar():
+    assert accuracy_bar(0.125, 8) == pytest.approx(0.5625)
+    assert accuracy_bar(1 / 101, 101) == pytest.approx(0.40)
+    assert accuracy_bar(0.1, 101) == pytest.approx(0.5)
