@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ui schedule clean
+.PHONY: help setup run test ui schedule bench clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -42,6 +42,10 @@ ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000
 
 schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
 	python -m flows.serve $(if $(PORT),--port $(PORT))
+
+bench: setup ## what we claim about speed, against a plain version or a floor
+	python -m benchmarks.up_convolution
+	python -m benchmarks.clip_reads
 
 clean: ## remove .venv and caches; data, models and state stay
 	rm -rf .venv .pytest_cache .ruff_cache

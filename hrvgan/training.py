@@ -63,6 +63,11 @@ def train(
     average = copy.deepcopy(gan.G).requires_grad_(False).eval()
     phases, history = gan.phases(), []
     start, history = checkpoint.resume(state, gan, average, phases)
+    if start > steps:
+        raise InputError(
+            f"{state}: trained for {start} steps already, {steps} asked for; "
+            "raise train.steps, or remove the file to train anew"
+        )
     stream = BatchStream(clips, batch_size=batch_size, seed=seed, num_frames=gan.num_frames, flip=flip)
     autocast = torch.autocast(gan.device.type, torch.bfloat16, enabled=use_bfloat16(precision, gan.device))
     meter = Meter(history)

@@ -16,12 +16,13 @@ ZERO = torch.zeros(4)
         ("logistic", 2 * math.log(2), math.log(2)),  # -log sigmoid(0), for real and for fake
         ("wasserstein", 0.0, 0.0),
         ("hinge", 2.0, 0.0),
+        ("relativistic", math.log(2), math.log(2)),
     ],
 )
 def test_undecided_discriminator(name, d, g):
     loss_d, loss_g = OBJECTIVES[name]
     assert loss_d(ZERO, ZERO).item() == pytest.approx(d)
-    assert loss_g(ZERO).item() == pytest.approx(g)
+    assert loss_g(ZERO, ZERO).item() == pytest.approx(g)
 
 
 @pytest.mark.parametrize(
@@ -31,12 +32,13 @@ def test_undecided_discriminator(name, d, g):
         ("logistic", 0.1269280 + 0.3132617, 1.3132617),
         ("wasserstein", -3.0, 1.0),
         ("hinge", 0.0, 1.0),
+        ("relativistic", 0.0485874, 3.0485874),  # softplus(-3), softplus(3)
     ],
 )
 def test_known_logits(name, d, g):
     loss_d, loss_g = OBJECTIVES[name]
     assert loss_d(ZERO + 2, ZERO - 1).item() == pytest.approx(d, abs=1e-6)
-    assert loss_g(ZERO - 1).item() == pytest.approx(g, abs=1e-6)
+    assert loss_g(ZERO - 1, ZERO + 2).item() == pytest.approx(g, abs=1e-6)
 
 
 def linear(x, c):

@@ -53,6 +53,12 @@ def test_interrupted_training_ends_with_the_same_bits(shapes_clips, tmp_path):
         assert torch.equal(ours, theirs)
 
 
+def test_fewer_steps_than_done_are_refused(shapes_clips, tmp_path):
+    train(tiny(), shapes_clips, tmp_path / "state.pt", steps=4, **QUICK)
+    with pytest.raises(InputError, match="4 steps already, 2 asked for"):
+        train(tiny(), shapes_clips, tmp_path / "state.pt", steps=2, **QUICK)
+
+
 PROGRAM = """
 import sys, torch
 from hrvgan.datasets.clips import Clips

@@ -163,7 +163,8 @@ class HRVGAN(VideoGAN):
 
     sizes = LADDER
     presets: ClassVar = {
-        # What we recommend: no norm in D, R1 instead of a Lipschitz penalty.
+        # What we recommend: fakes held against real clips pair by pair, R1 instead of a Lipschitz penalty, no norm in D,
+        # and in G one without running statistics, which would belong to other weights than the average's.
         "best": {},
         # The paper's norms and penalty, with the optimiser of the network that its tables descend from.
         "paper": {
@@ -174,8 +175,8 @@ class HRVGAN(VideoGAN):
 
     def __init__(
         self, num_classes: int = 0, size: int = 32, *, temporal: str = "paper", width: float = 1.0,
-        z_dim: int = 128, norm_g: str = "batch", norm_d: str = "none", objective: str = "logistic",
-        r1_gamma: float = 1.0, r1_every: int = 16, gp_weight: float = 0.0,
+        z_dim: int = 128, norm_g: str = "pixel", norm_d: str = "none", objective: str = "relativistic",
+        r1_gamma: float = 1.0, r1_every: int = 8, gp_weight: float = 0.0,
         lr_g: float = 5e-4, lr_d: float = 5e-4, betas: tuple[float, float] = (0.0, 0.99),
     ):
         super().__init__()
