@@ -163,8 +163,8 @@ class HRVGAN(VideoGAN):
 
     sizes = LADDER
     presets: ClassVar = {
-        # What we recommend: fakes held against real clips pair by pair, R1 instead of a Lipschitz penalty, no norm in D,
-        # and in G one without running statistics, which would belong to other weights than the average's.
+        # What we recommend: fakes held against real clips pair by pair, R1 instead of a Lipschitz penalty, no norm in
+        # D, and in G one without running statistics, which would belong to other weights than those of the average.
         "best": {},
         # The paper's norms and penalty, with the optimiser of the network that its tables descend from.
         "paper": {
