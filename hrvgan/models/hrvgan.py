@@ -106,6 +106,21 @@ class Generator(nn.Module):
         return self.rgb(x).tanh()                             # (N, 3, T, size, size); ReLU could not go below 0
 
 
+class AveragePool(nn.Module):
+    """Means of blocks of `factor`, space before time: torch's pooling in three dimensions is slow in channels-last."""
+
+    def __init__(self, factor: tuple[int, int, int]):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2).flatten(0, 1)              # (N T, C, H, W)
+        x = F.avg_pool2d(frames, 2).unflatten(0, (len(x), -1))
+        if self.factor[0] == 2:
+            x = x.unflatten(1, (-1, 2)).mean(2)
+        return x.transpose(1, 2)                              # (N, C, T / factor, H / 2, W / 2)
+
+
 class MinibatchStd(nn.Module):
     """Appends one map: the mean over all positions of the standard deviation over the batch (Karras et al. 2018)."""
 
@@ -125,7 +140,7 @@ class Discriminator(nn.Module):
         self.levels = nn.ModuleDict()
         for px in reversed(LADDER[: LADDER.index(size) + 1]):
             c_in, c_out = num_channels(px, width), num_channels(px // 2, width)
-            down = nn.AvgPool3d(scale(px, temporal))
+            down = AveragePool(scale(px, temporal))
             self.levels[f"{px}px"] = nn.Sequential(conv(c_in, c_in, norm, 0.2), conv(c_in, c_out, norm, 0.2), down)
         self.std = MinibatchStd()
         self.top = conv(base + 1, base, "none", 0.2)
