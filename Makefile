@@ -35,7 +35,7 @@ endif
 test: setup ## the tests
 	ruff check .
 	ruff format --check .
-	python -m pytest
+	python -m pytest -n 2 --dist loadfile
 
 ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$(python -m pipeline.tracking uri)"

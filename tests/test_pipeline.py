@@ -240,6 +240,17 @@ def test_bad_input_is_one_sentence_and_nothing_is_lost(project, change, command,
     assert before == {name: digests(project.root / name) for name in before}
 
 
+def test_a_failed_repro_can_be_undone(project):
+    project.repro()
+    kept, before = (project.root / "params.yaml").read_text(), digests(project.root / "models/laptop")
+    project.edit_params(lambda v: v["train"].update(stepz=1))
+    assert "unknown key 'stepz'" in project.run("dvc", "repro", "train@laptop", code=255)
+    (project.root / "params.yaml").write_text(kept)
+    project.run("dvc", "checkout")
+    assert digests(project.root / "models/laptop") == before
+    assert project.repro() == set()
+
+
 def test_two_programs_do_not_write_one_output(project):
     from pipeline import stage
 
