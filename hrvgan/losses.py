@@ -51,10 +51,19 @@ OBJECTIVES = {
 PAIRED = {"relativistic"}
 
 
-def r1_penalty(logits: Tensor, real: Tensor) -> Tensor:
-    """E ||grad_x D(x)||^2 on real clips (Mescheder et al. 2018, eq. 9, without its gamma / 2)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+def zero_centred_penalty(logits: Tensor, clips: Tensor) -> Tensor:
+    """E ||grad_x D(x)||^2 on real clips (R1) or generated ones (R2) (Mescheder et al. 2018, eq. 9 and 10, without
+    their gamma / 2). `logits` (N,) are those of `clips`, which require a gradient."""
+    (gradient,) = torch.autograd.grad(logits.sum(), clips, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
+
+
+def mode_seeking(fake: Tensor, z: Tensor) -> Tensor:
+    """Mean |z1 - z2| over mean |G(z1) - G(z2)| for neighbours 0 and 1, 2 and 3, ... (Mao et al. 2019, eq. 5, inverted
+    as in their code): large where G draws nearly the same clip from another z. `fake` (N, C, T, H, W), `z` (N, D)."""
+    n = len(z) // 2 * 2
+    apart = (fake[0:n:2] - fake[1:n:2]).abs().flatten(1).mean(1)
+    return ((z[0:n:2] - z[1:n:2]).abs().mean(1) / (apart + 1e-3)).mean()
 
 
 def gradient_penalty(D, real: Tensor, fake: Tensor, c: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ def connect():
         folder = stage.state_folder() / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
         local = (folder / "artifacts").as_uri()
-    return client, client.create_experiment(EXPERIMENT, artifact_location=local)
+    # What the UI shows first: curves of trainings, not traces of language models.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return client, client.create_experiment(EXPERIMENT, artifact_location=local, tags=kind)
 
 
 def find(client, experiment: str, tags: dict[str, str]) -> list:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hrvgan.losses import OBJECTIVES, gradient_penalty, r1_penalty
+from hrvgan.losses import OBJECTIVES, gradient_penalty, mode_seeking, zero_centred_penalty
 
 ZERO = torch.zeros(4)
 
@@ -50,7 +50,7 @@ def linear(x, c):
 
 def test_r1_of_a_linear_discriminator_is_its_squared_slope():
     real = torch.randn(4, 3, 2, 2, 2).requires_grad_()
-    assert r1_penalty(linear(real, None), real).item() == pytest.approx(25.0)
+    assert zero_centred_penalty(linear(real, None), real).item() == pytest.approx(25.0)
 
 
 def test_gradient_penalty_of_a_linear_discriminator():
@@ -58,8 +58,15 @@ def test_gradient_penalty_of_a_linear_discriminator():
     assert gradient_penalty(linear, real, fake, None).item() == pytest.approx((5 - 1) ** 2)
 
 
+def test_mode_seeking_by_hand():
+    z = torch.tensor([[0.0, 0.0], [2.0, 4.0]])  # 3 apart
+    fake = torch.stack([torch.zeros(3, 2, 2, 2), torch.full((3, 2, 2, 2), 0.5)])
+    assert mode_seeking(fake, z).item() == pytest.approx(3 / 0.501)
+    assert mode_seeking(fake[:1].repeat(2, 1, 1, 1, 1), z).item() == pytest.approx(3 / 0.001)
+
+
 def test_penalties_reach_the_weights():
     weight = torch.ones(24, requires_grad=True)
     real = torch.randn(4, 3, 2, 2, 2).requires_grad_()
-    r1_penalty((real.flatten(1) @ weight).tanh(), real).backward()
+    zero_centred_penalty((real.flatten(1) @ weight).tanh(), real).backward()
     assert weight.grad.abs().sum() > 0

@@ -158,11 +158,11 @@ def test_mlflow_holds_one_run_a_model(project):
 
 
 def test_a_lost_record_is_made_again_from_the_model(project):
-    shutil.move(project.root / ".state/mlflow", project.root / ".state/mlflow-before")
-    project.run(sys.executable, "-m", "pipeline.tracking", "record", "laptop")
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{project.root}/.state/mlflow/mlflow.db")
+    state = project.root / "another-state"
+    project.run("env", f"HRVGAN_STATE={state}", sys.executable, "-m", "pipeline.tracking", "record", "laptop")
+    client = MlflowClient(f"sqlite:///{state}/mlflow/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("hrvgan").experiment_id])
     rows = list(csv.DictReader((project.root / "models/laptop/history.csv").open()))
     curve = client.get_metric_history(run.info.run_id, "loss/g/adv")

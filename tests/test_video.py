@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrvgan import video
+from hrvgan import grids, video
 from hrvgan.grids import tile
 from hrvgan.video import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
 
@@ -211,14 +211,14 @@ def test_tile_puts_clips_row_by_row():
 
 
 def test_filmstrips_run_from_left_to_right():
-    strips = video.filmstrips(np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1, 1).repeat(3, -1), gap=0)
+    strips = grids.filmstrips(np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1, 1).repeat(3, -1), gap=0)
     np.testing.assert_array_equal(strips[..., 0], [[0, 1, 2], [3, 4, 5]])
 
 
 @pytest.mark.parametrize("shape", [(40, 30, 3), (5, 40, 30, 3)])
 def test_labels_stand_left_of_their_rows(shape):
     picture = noise(*shape)
-    labelled = video.labelled_rows(picture, ["DiscLeft", ""])
+    labelled = grids.labelled_rows(picture, ["DiscLeft", ""])
     margin = labelled.shape[-2] - 30
     np.testing.assert_array_equal(labelled[..., margin:, :], picture)
     assert labelled[..., :20, 6:margin, :].max() > 150

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvgan.errors import InputError
-from hrvgan.losses import OBJECTIVES, PAIRED, gradient_penalty, r1_penalty
+from hrvgan.losses import OBJECTIVES, PAIRED, gradient_penalty, mode_seeking, zero_centred_penalty
 from hrvgan.models.base import Batch, Phase, VideoGAN
 
 LADDER = (8, 16, 32, 64, 128, 256)
@@ -171,7 +171,9 @@ class HRVGAN(VideoGAN):
         z_dim: length of the latent vector.
         norm_g, norm_d: "batch", "instance", "pixel" or "none".
         objective: "logistic", "relativistic", "wasserstein" or "hinge".
-        r1_gamma, r1_every: weight of R1, computed on every `r1_every`-th step and weighted up by as much; 0 = off.
+        r1_gamma, r2_gamma: weights of the penalties on real and on generated clips; 0 = off.
+        r1_every: they are computed on every `r1_every`-th step and weighted up by as much.
+        ms_weight: weight of the mode-seeking term, which keeps G from ignoring z; 0 = off.
         gp_weight: weight of WGAN-GP's penalty (lambda of eq. 6); 0 = off.
         lr_g, lr_d, betas: Adam.
     """
@@ -184,15 +186,15 @@ class HRVGAN(VideoGAN):
         # The paper's norms and penalty, with the optimiser of the network that its tables descend from.
         "paper": {
             "norm_g": "batch", "norm_d": "instance", "objective": "wasserstein", "gp_weight": 10.0,
-            "r1_gamma": 0.0, "lr_g": 1e-3, "lr_d": 1e-3, "betas": (0.0, 0.99),
+            "r1_gamma": 0.0, "r2_gamma": 0.0, "ms_weight": 0.0, "lr_g": 1e-3, "lr_d": 1e-3, "betas": (0.0, 0.99),
         },
     }
 
     def __init__(
         self, num_classes: int = 0, size: int = 32, *, temporal: str = "paper", width: float = 1.0,
         z_dim: int = 128, norm_g: str = "pixel", norm_d: str = "none", objective: str = "relativistic",
-        r1_gamma: float = 1.0, r1_every: int = 8, gp_weight: float = 0.0,
-        lr_g: float = 5e-4, lr_d: float = 5e-4, betas: tuple[float, float] = (0.0, 0.99),
+        r1_gamma: float = 2.0, r2_gamma: float = 2.0, r1_every: int = 8, gp_weight: float = 0.0,
+        ms_weight: float = 0.05, lr_g: float = 5e-4, lr_d: float = 5e-4, betas: tuple[float, float] = (0.0, 0.99),
     ):
         super().__init__()
         one_of("size", size, LADDER)
@@ -210,7 +212,8 @@ class HRVGAN(VideoGAN):
         self.to(memory_format=torch.channels_last_3d)
         self.loss_d, self.loss_g = OBJECTIVES[objective]
         self.paired = objective in PAIRED
-        self.r1_gamma, self.r1_every, self.gp_weight = r1_gamma, r1_every, gp_weight
+        self.r1_gamma, self.r2_gamma, self.r1_every, self.gp_weight = r1_gamma, r2_gamma, r1_every, gp_weight
+        self.ms_weight = ms_weight
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, tuple(betas)
 
     def phases(self) -> list[Phase]:
@@ -227,23 +230,32 @@ class HRVGAN(VideoGAN):
     def d_terms(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             fake = self.G(self.noise(batch), batch.c)
-        r1 = self.r1_gamma > 0 and batch.step % self.r1_every == 0
-        real = batch.real.requires_grad_(r1)
+        lazy = batch.step % self.r1_every == 0
+        r1, r2 = self.r1_gamma > 0 and lazy, self.r2_gamma > 0 and lazy
+        real, fake = batch.real.requires_grad_(r1), fake.requires_grad_(r2)
         real_logits, fake_logits = self.D(real, batch.c), self.D(fake, batch.c)
         terms = {"adv": self.loss_d(real_logits, fake_logits)}
         if r1:
-            terms["r1"] = self.r1_gamma / 2 * self.r1_every * r1_penalty(real_logits, real)
+            terms["r1"] = self.r1_gamma / 2 * self.r1_every * zero_centred_penalty(real_logits, real)
+        if r2:
+            terms["r2"] = self.r2_gamma / 2 * self.r1_every * zero_centred_penalty(fake_logits, fake)
         if self.gp_weight:
-            terms["gp"] = self.gp_weight * gradient_penalty(self.D, real.detach(), fake, batch.c)
+            terms["gp"] = self.gp_weight * gradient_penalty(self.D, real.detach(), fake.detach(), batch.c)
         return terms
 
     def g_terms(self, batch: Batch) -> dict[str, Tensor]:
-        fake = self.G(self.noise(batch), batch.c)
+        z, c = self.noise(batch), batch.c
+        if self.ms_weight:  # Neighbours share their class, so that z alone tells them apart.
+            c = c[::2].repeat_interleave(2)[: len(c)]
+        fake = self.G(z, c)
         real_logits = None
         if self.paired:
             with torch.no_grad():
                 real_logits = self.D(batch.real, batch.c)
-        return {"adv": self.loss_g(self.D(fake, batch.c), real_logits)}
+        terms = {"adv": self.loss_g(self.D(fake, c), real_logits)}
+        if self.ms_weight:
+            terms["ms"] = self.ms_weight * mode_seeking(fake, z)
+        return terms
 
 
 def one_of(name: str, value: object, known: object) -> None:
