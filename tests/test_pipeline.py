@@ -164,7 +164,8 @@ def test_a_lost_record_is_made_again_from_the_model(project):
     project.run("env", f"HRVGAN_STATE={state}", sys.executable, "-m", "pipeline.tracking", "record", "laptop")
     client = MlflowClient(f"sqlite:///{state}/mlflow/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("hrvgan").experiment_id])
-    rows = list(csv.DictReader((project.root / "models/laptop/history.csv").open()))
+    text = (project.root / "models/laptop/history.csv").read_text()
+    rows = list(csv.DictReader(text.splitlines()))
     curve = client.get_metric_history(run.info.run_id, "loss/g/adv")
     assert [point.value for point in curve] == pytest.approx([float(row["loss/g/adv"]) for row in rows])
     assert "metric/refnet_kid" in run.data.metrics

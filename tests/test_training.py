@@ -106,7 +106,9 @@ def test_a_released_model_comes_back(shapes_clips, tmp_path):
     again = hrvgan.load(folder)
     assert torch.equal(again.sample(3, seed=1), gan.sample(3, seed=1))
     assert again.classes == gan.classes
-    assert (folder / "history.csv").read_text().splitlines()[0] == "step,loss/d/adv,loss/d/r1,loss/g/adv"
+    columns = (folder / "history.csv").read_text().splitlines()[0].split(",")
+    assert columns == ["step", *(key for key in history[0] if key != "step")]
+    assert {"loss/d/adv", "loss/d/r1", "loss/g/adv"} <= set(columns)
     assert json.loads((folder / "model.json").read_text())["arguments"]["width"] == TINY["width"]
     assert set(load_file(folder / "model.safetensors")) == set(gan.G.state_dict())
 
