@@ -73,19 +73,19 @@ def add_sample(commands) -> None:
     parser = commands.add_parser(
         "sample", help="draw clips from a released model", description=sample.__doc__
     )
-    model_arguments(parser)
-    parser.add_argument("--class", dest="class_name", default="", help="draw this class only")
-    parser.add_argument("--num", type=int, default=16, help="number of clips")
+    model_arguments(parser, which="draw this class only", num=16)
     parser.set_defaults(command=sample)
 
 
-def model_arguments(parser) -> None:
+def model_arguments(parser, which: str, num: int) -> None:
     parser.add_argument("model", type=Path, help="folder of a released model, such as models/laptop")
     parser.add_argument(
         "--out", type=Path, required=True, help="a file that ends in .mp4, .gif, .png or .npz"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--class", dest="class_name", default="", help=which)
+    parser.add_argument("--num", type=int, default=num, help="number of clips")
 
 
 def sample(model: Path, out: Path, seed: int, device: str, class_name: str, num: int) -> None:
@@ -103,9 +103,7 @@ def add_interpolate(commands) -> None:
     parser = commands.add_parser(
         "interpolate", help="walk between two latents", description=interpolate.__doc__
     )
-    model_arguments(parser)
-    parser.add_argument("--class", dest="class_name", default="", help="the class; the first one by default")
-    parser.add_argument("--num", type=int, default=8, help="number of clips on the way")
+    model_arguments(parser, which="the class; the first one by default", num=8)
     parser.set_defaults(command=interpolate)
 
 
@@ -127,13 +125,13 @@ def write(out: Path, clips, fps: float, labels) -> None:
 
     from hrvgan.files import atomic_path
     from hrvgan.grids import filmstrips, write_image
-    from hrvgan.sampling import ENLARGED, grid
+    from hrvgan.sampling import enlarge, grid
     from hrvgan.video import write_video
 
     if out.suffix in (".mp4", ".gif"):
         write_video(out, grid(clips), fps=fps)
     elif out.suffix == ".png":
-        write_image(out, filmstrips(clips, enlarge=max(1, ENLARGED // clips.shape[2])))
+        write_image(out, filmstrips(clips, enlarge=enlarge(clips.shape[2])))
     elif out.suffix == ".npz":
         with atomic_path(out) as temporary:
             np.savez_compressed(temporary, frames=clips, labels=labels)

@@ -32,12 +32,12 @@ def write_samples(
     titles = [gan.classes[label] if gan.classes else "" for label in labels]
     with tqdm(total=3, desc="sample", unit="kind") as bar:
         classes = class_rows(gan, labels, clips_per_class, seed, truncation)
-        strips = filmstrips(classes[:, 0], enlarge=enlarge(gan))
+        strips = filmstrips(classes[:, 0], enlarge=enlarge(gan.size))
         kinds = [write_kind(folder, gan, "classes", strips, classes, titles, class_caption(gan))]
         bar.update()
 
         steps = interpolations(gan, labels[:4], interpolation_steps, seed, truncation)
-        middles = filmstrips(steps[:, :, gan.num_frames // 2], enlarge=enlarge(gan))
+        middles = filmstrips(steps[:, :, gan.num_frames // 2], enlarge=enlarge(gan.size))
         kinds += [write_kind(folder, gan, "interpolation", middles, steps, titles[:4], INTERPOLATION_CAPTION)]
         bar.update()
 
@@ -79,11 +79,12 @@ def interpolations(gan: VideoGAN, labels: list[int], steps: int, seed: int, trun
 
 def grid(clips: np.ndarray, columns: int = 8) -> np.ndarray:
     """uint8 (N, T, H, W, 3) -> one video (T, H', W', 3), `columns` clips a row, small clips enlarged."""
-    return tile(clips, columns, enlarge=max(1, ENLARGED // clips.shape[2]))
+    return tile(clips, columns, enlarge=enlarge(clips.shape[2]))
 
 
-def enlarge(gan: VideoGAN) -> int:
-    return max(1, ENLARGED // gan.size)
+def enlarge(size: int) -> int:
+    """How many pixels wide to show each pixel of a clip of `size` pixels."""
+    return max(1, ENLARGED // size)
 
 
 def write_kind(
@@ -96,7 +97,7 @@ def write_kind(
     caption: str,
 ) -> dict:
     """Writes <kind>.png (`picture`) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)), titles drawn beside both."""
-    film = tile(rows.reshape(-1, *rows.shape[2:]), rows.shape[1], enlarge=enlarge(gan))
+    film = tile(rows.reshape(-1, *rows.shape[2:]), rows.shape[1], enlarge=enlarge(gan.size))
     if any(titles):
         picture, film = labelled_rows(picture, titles), labelled_rows(film, titles)
     write_image(folder / f"{kind}.png", picture)
@@ -108,5 +109,5 @@ def write_clip(folder: Path, gan: VideoGAN, title: str, clip: np.ndarray, seed: 
     """Writes one clip (T, H, W, 3), enlarged too: H.264 halves the resolution of colour, and 32 px would smear."""
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title) or "clip"
     name = f"clips/{safe}.mp4"
-    write_video(folder / name, tile(clip[None], 1, gap=0, enlarge=enlarge(gan)), fps=gan.fps)
+    write_video(folder / name, tile(clip[None], 1, gap=0, enlarge=enlarge(gan.size)), fps=gan.fps)
     return {"class": title, "mp4": name, "seed": seed}

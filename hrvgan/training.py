@@ -53,12 +53,7 @@ def train(
         InputError: for clips that do not fit the model, and when a loss is no longer finite; `state` is then the last
             good one.
     """
-    check(gan, clips, batch_size, precision)
-    if save_every % log_every:
-        raise InputError(
-            f"train.save_every ({save_every}) must be a multiple of train.log_every ({log_every}), "
-            "so that a state holds whole rows of the history"
-        )
+    check(gan, clips, batch_size, precision, log_every, save_every)
     gan.to(pick_device(device))
     average = copy.deepcopy(gan.G).requires_grad_(False).eval()
     phases, history = gan.phases(), []
@@ -172,7 +167,9 @@ class Meter:
         return values
 
 
-def check(gan: VideoGAN, clips: Clips, batch_size: int, precision: str) -> None:
+def check(
+    gan: VideoGAN, clips: Clips, batch_size: int, precision: str, log_every: int, save_every: int
+) -> None:
     """Everything that can be known to fail is refused before anything starts."""
     frames, height = clips.shape[:2]
     if height != gan.size or frames < gan.num_frames:
@@ -188,6 +185,11 @@ def check(gan: VideoGAN, clips: Clips, batch_size: int, precision: str) -> None:
         )
     if precision not in PRECISIONS:
         raise InputError(f"train.precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
+    if save_every % log_every:
+        raise InputError(
+            f"train.save_every ({save_every}) must be a multiple of train.log_every ({log_every}), "
+            "so that a state holds whole rows of the history"
+        )
 
 
 def pick_device(name: str) -> torch.device:
