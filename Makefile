@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test ui schedule bench clean
+.PHONY: help setup run test fuzz ui schedule bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -16,7 +16,7 @@ setup: .venv/ready ## make .venv and install everything into it
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dask,test]'
 	touch $@
 
 # make run                                 what params.yaml says: the embedded data set
@@ -44,8 +44,18 @@ schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
 	python -m flows.serve $(if $(PORT),--port $(PORT))
 
 bench: setup ## what we claim about speed, against a plain version or a floor
+	python -m benchmarks.training_step --sizes 32 64
 	python -m benchmarks.up_convolution
 	python -m benchmarks.clip_reads
+	python -m benchmarks.features
+	python -m benchmarks.frechet
+	python -m benchmarks.decode_speed
+
+sanity: setup ## what each metric answers to real clips, spoilt in known ways (DATASET=shapes)
+	python -m benchmarks.sanity $(if $(DATASET),$(DATASET))
+
+fuzz: setup ## 2,000 damaged video files through extraction, every one accounted for
+	python -m tests.fuzz --count 2000
 
 clean: ## remove .venv and caches; data, models and state stay
 	rm -rf .venv .pytest_cache .ruff_cache

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from hrvgan.models.hrvgan import LADDER, UpConv3d, num_channels, scale
+from hrvgan.models.blocks import UpConv3d
+from hrvgan.models.hrvgan import LADDER, num_channels, scale
 
 WIDTH, BATCH, ROUNDS = 0.25, 16, 5
 

@@ -1,4 +1,4 @@
-"""What training leaves on disk: the state to resume from, and the released model folder."""
+"""The released model: a folder with weights and what rebuilds them."""
 
 import csv
 import io
@@ -10,48 +10,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hrvgan.errors import InputError
-from hrvgan.files import atomic_path, write_json, write_text
+from hrvgan.files import atomic_folder, file_digest, write_json, write_text
 from hrvgan.models import build_model
-from hrvgan.models.base import Phase, VideoGAN
-
-
-def save_state(
-    path: str | Path, gan: VideoGAN, average: nn.Module, phases: list[Phase], step: int, history: list
-):
-    """Writes all that training needs to go on from `step`, as one whole file."""
-    state = {
-        "step": step,
-        "gan": gan.state_dict(),
-        "average": average.state_dict(),
-        "optimizers": {phase.name: phase.optimizer.state_dict() for phase in phases},
-        "history": history,
-    }
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def resume(
-    path: str | Path, gan: VideoGAN, average: nn.Module, phases: list[Phase]
-) -> tuple[int, list[dict]]:
-    """Loads the state at `path` into the arguments; returns (steps done, history): (0, []) when there is none."""
-    if not Path(path).exists():
-        return 0, []
-    try:
-        state = torch.load(path, map_location=gan.device, weights_only=True)
-        gan.load_state_dict(state["gan"])
-        average.load_state_dict(state["average"])
-        for phase in phases:
-            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-    except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a state of this model ({reason}); remove it to train anew") from error
-    return state["step"], state["history"]
+from hrvgan.models.base import VideoGAN
 
 
 def release(
-    folder: Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict[str, str]
+    out: str | Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict[str, str]
 ) -> None:
-    """Fills `folder` with the model: bytes that depend on training alone.
+    """Writes the folder `out` with the model: bytes that depend on training alone.
 
     `data` says what it was trained on: "dataset" (a name) and "data_digest" (Clips.digest).
     """
@@ -62,13 +29,16 @@ def release(
         "fps": gan.fps,
         "clip_shape": [gan.num_frames, gan.size, gan.size, 3],
         "steps": history[-1]["step"],
+        "num_clips": gan.num_clips,
+        "origin": gan.origin,
         **data,
     }
-    save_file(contiguous(average), folder / "model.safetensors")
-    save_file(contiguous(gan.D), folder / "discriminator.safetensors")
-    write_json(folder / "model.json", description)
-    write_text(folder / "history.csv", history_csv(history))
-    write_text(folder / "README.md", card(gan, description))
+    with atomic_folder(out) as folder:
+        save_file(contiguous(average), folder / "model.safetensors")
+        save_file(contiguous(gan.D), folder / "discriminator.safetensors")
+        write_json(folder / "model.json", description)
+        write_text(folder / "history.csv", history_csv(history))
+        write_text(folder / "README.md", card(gan, description))
 
 
 def contiguous(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -101,6 +71,7 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
         gan.G.load_state_dict(load_file(folder / "model.safetensors"))
         if (folder / "discriminator.safetensors").exists():
             gan.D.load_state_dict(load_file(folder / "discriminator.safetensors"))
+        gan.grow(description.get("num_clips", 0))
     except InputError:
         raise
     except Exception as error:  # safetensors, json and torch each raise their own.
@@ -108,8 +79,34 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
         raise InputError(
             f"{folder}: model.json and the weights do not fit ({reason}); train or fetch it anew"
         ) from error
-    gan.classes, gan.fps = description["classes"], description["fps"]
+    gan.classes, gan.fps, gan.origin = (
+        description["classes"],
+        description["fps"],
+        description.get("origin", ""),
+    )
     return gan.to(device).eval().requires_grad_(False)
+
+
+def warm_start(gan: VideoGAN, folder: str | Path) -> str:
+    """Copies the weights of the released model in `folder` into G (with its E, if any) and D of `gan`, and sets
+    `gan.origin`: those that have the same name and shape, the others stay as they are (classes that are new, a size
+    that is larger). Returns the names of the others.
+
+    Raises InputError when `folder` is no released model, or of another kind of model.
+    """
+    other = load(folder)
+    if other.name != gan.name:
+        raise InputError(f"{folder}: a model {other.name!r}, cannot start a {gan.name!r} from it")
+    fresh = []
+    for prefix, network, trained in (("G", gan.G, other.G), ("D", gan.D, other.D)):
+        theirs = trained.state_dict()
+        mine = network.state_dict()
+        fits = {key: theirs[key] for key in mine if key in theirs and theirs[key].shape == mine[key].shape}
+        network.load_state_dict(mine | fits)
+        fresh += [f"{prefix}.{key}" for key in mine if key not in fits]
+    weights = [Path(folder) / name for name in ("model.safetensors", "discriminator.safetensors")]
+    gan.origin = "-".join(file_digest(file)[:16] for file in weights if file.exists())
+    return ", ".join(fresh)
 
 
 def card(gan: VideoGAN, description: dict) -> str:

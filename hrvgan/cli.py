@@ -1,11 +1,13 @@
 """The command `hrvgan`: models and clips without any pipeline."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
 import yaml
 
+from hrvgan.commands import draw, score, weights
 from hrvgan.errors import InputError
 
 
@@ -14,8 +16,10 @@ def main(argv: list[str] | None = None) -> None:
         prog="hrvgan", description="Conditional spatio-temporal GANs that generate video."
     )
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (add_train, add_sample, add_interpolate, add_info, add_clips):
-        command(commands)
+    drawing = draw.add_sample, draw.add_interpolate, draw.add_predict
+    scoring = score.add_score, score.add_compare, weights.add_weights
+    for add in (add_train, *drawing, *scoring, add_info, add_clips):
+        add(commands)
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
     try:
@@ -29,7 +33,7 @@ def add_train(commands) -> None:
     parser.add_argument("clips", type=Path, help="a clip store, such as data/clips/shapes")
     parser.add_argument("out", type=Path, help="folder of the released model")
     parser.add_argument("--model", default="hrvgan")
-    parser.add_argument("--preset", default="best")
+    parser.add_argument("--preset", default="", help="arguments by name; the model's own defaults without")
     parser.add_argument(
         "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{width: 0.25}'"
     )
@@ -37,29 +41,34 @@ def add_train(commands) -> None:
         "--train", default={}, type=yaml_dict, help="arguments of training, e.g. '{steps: 4000}'"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--init-from", default="", help="folder of a released model whose weights to start from"
+    )
     parser.set_defaults(command=train)
 
 
-def train(clips: Path, out: Path, model: str, preset: str, net: dict, train: dict, seed: int) -> None:
-    """Train on the training split of CLIPS and release the model to OUT. The same command resumes."""
-    import torch
-
-    from hrvgan import checkpoint, training
+def train(
+    clips: Path, out: Path, model: str, preset: str, net: dict, train: dict, seed: int, init_from: str
+) -> None:
+    """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
+    `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
+    from hrvgan import distributed, training
+    from hrvgan.checkpoint import release
     from hrvgan.datasets.clips import Clips
-    from hrvgan.files import atomic_folder
-    from hrvgan.models import build_model
+    from hrvgan.lock import locked
+    from hrvgan.session import new_model
 
-    store = Clips(clips)
-    torch.manual_seed(seed)
-    given = {"num_classes": store.num_classes, "size": store.shape[1], **net}
-    gan = build_model(model, preset=preset, **given)
-    gan.classes, gan.fps = store.classes if gan.num_classes else [], store.fps
-    state = out.with_name(f"{out.name}.state.pt")
-    average, history = training.train(gan, store.split("train"), state, seed=seed, **train)
-    with atomic_folder(out) as folder:
-        data = {"dataset": clips.name, "data_digest": store.digest}
-        checkpoint.release(folder, gan, average, history, data)
-    print(f"{out}: released; {state} continues it with more steps")
+    for key in train:
+        if key not in training.SETTINGS:
+            raise InputError(f"--train: no argument {key!r}; known: {', '.join(training.SETTINGS)}")
+    store, first = Clips(clips), distributed.rank() == 0
+    gan = new_model(store, model, preset=preset, net=net, seed=seed, init_from=init_from)
+    state, lock = out.with_name(f"{out.name}.state.pt"), out.with_name(f".{out.name}.lock")
+    with locked(lock, f"training of {out}") if first else contextlib.nullcontext():
+        average, history = training.train(gan, store.split("train"), state, seed=seed, **train)
+        if first:
+            release(out, gan, average, history, {"dataset": clips.name, "data_digest": store.digest})
+            print(f"{out}: released after {history[-1]['step']} steps; {state} continues it with more")
 
 
 def yaml_dict(text: str) -> dict:
@@ -69,129 +78,77 @@ def yaml_dict(text: str) -> dict:
     return value
 
 
-def add_sample(commands) -> None:
-    parser = commands.add_parser(
-        "sample", help="draw clips from a released model", description=sample.__doc__
-    )
-    model_arguments(parser, which="draw this class only", num=16)
-    parser.set_defaults(command=sample)
-
-
-def model_arguments(parser, which: str, num: int) -> None:
-    parser.add_argument("model", type=Path, help="folder of a released model, such as models/laptop")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="a file that ends in .mp4, .gif, .png or .npz"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--class", dest="class_name", default="", help=which)
-    parser.add_argument("--num", type=int, default=num, help="number of clips")
-
-
-def sample(model: Path, out: Path, seed: int, device: str, class_name: str, num: int) -> None:
-    """Draw NUM clips as one video grid (.mp4, .gif), filmstrips (.png) or arrays (.npz), by the suffix of OUT."""
-    import torch
-
-    from hrvgan.checkpoint import load
-
-    gan = load(model, device)
-    labels = torch.full((num,), gan.label(class_name)) if class_name else gan.cycle_labels(num)
-    write(out, gan.sample(num, labels, seed).numpy(), gan.fps, labels.numpy())
-
-
-def add_interpolate(commands) -> None:
-    parser = commands.add_parser(
-        "interpolate", help="walk between two latents", description=interpolate.__doc__
-    )
-    model_arguments(parser, which="the class; the first one by default", num=8)
-    parser.set_defaults(command=interpolate)
-
-
-def interpolate(model: Path, out: Path, seed: int, device: str, class_name: str, num: int) -> None:
-    """Draw NUM clips evenly on the line between two latents (Fig. 2 and 3 of the paper)."""
-    import numpy as np
-
-    from hrvgan.checkpoint import load
-    from hrvgan.sampling import interpolations
-
-    gan = load(model, device)
-    label = gan.label(class_name) if class_name else 0
-    clips = interpolations(gan, [label], num, seed, 1.0)[0]
-    write(out, clips, gan.fps, np.full(num, label))
-
-
-def write(out: Path, clips, fps: float, labels) -> None:
-    import numpy as np
-
-    from hrvgan.files import atomic_path
-    from hrvgan.grids import filmstrips, write_image
-    from hrvgan.sampling import enlarge, grid
-    from hrvgan.video import write_video
-
-    if out.suffix in (".mp4", ".gif"):
-        write_video(out, grid(clips), fps=fps)
-    elif out.suffix == ".png":
-        write_image(out, filmstrips(clips, enlarge=enlarge(clips.shape[2])))
-    elif out.suffix == ".npz":
-        with atomic_path(out) as temporary:
-            np.savez_compressed(temporary, frames=clips, labels=labels)
-    else:
-        raise InputError(
-            f"{out}: cannot write {out.suffix or 'a file without suffix'}; use .mp4, .gif, .png or .npz"
-        )
-    print(out)
-
-
 def add_info(commands) -> None:
-    parser = commands.add_parser("info", help="the layers of a model", description=info.__doc__)
+    parser = commands.add_parser(
+        "info", help="the layers of a model, and what it costs", description=info.__doc__
+    )
     parser.add_argument("--model", default="hrvgan")
-    parser.add_argument("--preset", default="best")
+    parser.add_argument("--preset", default="", help="arguments by name; the model's own defaults without")
     parser.add_argument(
         "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{size: 256}'"
     )
+    parser.add_argument("--batch-size", type=int, default=16, help="for the memory that training takes")
     parser.set_defaults(command=info)
 
 
-def info(model: str, preset: str, net: dict) -> None:
-    """Print each layer of G and D with its output shape (C, T, H, W) and its number of parameters."""
+def info(model: str, preset: str, net: dict, batch_size: int) -> None:
+    """Print each layer of G and D with its output shape (C, T, H, W) and its number of parameters, what a clip costs in
+    each, and what a training step takes in memory."""
     from hrvgan.models import build_model
+    from hrvgan.models.memory import training_bytes
     from hrvgan.models.table import layer_table
 
     gan = build_model(model, preset=preset, **net)
     print(f"{model}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes")
     print(layer_table(gan))
+    gigabytes = training_bytes(gan, batch_size) / 1e9
+    print(f"training in float32, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries")
 
 
 def add_clips(commands) -> None:
     parser = commands.add_parser(
-        "clips", help="look at a clip store, or convert it", description=clips.__doc__
+        "clips", help="look at a clip store, check it, or convert it", description=clips.__doc__
     )
-    parser.add_argument("how", choices=["show", "export", "import"])
+    parser.add_argument("how", choices=["show", "check", "export", "import"])
     parser.add_argument("store", type=Path, help="a clip store, such as data/clips/shapes")
-    parser.add_argument("file", type=Path, help="show: a .png to write; export, import: the .npz")
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        help="show: a picture to write, <store>.png by default; export, import: the .npz",
+    )
     parser.set_defaults(command=clips)
 
 
-def clips(how: str, store: Path, file: Path) -> None:
-    """Print a summary of STORE and write a contact sheet to FILE; or export it to, or import it from, an npz FILE."""
+def clips(how: str, store: Path, file: Path | None) -> None:
+    """Print a summary of STORE and write a contact sheet to FILE; or check that every clip is what was written; or
+    export STORE to, or import it from, an npz FILE."""
     from hrvgan.datasets.clips import Clips
     from hrvgan.datasets.npz import export_npz, import_npz
-    from hrvgan.datasets.sheet import contact_sheet
+    from hrvgan.datasets.sheet import contact_sheet, summary
 
+    if how in ("export", "import") and not file:
+        raise InputError(f"{how}: names no file; give the .npz after {store}")
     if how == "import":
         import_npz(file, store)
         print(store)
         return
     opened = Clips(store)
-    if how == "export":
+    if how == "check":
+        damaged = opened.damaged()
+        if damaged:
+            raise InputError(
+                f"{store}: {len(damaged)} damaged clips, {damaged[0]} first; extract the data set again"
+            )
+        print(f"{store}: {len(opened)} clips are as they were written")
+    elif how == "export":
         export_npz(opened, file)
+        print(file)
     else:
-        splits = ", ".join(f"{len(opened.split(name))} {name}" for name in ("train", "val", "test"))
-        print(
-            f"{store}: {len(opened)} clips {opened.shape} of {opened.num_classes} classes: {splits}; {opened.digest}"
-        )
+        file = file or Path(f"{store.name}.png")
+        print(summary(opened))
         contact_sheet(opened, file)
-    print(file)
+        print(file)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,11 @@ class InputError(ValueError):
 
     Programs print it as one sentence and exit with 1; anything else is a bug and keeps its traceback.
     """
+
+
+class VideoError(InputError):
+    """A video that cannot be used; the message names the file and the cause."""
+
+
+class SlowVideoError(VideoError):
+    """A video that took longer than it may; on a faster machine it might not."""

@@ -1,35 +1,26 @@
 """Scores of a generator: draw clips, featurise them as they come, hold them against the real ones."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol as Interface
 
 import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
 
+from hrvgan.datasets.clips import Clips
+from hrvgan.drawing import Generator, GeneratorSource, draw_all
 from hrvgan.errors import InputError
+from hrvgan.memorisation import closeness
 from hrvgan.metrics.accuracy import chance_accuracy
+from hrvgan.metrics.extractors import open_extractor
 from hrvgan.metrics.features import Features, load_features
 from hrvgan.metrics.gates import check_gates
 from hrvgan.metrics.halves import RealHalves, halve_real
-from hrvgan.metrics.protocols import PROTOCOLS, Protocol
-from hrvgan.metrics.refnet import RefNet, featurise, load_refnet
+from hrvgan.metrics.health import health
+from hrvgan.metrics.protocols import Protocol, of_extractor, protocol
+from hrvgan.metrics.refnet import load_refnet
+from hrvgan.scoring import DRAWS, score_all
+from hrvgan.sources import StoreSource
 
 TRIVIAL = ("noise", "mean", "one")  # Generators without any skill.
-CHUNK = 32  # Clips in memory at a time. Fixed: it decides the seeds, and so the clips.
-
-
-class Generator(Interface):
-    """What is scored: a VideoGAN, or anything that draws like one."""
-
-    num_classes: int  # 0: takes no label
-    classes: list[str]
-
-    def sample(self, n: int, c: Tensor | None = None, seed: int = 0) -> Tensor:
-        """uint8 (n, T, H, W, 3) of labels `c` (n,) int64."""
 
 
 def evaluate(
@@ -54,17 +45,69 @@ def evaluate(
     real = halve_real(sets, num_halvings, seed, None if num_clips == "auto" else num_clips)
     labels = [real.fake_side[number % num_halvings].labels for number in range(draws)]
     fakes = draw_all(gan, net, labels, info["clip_shape"], seed)
-    asked = [protocol for protocol in PROTOCOLS.values() if defined(protocol, info, gan)]
+    asked = [entry for entry in of_extractor("refnet") if defined(entry, info, gan, real.num_clips)]
+    trivials = trivial_sides(sets, real)
+    memo = {}  # By identity of the features above: all of them live as long as it does.
     gates = check_gates(sets, seed)
-    metrics = {protocol.name: score(protocol, real, fakes, sets) for protocol in asked}
+    metrics = {entry.name: score(entry, real, fakes, trivials, memo) for entry in asked}
     metrics["gated"] = all(gate.passed for gate in gates)
     manifest = describe(info, real, asked) | {
         "num_draws": draws,
         "seed": seed,
         "gates": [asdict(gate) for gate in gates],
         "ungated": [f"{gate.name}: {gate.sentence}" for gate in gates if not gate.passed],
+        "memorisation": closeness(fakes, sets[real.split], sets["train"]) if real.split == "test" else None,
     }
+    manifest["notes"] += health(real.real_side[0], fakes)
     return metrics, manifest
+
+
+def evaluate_all(
+    gan: Generator,
+    reference: str | Path,
+    *,
+    draws: int = 5,
+    seed: int = 0,
+    num_clips: int | str = "auto",
+    num_halvings: int = 10,
+) -> tuple[dict, dict]:
+    """`evaluate` by every network of the folder `reference`. The scores are those of the first; the manifest's
+    "networks" has the values of each, by its id."""
+    arguments = {"draws": draws, "seed": seed, "num_clips": num_clips, "num_halvings": num_halvings}
+    metrics, manifest = evaluate(gan, reference, **arguments)
+    networks = {manifest["extractor"]: values_of(metrics)}
+    for folder in sorted(Path(reference).glob("network-*")):
+        others, about = evaluate(gan, folder, **arguments)
+        networks[about["extractor"]] = values_of(others)
+    return metrics, manifest | {"networks": networks}
+
+
+def values_of(metrics: dict) -> dict[str, float]:
+    return {name: entry["value"] for name, entry in metrics.items() if isinstance(entry, dict)}
+
+
+def evaluate_published(
+    gan: Generator,
+    clips: Clips,
+    protocols: list[str],
+    *,
+    weights: str | Path,
+    seed: int,
+    num: int | None = None,
+    cache: Path | None = None,
+) -> tuple[dict, dict]:
+    """(metrics, manifest) of `gan` by published `protocols` against the test clips, or all where there are none.
+
+    `num` clips a draw, or as many as published; features of the real clips are kept in the folder `cache`.
+    """
+    asked = [protocol(name) for name in protocols]
+    split = "test" if len(clips.split("test")) >= 4 else ""
+    real = StoreSource(clips.folder, split)
+    most = max((entry.num_clips for entry in asked if isinstance(entry.num_clips, int)), default=len(real))
+    fake = GeneratorSource(gan, real.labels, DRAWS * min(num or most, most), seed)
+    return score_all(
+        asked, real, fake, lambda name: open_extractor(name, weights), seed=seed, num=num, cache=cache
+    )
 
 
 def check_numbers(draws: int, num_clips: int | str, num_halvings: int) -> None:
@@ -84,57 +127,31 @@ def check_classes(gan: Generator, info: dict) -> None:
         )
 
 
-def draw_all(
-    gan: Generator, net: RefNet, labels: list[np.ndarray], shape: list[int], seed: int
-) -> list[Features]:
-    """One draw for each array of labels to ask for, each with its own seed."""
-    with tqdm(total=sum(map(len, labels)), desc="draw clips", unit="clip") as bar:
-        return [
-            draw(gan, net, asked, shape, [seed, number], progress=bar.update)
-            for number, asked in enumerate(labels)
-        ]
-
-
-def draw(
-    gan: Generator,
-    net: RefNet,
-    labels: np.ndarray,
-    shape: list[int],
-    seed: list[int],
-    progress: Callable[[int], object] = lambda count: None,
-) -> Features:
-    """Features of one generated clip for each label (N,). Memory holds CHUNK clips at a time, whatever N."""
-
-    def chunks() -> Iterator[np.ndarray]:
-        for start in range(0, len(labels), CHUNK):
-            c = torch.as_tensor(labels[start : start + CHUNK])
-            own_seed = int(np.random.SeedSequence([*seed, start]).generate_state(1)[0])
-            videos = gan.sample(len(c), c if gan.num_classes else None, seed=own_seed)
-            if list(videos.shape[1:]) != list(shape):
-                made, known = tuple(videos.shape[1:]), tuple(shape)
-                remedy = "evaluate it on clips of the shape that it was trained on"
-                raise InputError(
-                    f"the model makes clips of {made}, the reference network knows {known}; {remedy}"
-                )
-            yield videos
-            progress(len(c))
-
-    return Features(*featurise(net, chunks()), labels, np.arange(len(labels)).astype(str))
-
-
-def defined(protocol: Protocol, info: dict, gan: Generator) -> bool:
-    return (info["labelled"] or not protocol.needs_labels) and (
-        gan.num_classes > 0 or not protocol.asks_labels
+def defined(protocol: Protocol, info: dict, gan: Generator, num_clips: int) -> bool:
+    return (
+        (info["labelled"] or not protocol.needs_labels)
+        and (gan.num_classes > 0 or not protocol.asks_labels)
+        and num_clips >= protocol.least_clips
     )
 
 
+def trivial_sides(sets: dict[str, Features], real: RealHalves) -> list[list[Features]]:
+    """What each generator without skill puts in the place of the real halves; row k of its set is of class k."""
+    return [[sets[f"trivial_{name}"].take(half.labels) for half in real.fake_side] for name in TRIVIAL]
+
+
 def score(
-    protocol: Protocol, real: RealHalves, fakes: list[Features], sets: dict[str, Features]
+    protocol: Protocol,
+    real: RealHalves,
+    fakes: list[Features],
+    trivials: list[list[Features]],
+    memo: dict,
 ) -> dict[str, float]:
     """Value and sd over draws, and what real, training and trivial clips or guessing get under the same name."""
 
     def mean(real_side: list[Features], fake_side: list[Features]) -> float:
-        return float(np.mean([protocol.statistic(a, b) for a, b in zip(real_side, fake_side, strict=True)]))
+        pairs = zip(real_side, fake_side, strict=True)
+        return float(np.mean([protocol.measure(a, b, memo) for a, b in pairs]))
 
     def each(real_side: list[Features]) -> list[float]:
         # Where the real side does not matter, once is enough.
@@ -142,16 +159,13 @@ def score(
         return [mean(real_side, [fake] * len(real_side)) for fake in fakes]
 
     values = each(real.real_side)
-    entry = {"value": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+    entry = {"value": float(np.mean(values)), "sd": float(np.std(values, ddof=1)), "n": float(real.num_clips)}
     entry[protocol.context] = mean(real.real_side, real.fake_side)
     if protocol.uses_real:
         if real.train:
             entry["train"] = float(np.mean(each(real.train)))
-        # Row k of a trivial set is its one clip of class k.
-        trivials = [
-            [sets[f"trivial_{name}"].take(half.labels) for half in real.fake_side] for name in TRIVIAL
-        ]
-        entry["trivial_best"] = min(mean(real.real_side, trivial) for trivial in trivials)
+        best = min if protocol.lower_is_better else max
+        entry["trivial_best"] = best(mean(real.real_side, trivial) for trivial in trivials)
     if protocol.asks_labels:
         entry["chance"] = chance_accuracy(np.concatenate([fake.labels for fake in fakes]))
     return entry
@@ -160,6 +174,8 @@ def score(
 def describe(info: dict, real: RealHalves, asked: list[Protocol]) -> dict:
     """All that two results must share before they may be compared, and notes on what not to read into them."""
     n, width = real.num_clips, info["arguments"]["num_features"]
+    extractor, digest = f"refnet-{info['id']}", f"{info['data_digest']}:{real.split}"
+    facts = {"extractor_id": extractor, "real_digest": digest, "num_real": n, "num_fake": n}
     notes = [
         (
             real.split == "train",
@@ -174,11 +190,11 @@ def describe(info: dict, real: RealHalves, asked: list[Protocol]) -> dict:
         (not info["labelled"], "the network learnt a pretext task, so refnet_is and refnet_acc do not exist"),
     ]
     return {
-        "extractor": f"refnet-{info['id']}",
+        "extractor": extractor,
         "real": {"data_digest": info["data_digest"], "split": real.split},
         "num_real": n,
         "num_fake": n,
-        "protocols": {protocol.name: protocol.text() for protocol in asked},
+        "protocols": {protocol.name: protocol.text() | facts for protocol in asked},
         "num_features": width,
         "clip_shape": info["clip_shape"],
         "resized_to_at_most": {key: info["arguments"][key] for key in ("max_size", "max_frames")},
@@ -198,7 +214,8 @@ def table(metrics: dict) -> str:
     for name, entry in metrics.items():
         if isinstance(entry, dict):
             rest = "   ".join(
-                f"{key} {number:.4g}" for key, number in entry.items() if key not in ("value", "sd")
+                f"{key} {number:.4g}" for key, number in entry.items() if key not in ("value", "sd", "n")
             )
-            lines.append(f"{name:<12}{entry['value']:>10.4g} ± {entry['sd']:<10.2g}{rest}")
+            sd = f"± {entry['sd']:<10.2g}" if "sd" in entry else " " * 12
+            lines.append(f"{name:<18}{entry['value']:>10.4g} {sd}{rest}")
     return "\n".join(lines)

@@ -1,23 +1,26 @@
-"""From a list of videos to a clip store: decode, cut, split, and say what was left out and why."""
+"""From a list of videos to a clip store: decode what is new, cut, split, and say what was left out and why."""
 
-import functools
 import math
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import av
-import numpy as np
-import PIL
-
+from hrvgan.accounting import Account, first_few, read_account
+from hrvgan.cutting import Cut, Record, failed
+from hrvgan.datasets.renewal import Place, Stored, renew
 from hrvgan.datasets.splits import assign_splits
-from hrvgan.datasets.store import Clip, motion, write_clips
-from hrvgan.datasets.videos import SPLITS, Video, read_videos_csv
+from hrvgan.datasets.store import label_of, labels_of, store_metadata
+from hrvgan.datasets.twins import find_twins, join_twins
+from hrvgan.datasets.videos import Video, read_videos_csv
+from hrvgan.datasets.workplace import workplace
 from hrvgan.errors import InputError
+from hrvgan.files import atomic_folder
 from hrvgan.parallel import ordered_map
-from hrvgan.video import FrameCountWarning, VideoError, filters, read_frames
+from hrvgan.parts import cut_file, load_record, part_key, seconds
+from hrvgan.pictures import filters
+
+Found = dict[str, tuple[Record, list[Place]]]  # what came of a file, by `part_key`, and where each clip lies
 
 
 def extract(
@@ -29,159 +32,172 @@ def extract(
     frame_step: int = 1,
     clips_per_video: int = 2,
     crop: bool = True,
+    fps: float = 0.0,
+    scene_cut: float = 10.0,
     min_motion: float = 0.0,
     val_fraction: float = 0.15,
     test_fraction: float = 0.2,
     seed: int = 0,
     num_shards: int = 4,
+    compression: str = "none",
     max_bad_fraction: float = 0.1,
+    time_limit: float = 60.0,
     workers: int | str = "auto",
+    dask: str = "",
 ) -> dict[str, int]:
     """Cut the videos that `raw`/videos.csv lists into clips, write the store `out`, return what was counted.
 
     A clip is `num_frames` frames, every `frame_step`-th of its video, `size` pixels wide and high (`crop`:
-    covering the square and cropped, else squashed). Of each video `clips_per_video` are taken at evenly
-    spread starts, fewer if it is so short. Videos that cannot be decoded or are shorter than a clip, and
-    clips that move less than `min_motion` (mean absolute difference of neighbouring frames, in levels of
-    255), are left out and listed in `out`/manifest.json. `val_fraction`, `test_fraction` and `seed` decide
-    over the groups for which the data set does not (`assign_splits`). The store's bytes do not depend on
-    `workers`. Raises InputError, and leaves `out` as it was, if more than `max_bad_fraction` of the videos
-    cannot be decoded or a class is left without clips.
+    covering the square and cropped, else squashed), at `fps` frames a second (0: each video's own). None crosses a
+    scene change, which is where ffmpeg's scdet scores `scene_cut` or more (0: not looked for). Of each video
+    `clips_per_video` are taken at evenly spread starts, fewer if it is so short. Strips of frames are taken as they
+    are: neither resampled nor searched for scenes.
+
+    Left out, and listed in `out`/manifest.json: videos that cannot be decoded (within `time_limit` seconds, and one
+    more a megabyte) or have no scene as long as a clip; clips that move less than `min_motion` (mean absolute
+    difference of neighbouring frames, in levels of 255; the manifest has a histogram); exact copies; and twins of
+    videos that are held out from them (`datasets/twins.py`). `val_fraction`, `test_fraction` and `seed` decide over
+    the groups for which the data set does not (`assign_splits`).
+
+    What `out` holds already is not decoded again, nor what an earlier run had cut when it was stopped. The store's
+    bytes depend on neither, nor on `workers` or `dask`, the address of a scheduler whose workers see the same files
+    under the same paths.
+
+    Raises InputError, and leaves `out` as it was, if more than `max_bad_fraction` of the videos cannot be decoded, a
+    class is left without clips, the disk is full, or another process is extracting to `out`.
     """
-    cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion)
-    videos = read_videos_csv(Path(raw) / "videos.csv")
-    videos = assign_splits(videos, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
-    results = ordered_map(
-        functools.partial(read_clips, cut=cut), videos, workers=workers, desc="extract", unit="video"
-    )
-    report = Report(max_bad=math.floor(max_bad_fraction * len(videos)))
-    write_clips(
-        out,
-        report.collect(results),
-        shape=(num_frames, size, size, 3),
-        classes=sorted({video.class_name for video in videos} - {""}),
-        num_shards=num_shards,
-        filters=",".join("=".join(item) for item in filters(size, crop)),
-        extras={"manifest.json": report.manifest},  # Filled by the time it is written.
-    )
-    return report.counts
+    cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut)
+    videos, out = read_videos_csv(Path(raw) / "videos.csv"), Path(out)
+    most_bad = math.floor(max_bad_fraction * len(videos))
+    with workplace(out, cut.recipe()) as parts:
+        # Find what is known of each file, and cut the others.
+        old = Stored(out, workers)
+        found = in_store(out, old, cut)
+        cut_new(videos, found, cut, parts, most_bad, time_limit, workers=workers, dask=dask)
 
+        # Decide which are in, and in which split.
+        records = [found[part_key(video)][0] for video in videos]
+        videos, left_out = without_twins(videos, records)
+        kept = [
+            number for number, record in enumerate(records) if not record.failure and number not in left_out
+        ]
+        options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
+        for number, video in zip(kept, assign_splits([videos[n] for n in kept], **options), strict=True):
+            videos[number] = video
+        account = Account(videos, records, left_out)
+        account.check()
 
-@dataclass(frozen=True)
-class Cut:
-    """How clips are cut from a video, in the words of `extract`."""
-
-    size: int
-    num_frames: int
-    frame_step: int
-    clips_per_video: int
-    crop: bool
-    min_motion: float
-
-    def __post_init__(self):
-        if min(astuple(self)[:4]) < 1:
-            raise InputError(f"extract: {self}: size, num_frames, frame_step and clips_per_video start at 1")
-
-    @property
-    def span(self) -> int:
-        """How many frames of a video a clip reaches over."""
-        return (self.num_frames - 1) * self.frame_step + 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """What came of one video."""
-
-    video: Video
-    clips: tuple[Clip, ...] = ()
-    failure: str = ""  # unreadable, short or static
-    cause: str = ""
-    warning: str = ""
-
-
-def read_clips(video: Video, cut: Cut) -> Result:
-    """Decode one video and cut it. What is wrong with the file is part of the result, not an error."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", FrameCountWarning)
-            frames, fps = read_frames(video.path, cut.size, cut.crop)
-    except VideoError as error:
-        return Result(video, failure="unreadable", cause=str(error))
-    if len(frames) < cut.span:
-        cause = (
-            f"{video.path}: {len(frames)} frames, need {cut.span}; lower extract.num_frames or drop the video"
+        # Write the store: shards that are new or changed, the index, the account.
+        classes = sorted({video.class_name for video in videos} - {""})
+        labels = labels_of(classes)
+        rows = [row for n in kept for row in clip_rows(videos[n], *found[part_key(videos[n])], cut, labels)]
+        metadata = store_metadata(
+            cut.shape, classes, ",".join("=".join(item) for item in filters(size, crop))
         )
-        return Result(video, failure="short", cause=cause)
-    starts = spread(len(frames) - cut.span, cut.clips_per_video)
-    clips = [
-        _clip(video, start, frames[start : start + cut.span : cut.frame_step], fps, cut) for start in starts
+        options = {"num_shards": num_shards, "compression": compression, "workers": workers}
+        with atomic_folder(out) as folder:
+            renew(folder, rows, metadata, old, recipe=cut.recipe(), **options)
+            account.write(folder)
+    return account.counts()
+
+
+def in_store(out: Path, old: Stored, cut: Cut) -> Found:
+    """What the store `old` in `out`, if it was cut in the same way, knows of files."""
+    found = {}
+    if old.metadata.get("recipe") != cut.recipe():
+        return found
+    for row in read_account(out):
+        clips = old.videos.get(row["video_id"], [])
+        # Damaged shards have fewer clips; of copies only one has any.
+        if (
+            row["source_md5"]
+            and row["lasting"]
+            and len(clips) == row["clips"]
+            and row["failure"] not in ("duplicate", "twin")
+        ):
+            columns = {name: tuple(clip[key] for clip in clips) for name, key in
+                       (("starts", "start_frame"), ("motions", "motion"), ("digests", "digest"))}  # fmt: skip
+            same = ("num_frames", "fps", "fingerprint", "failure", "cause", "warning")
+            record = Record(**{key: row[key] for key in same}, stills=tuple(row["stills"]), **columns)
+            found[row["source_md5"]] = record, [old.place(clip) for clip in clips]
+    return found
+
+
+def cut_new(
+    videos: Sequence[Video], found: Found, cut: Cut, parts: Path, most_bad: int, time_limit: float, **how
+) -> None:
+    """Add to `found` what is not in it: from `parts` what was cut before, and the rest from the files, in processes.
+
+    Raises InputError once more than `most_bad` of the videos cannot be decoded.
+    """
+    first = {part_key(video): video for video in reversed(videos)}  # Of copies, one is enough.
+    for key, video in first.items():
+        if key not in found and (record := load_record(video, cut, parts)):
+            found[key] = record, part_places(key, record, cut, parts)
+    todo = [video for key, video in first.items() if key not in found]
+    todo.reverse()
+    work = partial(cut_file, cut=cut, parts=parts, time_limit=time_limit)
+    # Paths that mean the same in every process, also on another machine.
+    jobs = [replace(video, path=video.path.absolute()) for video in todo]
+    records = ordered_map(
+        work, jobs, lost=_lost, limit=partial(_patience, time_limit), desc="extract", unit="video", **how
+    )
+    check_bad(videos, found, most_bad)
+    for video, record in zip(todo, records, strict=True):
+        found[part_key(video)] = record, part_places(part_key(video), record, cut, parts)
+        if record.failure == "unreadable":
+            check_bad(videos, found, most_bad)
+
+
+def _lost(video: Video, cause: str) -> Record:
+    return failed(
+        "unreadable", f"{cause} while decoding; replace it, or raise extract.time_limit", lasting=False
+    )
+
+
+def _patience(time_limit: float, video: Video) -> float:
+    """Seconds after which a process is given up: a decoder that still answers has ended by itself before."""
+    return 10 + 1.5 * seconds(video, time_limit)
+
+
+def check_bad(videos: Sequence[Video], found: Found, most: int) -> None:
+    bad = [(video, found[part_key(video)][0]) for video in videos if part_key(video) in found]
+    causes = [f"{video.path}: {record.cause}" for video, record in bad if record.failure == "unreadable"]
+    if len(causes) > most:
+        raise InputError(
+            f"more unreadable videos than extract.max_bad_fraction allows ({most}): {first_few(causes)}"
+        )
+
+
+def part_places(key: str, record: Record, cut: Cut, parts: Path) -> list[Place]:
+    return [
+        Place(parts / f"{key}.frames", number * math.prod(cut.shape)) for number in range(len(record.starts))
     ]
-    moving = tuple(clip for clip in clips if clip.motion >= cut.min_motion)
-    if not moving:
-        most = max(clip.motion for clip in clips)
-        cause = (
-            f"{video.path}: moves by {most:.2f} levels at most; lower extract.min_motion or drop the video"
-        )
-        return Result(video, failure="static", cause=cause)
-    return Result(video, moving, warning=str(caught[0].message) if caught else "")
 
 
-def spread(last: int, count: int) -> list[int]:
-    """At most `count` different whole numbers, evenly spread from 0 to `last`; a single one in the middle."""
-    if count == 1:
-        return [last // 2]
-    return np.unique(np.linspace(0, last, count).round().astype(int)).tolist()
+def without_twins(
+    videos: Sequence[Video], records: Sequence[Record]
+) -> tuple[list[Video], dict[int, tuple[str, str]]]:
+    """Videos with the groups of twins joined, and those to leave out: number -> failure and cause."""
+    usable = [number for number, record in enumerate(records) if not record.failure]
+    pairs = find_twins([records[n].num_frames for n in usable], [records[n].fingerprint for n in usable])
+    joined, left_out = join_twins([videos[n] for n in usable], pairs)
+    videos = list(videos)
+    for number, video in zip(usable, joined, strict=True):
+        videos[number] = video
+    return videos, {usable[n]: found for n, found in left_out.items()}
 
 
-def _clip(video: Video, start: int, frames: np.ndarray, fps: float, cut: Cut) -> Clip:
-    name = f"{video.video_id}@{start:06d}"
-    return Clip(name, video.video_id, video.class_name, video.md5, video.split, video.group,
-                start, cut.frame_step, fps, motion(frames), np.ascontiguousarray(frames))  # fmt: skip
-
-
-class Report:
-    """Counts and causes, gathered while the clips pass through to the store."""
-
-    def __init__(self, max_bad: int):
-        self.max_bad = max_bad
-        self.counts = dict.fromkeys(
-            ("videos", "clips", *SPLITS, "dropped", "unreadable", "short", "static"), 0
-        )
-        versions = {"av": av.__version__, "pillow": PIL.__version__}
-        versions |= {
-            name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())
-        }
-        self.manifest = {"dropped": [], "warnings": [], "versions": versions}
-
-    def collect(self, results: Iterable[Result]) -> Iterator[Clip]:
-        """Pass on the clips. Raises InputError once too many videos are bad, or a class ends empty."""
-        left = Counter()
-        for result in results:
-            self.counts["videos"] += 1
-            left[result.video.class_name] += len(result.clips)
-            if result.failure:
-                self._drop(result)
-            if result.warning:
-                self.manifest["warnings"].append(result.warning)
-            for clip in result.clips:
-                self.counts["clips"] += 1
-                self.counts[clip.split] += 1
-                yield clip
-        for name in sorted(name for name, count in left.items() if not count):
-            title = f"class {name!r} has no clips" if name else "no clips"
-            raise InputError(f"{title}: {self._causes(class_name=name)}")
-
-    def _drop(self, result: Result) -> None:
-        self.counts["dropped"] += 1
-        self.counts[result.failure] += 1
-        about = {"video_id": result.video.video_id, "class_name": result.video.class_name}
-        self.manifest["dropped"].append(about | {"failure": result.failure, "cause": result.cause})
-        if self.counts["unreadable"] > self.max_bad:
-            allowed = f"more unreadable videos than extract.max_bad_fraction allows ({self.max_bad})"
-            raise InputError(f"{allowed}: {self._causes(failure='unreadable')}")
-
-    def _causes(self, **only: str) -> str:
-        """The first causes among the dropped videos that match `only`."""
-        causes = [item["cause"] for item in self.manifest["dropped"] if only.items() <= item.items()]
-        more = [f"and {len(causes) - 3} more"] if len(causes) > 3 else []
-        return "; ".join(causes[:3] + more)
+def clip_rows(
+    video: Video, record: Record, places: list[Place], cut: Cut, labels: dict[str, int]
+) -> list[tuple[dict, Place]]:
+    """A row of the store for each clip of a video, and where its frames lie."""
+    rows = []
+    for start, motion, digest, place in zip(
+        record.starts, record.motions, record.digests, places, strict=True
+    ):
+        row = {"clip_id": f"{video.video_id}@{start:06d}", "video_id": video.video_id, "class_name": video.class_name,
+               "source_md5": video.md5, "split": video.split, "group": video.group, "start_frame": start,
+               "frame_step": cut.frame_step, "fps": record.fps, "motion": motion, "digest": digest}  # fmt: skip
+        rows.append((row | {"label": label_of(row, labels)}, place))
+    return rows

@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from hrvgan.errors import InputError
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -20,10 +22,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.chmod(0o644)  # mkstemp gives 0600; the file is meant to be shared.
         temporary.replace(path)
-        _sync(path.parent)  # A rename lasts only once its folder is on disk.
+        sync(path.parent)  # A rename lasts only once its folder is on disk.
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,16 +41,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                _sync(file)
+                sync(file)
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Returns when the content of a file, or of a folder, is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -69,3 +72,14 @@ def write_json(path: str | Path, value: object) -> None:
 def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def require_space(path: str | Path, needed: int) -> None:
+    """Raises InputError if the disk that `path` is, or will be, on has fewer than `needed` bytes free."""
+    folder = next(
+        folder for folder in (Path(path).absolute(), *Path(path).absolute().parents) if folder.is_dir()
+    )
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        sizes = f"{needed / 1e9:,.2f} GB needed, {free / 1e9:,.2f} GB free"
+        raise InputError(f"{path}: {sizes}; free some disk, or link the folder to another one")

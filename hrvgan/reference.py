@@ -14,10 +14,11 @@ from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.metrics.features import Features, save_features
 from hrvgan.metrics.perturb import PERTURBATIONS, PRETEXT
-from hrvgan.metrics.refnet import RefNet, batch_size_for, featurise, save_refnet
+from hrvgan.metrics.refnet import RefNet, batch_size_for, changes, featurise, save_refnet
 from hrvgan.metrics.refnet_training import Task, calibrate, fit, label_task, pretext_task
 
 SPLITS = ("train", "val", "test")
+GAIN_OF, MOST_GAIN = 64, 50.0
 MEAN_OF = 32  # Clips in the mean clip of a class: enough for mush, few enough for memory.
 
 
@@ -26,6 +27,7 @@ def build_reference(
     out: Path,
     *,
     seed: int = 0,
+    networks: int = 1,
     steps: int = 300,
     batch_size: int = 32,
     lr: float = 3e-3,
@@ -39,23 +41,36 @@ def build_reference(
 
     The network learns the classes of the training clips, or, without two classes or without val clips, to tell what
     was done to the time of a clip; and, weighed by `sketch_weight`, to sketch the clip. It is calibrated on val clips.
-    Clips larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned.
+    Clips larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned. With `networks` above 1
+    the folders network-1, ... hold as many more, of the next seeds: whether they agree says how far to trust one.
     """
     training = {"steps": steps, "batch_size": batch_size, "lr": lr, "sketch_weight": sketch_weight}
     shape = {"num_features": num_features, "width": width, "max_size": max_size, "max_frames": max_frames}
-    for name, number in {**training, **shape}.items():
+    for name, number in {**training, **shape, "networks": networks}.items():
         if number <= 0 and name != "sketch_weight":
             raise InputError(f"reference.{name}: {number}, need more than 0")
-    splits = {name: clips.split(name) for name in SPLITS}
-    if not len(splits["train"]):
+    if not len(clips.split("train")):
         raise InputError(f"{clips.folder}: no training clips; extract more videos or change the splits")
+    folders = [out, *(out / f"network-{number}" for number in range(1, networks))]
+    infos = [
+        build_network(clips, folder, seed + number, training, shape) for number, folder in enumerate(folders)
+    ]
+    return infos[0]
+
+
+def build_network(clips: Clips, out: Path, seed: int, training: dict, shape: dict) -> dict:
+    """One network, its features and its refnet.json."""
+    splits = {name: clips.split(name) for name in SPLITS}
     labelled = len(np.unique(splits["train"].labels)) > 1 and len(splits["val"]) > 0
     make_task, answers = (label_task, clips.classes) if labelled else (pretext_task, list(PRETEXT))
     tasks = {name: make_task(split) for name, split in splits.items()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = RefNet(len(answers), **shape)
+        # Time is all that the pretext task asks about; with labels, colours alone do and see noise better.
+        net = RefNet(len(answers), **shape, motion=not labelled)
         net.to("cuda" if torch.cuda.is_available() else "cpu")
+        if net.gain is not None:
+            net.gain.fill_(motion_gain(net, splits["train"]))
         fit(net, tasks["train"], len(splits["train"]), seed=seed, **training)
     set_units(net, splits, tasks, seed)
     exams = {name: examine(net, splits[name], tasks[name], seed) for name in SPLITS if len(splits[name])}
@@ -76,6 +91,15 @@ def build_reference(
         training={"seed": seed, **training},
         data_digest=clips.digest,
     )
+
+
+@torch.inference_mode()
+def motion_gain(net: RefNet, train: Clips) -> float:
+    """What brings the changes from frame to frame to a root mean square of a half, at most 50."""
+    rows = np.linspace(0, len(train) - 1, min(len(train), GAIN_OF)).astype(int)
+    video = net.prepare(torch.as_tensor(train.read(rows), device=net.rms.device))
+    rms = changes(video).square().mean().sqrt().nan_to_num().item()  # Clips of one frame change nothing.
+    return min(MOST_GAIN, 0.5 / max(rms, 1e-6))
 
 
 def set_units(net: RefNet, splits: dict[str, Clips], tasks: dict[str, Task], seed: int) -> None:

@@ -4,13 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
+from hrvgan.datasets.clips import Clips
+from hrvgan.errors import InputError
 from hrvgan.files import write_json
 from hrvgan.grids import filmstrips, labelled_rows, tile, write_image
 from hrvgan.models.base import VideoGAN
 from hrvgan.video import write_video
 
+ROW = 8  # clips in the row that stands for a model beside others
 ENLARGED = 96  # pixels: smaller clips are enlarged to about this, or nobody sees anything
 
 
@@ -24,7 +28,7 @@ def write_samples(
     interpolation_steps: int = 8,
     truncation: float = 1.0,
 ) -> None:
-    """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4 and samples.json.
+    """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4, row.mp4 and samples.json.
 
     Classes beyond `max_classes` are left out. `truncation` below 1 scales z: less variety, fewer failures.
     """
@@ -45,7 +49,10 @@ def write_samples(
             write_clip(folder, gan, title, clip, seed)
             for title, clip in zip(titles, classes[:, 0], strict=True)
         ]
-        write_json(folder / "samples.json", {"kinds": kinds, "clips": clips, "fps": gan.fps, "seed": seed})
+        row = gan.draw(gan.latent(ROW, seed) * truncation, gan.cycle_labels(ROW)).numpy()
+        write_video(folder / "row.mp4", grid(row, ROW), fps=gan.fps)
+        about = {"kinds": kinds, "clips": clips, "row": "row.mp4", "fps": gan.fps, "seed": seed}
+        write_json(folder / "samples.json", about)
         bar.update()
 
 
@@ -72,9 +79,56 @@ def class_rows(gan: VideoGAN, labels: list[int], count: int, seed: int, truncati
 def interpolations(gan: VideoGAN, labels: list[int], steps: int, seed: int, truncation: float) -> np.ndarray:
     """uint8 (classes, steps, T, H, W, 3): `steps` points on the line between two z, for each class."""
     first, last = gan.latent(2, seed) * truncation
-    path = torch.stack([torch.lerp(first, last, t) for t in torch.linspace(0, 1, steps).tolist()])
-    clips = gan.draw(path.repeat(len(labels), 1), torch.tensor(labels).repeat_interleave(steps))
-    return clips.unflatten(0, (len(labels), steps)).numpy()
+    return np.stack([walk(gan, (first, label), (last, label), steps) for label in labels])
+
+
+def walk(gan: VideoGAN, start: tuple[Tensor, int], end: tuple[Tensor, int], steps: int) -> np.ndarray:
+    """uint8 (steps, T, H, W, 3): points on the line from one (latent, label) to another, ends included."""
+    part = torch.linspace(0, 1, steps)
+    (z0, c0), (z1, c1) = start, end
+    z = torch.stack([torch.lerp(z0, z1, p) for p in part.tolist()])
+    if c0 == c1:
+        c = torch.full((steps,), c0)
+    else:  # Weights of the classes, which G accepts in place of a label.
+        c = torch.zeros(steps, gan.num_classes)
+        c[:, c0], c[:, c1] = 1 - part, part
+    return gan.draw(z, c).numpy()
+
+
+def long_clips(
+    gan: VideoGAN, labels: Tensor, num_frames: int, seed: int = 0, truncation: float = 1.0
+) -> np.ndarray:
+    """uint8 (N, num_frames, H, W, 3), longer than the clips that the model was trained on.
+
+    Needs one latent a frame. Windows of a clip's length, each half over the one before, look at their part of one
+    long sequence of latents; where two overlap, the picture passes linearly from one to the other.
+    """
+    if len(gan.z_shape) < 2:
+        raise InputError(
+            f"the model has one latent a clip of {gan.num_frames} frames, so it draws no more; "
+            "train one with latent: sequence"
+        )
+    length, hop = gan.num_frames, gan.num_frames // 2
+    count = max(1, -(-(num_frames - length) // hop) + 1)
+    z = long_latents(gan, len(labels), (count - 1) * hop + length, seed) * truncation
+    out = np.zeros((len(labels), z.shape[1], gan.size, gan.size, 3), np.float32)
+    rise = (np.arange(length - hop) + 0.5) / (length - hop)
+    for first in tqdm(range(0, count * hop, hop), "windows", unit="window"):
+        window = gan.draw(z[:, first : first + length], labels).numpy()
+        share = np.ones(length, np.float32)
+        if first:
+            share[: length - hop] = rise
+        share = share[None, :, None, None, None]
+        span = out[:, first : first + length]
+        span[:] = span * (1 - share) + window * share
+    return out[:, :num_frames].round().astype(np.uint8)
+
+
+def long_latents(gan: VideoGAN, n: int, num_frames: int, seed: int) -> Tensor:
+    """(n, num_frames, z_dim) standard normal; its first frames are those of `gan.latent(n, seed)`."""
+    shape = (num_frames, gan.z_dim)
+    rows = [np.random.default_rng((seed, i)).standard_normal(shape, np.float32) for i in range(n)]
+    return torch.from_numpy(np.stack(rows))
 
 
 def grid(clips: np.ndarray, columns: int = 8) -> np.ndarray:
@@ -111,3 +165,27 @@ def write_clip(folder: Path, gan: VideoGAN, title: str, clip: np.ndarray, seed: 
     name = f"clips/{safe}.mp4"
     write_video(folder / name, tile(clip[None], 1, gap=0, enlarge=enlarge(gan.size)), fps=gan.fps)
     return {"class": title, "mp4": name, "seed": seed}
+
+
+def write_predictions(
+    gan: VideoGAN, clips: Clips, folder: Path, *, seed: int = 0, num_clips: int = 6
+) -> None:
+    """Fills `folder` with prediction.png/.mp4 and samples.json: below each other how clips went on, and two guesses."""
+    some = np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).astype(int)
+    real, labels = clips.read(some)[:, : gan.num_frames], clips.labels[some]
+    guesses = [
+        gan.predict(torch.from_numpy(real), torch.from_numpy(labels), seed + k).numpy() for k in range(2)
+    ]
+    rows = np.stack([real, *guesses], 1).reshape(-1, *real.shape[1:])
+    names = [clips.classes[label] if clips.classes else "clip" for label in labels]
+    titles = [title for name in names for title in (name, "predicted", "predicted again")]
+    strips = filmstrips(rows, enlarge=enlarge(gan.size))
+    film = tile(rows, 3, enlarge=enlarge(gan.size))
+    write_image(folder / "prediction.png", labelled_rows(strips, titles))
+    write_video(folder / "prediction.mp4", labelled_rows(film, names), fps=gan.fps)
+    kind = {
+        "kind": "prediction", "png": "prediction.png", "mp4": "prediction.mp4", "rows": titles,
+        "caption": f"The first {gan.context} frames of each row were seen. Below each held-out clip: how the model "
+        "goes on, from two z. In the video, from left to right: the clip, and both guesses.",
+    }  # fmt: skip
+    write_json(folder / "samples.json", {"kinds": [kind], "clips": [], "fps": gan.fps, "seed": seed})

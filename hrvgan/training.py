@@ -1,177 +1,140 @@
 """One loop for every model. It knows when to step, never what is minimised."""
 
-import copy
+import json
+import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hrvgan import checkpoint
-from hrvgan.datasets.clips import BatchStream, Clips
+from hrvgan import distributed
+from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.layout import to_float
-from hrvgan.models.base import Batch, Phase, VideoGAN
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+from hrvgan.iteration import PRECISIONS, iterations
+from hrvgan.meter import Meter
+from hrvgan.models.base import VideoGAN
+from hrvgan.session import begin, save_state
 
 
 def train(
-    gan: VideoGAN,
-    clips: Clips,
-    state: str | Path,
-    *,
-    steps: int = 1000,
-    batch_size: int = 16,
-    seed: int = 0,
-    ema: float = 0.995,
-    flip: bool = False,
-    precision: str = "auto",
-    device: str = "auto",
-    log_every: int = 10,
-    save_every: int = 100,
-    sample_every: int = 200,
+    gan: VideoGAN, clips: Clips, state: str | Path, *, steps: int = 1000, minutes: float = 0.0,
+    batch_size: int = 16, accumulate: int = 1, seed: int = 0, ema: float = 0.995, lr_decay: int = 0,
+    clip_grad: float = 0.0, flip: bool = False, class_balanced: bool = False, precision: str = "auto",
+    device: str = "auto", log_every: int = 10, save_every: int = 100, sample_every: int = 200,
     samples_per_class: int = 2,
     log_losses: Callable[[int, dict[str, float]], None] = lambda step, values: None,
     log_samples: Callable[[int, Tensor], None] = lambda step, clips: None,
-) -> tuple[nn.Module, list[dict]]:
+) -> tuple[nn.Module, list[dict]]:  # fmt: skip
     """Trains `gan` in place on `clips` for `steps` iterations in all; returns the EMA of G, and the history.
 
     Everything random in an iteration follows from (seed, step), so that the file `state`, written every `save_every`
-    steps, is enough to go on after a kill with the same bits. A `state` that is already there is continued.
+    steps, is enough to go on after a kill with the same bits. A `state` that is already there is continued. Under
+    torchrun every process takes its part of each batch; the first one writes and logs.
 
     Args:
+        minutes: of training in all, after which it ends at the next save, done or not; 0 = no limit.
+        batch_size: clips a step, of all processes and micro-batches together.
+        accumulate: micro-batches a step and process, for batches that do not fit into memory.
         ema: decay of the moving average of G per step (with a warm-up: short histories average less).
+        lr_decay: the step at which learning rates, falling linearly from the first step on, reach 0; 0 keeps them.
+        clip_grad: the largest norm of the gradient of a phase; 0 = no limit.
+        class_balanced: whether every batch shows the classes equally often, however many clips they have.
         precision: float32, bfloat16 (autocast), or auto: bfloat16 where the device multiplies it faster.
         log_losses: called every `log_every` steps with the means since the last call, and the speed.
         log_samples: called every `sample_every` steps with clips (n, T, H, W, 3) uint8 of the EMA, same z each time.
 
     Raises:
-        InputError: for clips that do not fit the model, and when a loss is no longer finite; `state` is then the last
-            good one.
+        InputError: for clips that do not fit the model, a `state` of another training, and when losses, gradients or
+            weights are no longer finite; `state` is then the last good one.
     """
-    check(gan, clips, batch_size, precision, log_every, save_every)
-    gan.to(pick_device(device))
-    average = copy.deepcopy(gan.G).requires_grad_(False).eval()
-    phases, history = gan.phases(), []
-    start, history = checkpoint.resume(state, gan, average, phases)
-    if start > steps:
-        raise InputError(
-            f"{state}: trained for {start} steps already, {steps} asked for; "
-            "raise train.steps, or remove the file to train anew"
+    recipe = {
+        "batch_size": batch_size, "accumulate": accumulate, "seed": seed, "ema": ema, "lr_decay": lr_decay,
+        "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced, "precision": precision,
+    }  # fmt: skip
+    check(gan, clips, steps, recipe, log_every, save_every)
+    with distributed.joined(pick_device(device)) as place:
+        session = begin(gan.to(place), state, identity(gan, clips, **recipe), steps)
+        began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, Meter(place)
+        until = session.step if minutes and session.seconds > 60 * minutes else steps
+        trained = iterations(session, clips, until, meter, **recipe)
+        bar = tqdm(
+            trained, "train", steps, initial=session.step, unit="it", dynamic_ncols=True, disable=not first
         )
-    stream = BatchStream(clips, batch_size=batch_size, seed=seed, num_frames=gan.num_frames, flip=flip)
-    autocast = torch.autocast(gan.device.type, torch.bfloat16, enabled=use_bfloat16(precision, gan.device))
-    meter = Meter(history)
-    bar = tqdm(range(start, steps), "train", steps, initial=start, unit="it", dynamic_ncols=True)
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(stream.batch, start)
-        for step in bar:
-            # Take a batch, and have the next one read meanwhile.
-            waited = time.perf_counter()
-            frames, labels = upcoming.result()
-            meter.waited(time.perf_counter() - waited)
-            upcoming = reader.submit(stream.batch, step + 1)
-            torch.manual_seed(seed * 1_000_003 + step)
-            batch = Batch(
-                to_float(torch.from_numpy(frames).to(gan.device)),
-                torch.from_numpy(labels).to(gan.device),
-                step,
-            )
-
-            # Train each part of the model in its turn.
-            gan.train()
-            for phase in phases:
-                meter.add(phase.name, update(gan, phase, batch, autocast))
-            update_average(average, gan.G, min(ema, (1 + step) / (10 + step)))
-
-            # Report and save.
-            done = step + 1
+        for done in bar:
+            # Report.
             if done % log_every == 0 or done == steps:
-                values = meter.row(done)
-                if not all(map(torch.isfinite, map(torch.tensor, values.values()))):
-                    raise InputError(diverged(state, done, values))
-                log_losses(done, {**values, **meter.speed(len(labels))})
-                bar.set_postfix_str("  ".join(f"{k[5:]} {v:.2f}" for k, v in values.items()), refresh=False)
-            if done % sample_every == 0 or done == steps:
-                log_samples(done, preview(gan, average, samples_per_class))
+                values = {**meter.means(), "ema/distance": distance(session.average, gan.G)}
+                stop_if_diverged(state, done, values)
+                session.history.append({"step": done, **values})
+                if first:
+                    log_losses(done, {**values, **meter.timings()})
+                    bar.set_postfix_str(summary(values), refresh=False)
+            if first and (done % sample_every == 0 or done == steps):
+                log_samples(done, preview(gan, session.average, samples_per_class, clips))
+
+            # Save.
             if done % save_every == 0 or done == steps:
-                checkpoint.save_state(state, gan, average, phases, done, history)
-    gan.G.load_state_dict(average.state_dict())
-    return average, history
+                session.seconds = distributed.word_of_first(time.monotonic() - began)
+                if first:
+                    save_state(state, session)
+                if minutes and session.seconds > 60 * minutes:
+                    break
+    gan.grow(session.step * batch_size)
+    gan.G.load_state_dict(session.average.state_dict())
+    return session.average, session.history
 
 
-def update(gan: VideoGAN, phase: Phase, batch: Batch, autocast: torch.autocast) -> dict[str, Tensor]:
-    """One optimiser step of `phase`; returns its loss terms, detached."""
-    gan.requires_grad_(False)
-    phase.module.requires_grad_(True)
-    with autocast:
-        terms = phase.loss(batch)
-    sum(terms.values()).backward()
-    phase.optimizer.step()
-    phase.optimizer.zero_grad(set_to_none=True)
-    phase.after(batch.step)
-    return {name: term.detach() for name, term in terms.items()}
+# Arguments of `train` that change no step: with others, a training goes on where it is.
+FREE = (
+    "steps", "minutes", "device", "log_every", "save_every", "sample_every", "samples_per_class", "log_losses",
+    "log_samples",
+)  # fmt: skip
+# What a user sets, but for the seed, which the model is drawn from too.
+SETTINGS = [key for key in train.__kwdefaults__ if key not in ("seed", "log_losses", "log_samples")]
+
+
+def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
+    """What makes a training this one, as plain values: the model, what it started from, the data, and those of the
+    `arguments` of `train`, defaults included, that change what a step does."""
+    recipe = {key: value for key, value in (train.__kwdefaults__ | arguments).items() if key not in FREE}
+    about = {"model": gan.name, "net": gan.arguments, "origin": gan.origin, "data": clips.digest, **recipe}
+    return json.loads(json.dumps(about))
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
-    for kept, new in zip(average.buffers(), module.buffers(), strict=True):
-        kept.copy_(new)  # Running statistics of batch norm are averages already.
+def distance(average: nn.Module, module: nn.Module) -> float:
+    """|average - weights| / |weights|: near 0 means that the average is as noisy as the weights."""
+    weights = list(module.parameters())
+    apart = torch._foreach_sub(list(average.parameters()), weights)
+    norms = [torch.nn.utils.get_total_norm(tensors) for tensors in (apart, weights)]
+    return float(norms[0] / norms[1])
 
 
-def preview(gan: VideoGAN, average: nn.Module, per_class: int) -> Tensor:
-    """uint8 (n, T, H, W, 3): `per_class` clips of each class, drawn from the average with a fixed seed."""
+def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> Tensor:
+    """uint8 (n, T, H, W, 3): `per_class` clips of each class, drawn from the average with a fixed seed; by a model that
+    predicts, of what it makes of training clips."""
+    count = per_class * max(gan.num_classes, 4)
     trained, gan.G = gan.G, average
-    clips = gan.sample(per_class * max(gan.num_classes, 4), seed=0)
+    if gan.context:
+        some = np.linspace(0, len(clips) - 1, count).astype(int)
+        shown = gan.predict(torch.from_numpy(clips.read(some)), torch.from_numpy(clips.labels[some]), seed=0)
+    else:
+        shown = gan.sample(count, seed=0)
     gan.G = trained
-    return clips
+    return shown
 
 
-class Meter:
-    """Means of loss terms between two reports. Losses go to the history; timings do not, they never repeat."""
-
-    def __init__(self, history: list[dict]):
-        self.history, self.sums, self.counts = history, {}, {}
-        self.steps, self.wait, self.since = 0, 0.0, time.perf_counter()
-
-    def waited(self, seconds: float) -> None:
-        self.wait += seconds
-        self.steps += 1
-
-    def add(self, phase: str, terms: dict[str, Tensor]) -> None:
-        for name, term in terms.items():
-            key = f"loss/{phase}/{name}"
-            self.sums[key] = (
-                self.sums.get(key, 0) + term
-            )  # Stays on the device: reading it would wait for it.
-            self.counts[key] = self.counts.get(key, 0) + 1
-
-    def row(self, step: int) -> dict[str, float]:
-        values = {key: float(total) / self.counts[key] for key, total in self.sums.items()}
-        self.history.append({"step": step, **values})
-        self.sums, self.counts = {}, {}
-        return values
-
-    def speed(self, batch_size: int) -> dict[str, float]:
-        elapsed = time.perf_counter() - self.since
-        values = {
-            "speed/clips_per_s": self.steps * batch_size / elapsed,
-            "speed/data_wait": self.wait / elapsed,
-        }
-        self.steps, self.wait, self.since = 0, 0.0, time.perf_counter()
-        return values
-
-
-def check(
-    gan: VideoGAN, clips: Clips, batch_size: int, precision: str, log_every: int, save_every: int
-) -> None:
+def check(gan: VideoGAN, clips: Clips, steps: int, recipe: dict, log_every: int, save_every: int) -> None:
     """Everything that can be known to fail is refused before anything starts."""
     frames, height = clips.shape[:2]
+    batch_size, lr_decay = recipe["batch_size"], recipe["lr_decay"]
+    count = distributed.world_size() * recipe["accumulate"]
+    if min(steps, batch_size, recipe["accumulate"], log_every, save_every) < 1:
+        raise InputError("train: steps, batch_size, accumulate, log_every and save_every must be 1 or more")
     if height != gan.size or frames < gan.num_frames:
         raise InputError(
             f"{clips.folder}: clips of {frames} frames of {height} px, but the model makes {gan.num_frames} frames of "
@@ -183,8 +146,19 @@ def check(
         raise InputError(
             f"{clips.folder}: {len(clips)} clips to train on; lower train.batch_size ({batch_size})"
         )
-    if precision not in PRECISIONS:
-        raise InputError(f"train.precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
+    if batch_size % count:
+        raise InputError(
+            f"train.batch_size ({batch_size}) must be a multiple of {count}: "
+            f"{distributed.world_size()} processes, train.accumulate {recipe['accumulate']}"
+        )
+    if recipe["precision"] not in PRECISIONS:
+        raise InputError(
+            f"train.precision {recipe['precision']!r} is not known; choose one of {', '.join(PRECISIONS)}"
+        )
+    if 0 < lr_decay < steps:
+        raise InputError(
+            f"train.lr_decay: learning rates are 0 from step {lr_decay} on, {steps} steps asked for"
+        )
     if save_every % log_every:
         raise InputError(
             f"train.save_every ({save_every}) must be a multiple of train.log_every ({log_every}), "
@@ -196,14 +170,17 @@ def pick_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast. A CPU gains by it only with matrix units (AMX); others lose."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return precision == "bfloat16" or (precision == "auto" and fast)
+def stop_if_diverged(state: str | Path, step: int, values: dict[str, float]) -> None:
+    """Raises InputError when one of `values` is not finite."""
+    wrong = ", ".join(key for key, value in values.items() if not math.isfinite(value))
+    if wrong:
+        kept = f"{state} is the last good state" if Path(state).exists() else "no state was saved before"
+        raise InputError(
+            f"training diverged by step {step}: {wrong} not finite; {kept}; lower the learning rates, set "
+            "train.clip_grad, or raise the weight of the gradient penalty in params.yaml"
+        )
 
 
-def diverged(state: str | Path, step: int, values: dict[str, float]) -> str:
-    return (
-        f"{state}: training diverged by step {step} ({values}); the state kept is the last good one; "
-        "lower the learning rates or raise r1_gamma in params.yaml"
-    )
+def summary(values: dict[str, float]) -> str:
+    """The losses, for the progress bar."""
+    return "  ".join(f"{key[5:]} {value:.2f}" for key, value in values.items() if key.startswith("loss/"))

@@ -1,35 +1,23 @@
 """Video files in, video files out: uint8 RGB frames (T, H, W, 3) here, what ffmpeg and Pillow know there.
 
-PyAV decodes (the binary's `-ss` and `fps_mode` lose or double frames of real files), Pillow decodes strips of
-frames, and ffmpeg-python drives every encoder through the binary that imageio-ffmpeg carries.
+`decoding.py` and `strips.py` read; ffmpeg-python drives every encoder through the binary that imageio-ffmpeg carries.
 """
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
-from PIL import Image
 
-from hrvgan.errors import InputError
+from hrvgan.decoding import decode, open_video, rate_of
+from hrvgan.errors import VideoError
 from hrvgan.files import atomic_path
+from hrvgan.strips import STRIP_FPS, is_strip, open_strip, strip_frames
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
-STRIP_SUFFIXES = (".png", ".jpg", ".jpeg")
-STRIP_FPS = 25.0  # A strip says nothing about time.
-LEAST_DECODED = 0.95  # Healthy xvid files are 2 frames short of their header; a cut one is short by far more.
-
-# Bicubic with its exact paths: the same bytes whatever SIMD the CPU has.
-SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+bitexact"
-
-
-class VideoError(InputError):
-    """A video that cannot be used; the message names the file and the cause."""
 
 
 class FrameCountWarning(UserWarning):
@@ -45,102 +33,36 @@ class Probe(NamedTuple):
 
 def probe(path: str | Path) -> Probe:
     """Size, rate and length of a video or strip without decoding it. Raises VideoError."""
-    if Path(path).suffix.lower() in STRIP_SUFFIXES:
-        with _strip(path) as image:
+    if is_strip(path):
+        with open_strip(path) as image:
             side = min(image.size)
             return Probe(side, side, STRIP_FPS, max(image.size) // side)
-    with _stream(path) as (_, stream):
-        return Probe(stream.width, stream.height, _fps(stream), stream.frames)
+    with open_video(path) as (_, stream):
+        return Probe(stream.width, stream.height, rate_of(stream), stream.frames)
 
 
 def read_frames(path: str | Path, size: int | None = None, crop: bool = True) -> tuple[np.ndarray, float]:
     """All frames of `path`, uint8 (T, H, W, 3), and their rate in frames a second.
 
     With `size` frames become squares of that many pixels: the picture covers the square and is cropped in the
-    middle, or with `crop=False` is squashed into it. Warns FrameCountWarning when the count is not the
-    container's. Raises VideoError if the file is missing, is no video, or gives fewer than 95 % of the frames
-    that its container promises.
+    middle, or with `crop=False` is squashed into it. Turned upright; alpha is dropped. Warns FrameCountWarning
+    when the count is not the container's. Raises VideoError if the file is missing, is no video, gives fewer
+    than 95 % of the frames that its container promises, or changes its size (where no `size` is asked for).
     """
-    if Path(path).suffix.lower() in STRIP_SUFFIXES:
-        with _strip(path) as image:  # No need to crop: its frames are squares.
-            return _strip_frames(image, size), STRIP_FPS
-    with _stream(path) as (container, stream):
-        frames = list(_decode(container, stream, filters(size, crop)))
-        _check_count(path, len(frames), stream.frames)
-        return np.stack(frames), _fps(stream)
+    if is_strip(path):
+        with open_strip(path) as image:  # No need to crop: its frames are squares.
+            return strip_frames(image, size), STRIP_FPS
+    frames = []
+    facts = decode(path, lambda n: True, lambda n, picture: frames.append(picture(size, crop)))
+    if facts.promised not in (0, facts.decoded):
+        warnings.warn(count_warning(path, facts.decoded, facts.promised), FrameCountWarning, stacklevel=2)
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(f"{path}: its frames change their size; read it with a size, or encode it again")
+    return np.stack(frames), facts.fps
 
 
-def filters(size: int | None, crop: bool) -> list[tuple[str, str]]:
-    """(name, arguments) of the ffmpeg filters between the decoder and the array."""
-    if size is None:
-        return [("format", "rgb24")]
-    cover = ":force_original_aspect_ratio=increase" if crop else ""
-    scale = ("scale", f"{size}:{size}{cover}:flags={SCALE_FLAGS}")
-    # Crop after the conversion: in yuv420p it could only move by whole pairs of pixels.
-    return [scale, ("format", "rgb24"), ("crop", f"{size}:{size}")]
-
-
-@contextlib.contextmanager
-def _stream(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: no video stream in it; remove the file or replace it")
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # Parallel over videos is faster than inside one.
-            yield container, stream
-    except (av.FFmpegError, OSError) as error:
-        cause = error.strerror or error
-        raise VideoError(f"{path}: cannot be decoded ({cause}); remove or replace it") from error
-
-
-def _fps(stream: av.VideoStream) -> float:
-    return float(stream.average_rate or stream.guessed_rate or STRIP_FPS)
-
-
-def _decode(container, stream, chain: Sequence[tuple[str, str]]) -> Iterator[np.ndarray]:
-    graph = av.filter.Graph()
-    nodes = [graph.add(name, arguments) for name, arguments in chain]
-    graph.link_nodes(graph.add_buffer(template=stream), *nodes, graph.add("buffersink")).configure()
-    for packet in container.demux(stream):
-        try:
-            decoded = packet.decode()
-        except av.InvalidDataError:
-            continue  # A damaged packet costs its own frames; the count says whether too many are gone.
-        for frame in decoded:
-            graph.push(frame)
-            yield graph.pull().to_ndarray()
-
-
-def _check_count(path: str | Path, found: int, promised: int) -> None:
-    if found == 0 or found < LEAST_DECODED * promised:
-        raise VideoError(f"{path}: {found} of {promised or 'its'} frames decode; cut or damaged, replace it")
-    if promised and found != promised:
-        message = f"{path}: {found} frames decoded, {promised} in its header"
-        warnings.warn(message, FrameCountWarning, stacklevel=3)
-
-
-@contextlib.contextmanager
-def _strip(path: str | Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if max(width, height) % min(width, height):
-                raise VideoError(f"{path}: {width}x{height} px do not divide into square frames; crop it")
-            yield image
-    except (OSError, Image.DecompressionBombError) as error:
-        raise VideoError(f"{path}: cannot be read as an image ({error}); remove or replace it") from error
-
-
-def _strip_frames(image: Image.Image, size: int | None) -> np.ndarray:
-    side, pixels = min(image.size), np.asarray(image.convert("RGB"))
-    if image.width > image.height:
-        pixels = pixels.reshape(side, -1, side, 3).swapaxes(0, 1)
-    frames = pixels.reshape(-1, side, side, 3)
-    if size in (None, side):
-        return np.ascontiguousarray(frames)
-    resize = (Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC) for frame in frames)
-    return np.stack([np.asarray(frame) for frame in resize])
+def count_warning(path: str | Path, decoded: int, promised: int) -> str:
+    return f"{path}: {decoded} frames decoded, {promised} in its header"
 
 
 def encode(

@@ -49,6 +49,28 @@ def curve(name: str, steps: np.ndarray, values: np.ndarray) -> Markup:
     )
 
 
+def against(name: str, model: np.ndarray, copy: np.ndarray) -> Markup:
+    """One panel of a score by the number of frames ahead: the model's line, and that of the copied last frame."""
+    ahead = np.arange(1, len(model) + 1)
+    bottom, top = _robust_range(np.r_[model, copy])
+    across = _axis(1, max(len(model), 2), LEFT, WIDTH - RIGHT)
+    up = _axis(bottom, top, HEIGHT - BOTTOM, TOP)
+    label = (
+        f"{name}: {tidy(model[0])} one frame ahead and {tidy(model[-1])} in the last; "
+        f"the copied last frame {tidy(copy[0])} and {tidy(copy[-1])}"
+    )
+    lines = "".join(
+        f'<polyline class="{kind}" points="{_points(across(ahead), up(np.asarray(values)))}"/>'
+        for kind, values in (("copy", copy), ("mean", model))
+    )
+    return Markup(
+        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+        f"{_grid(bottom, top, up)}{lines}"
+        f'<text x="{LEFT}" y="{HEIGHT - 5}">1 frame ahead</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{len(model)} frames</text></svg>'
+    )
+
+
 def running_mean(values: np.ndarray) -> np.ndarray:
     """(N,) -> (N,): the mean of a twentieth of the values, centred; shorter at both ends."""
     reach = len(values) // 40

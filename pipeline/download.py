@@ -1,5 +1,6 @@
 """Put the videos of a data set, or the list of where they lie, into data/raw/<dataset>/."""
 
+import os
 from pathlib import Path
 
 from hrvgan.datasets import load_source
@@ -10,6 +11,8 @@ from pipeline import params, stage
 
 def main(dataset: str) -> None:
     config = params.dataset(dataset)
+    # Archives of gigabytes are fetched once, also where DVC runs experiments in temporary copies.
+    os.environ.setdefault("HRVGAN_DOWNLOADS", str(stage.main_checkout() / "data" / "downloads"))
     source = load_source(config["source"])
     with atomic_folder(Path("data/raw") / dataset) as folder:
         videos = params.call(

@@ -1,29 +1,82 @@
-"""Score a trained run against the real clips of its data set: metrics/<run>.json and <run>.manifest.json."""
+"""Score a trained run against the real clips of its data set: metrics/<run>.json, its manifest, and a picture of
+the training clips nearest to what it makes."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from hrvgan.checkpoint import load
-from hrvgan.evaluation import evaluate, table
+from hrvgan.datasets.clips import Clips
+from hrvgan.evaluation import evaluate_all, evaluate_published, table
 from hrvgan.files import file_digest, write_json
+from hrvgan.memorisation import first_predictions, first_samples, write_nearest
+from hrvgan.metrics.features import load_features
+from hrvgan.metrics.refnet import load_refnet
+from hrvgan.models.base import VideoGAN
+from hrvgan.models.table import costs
+from hrvgan.prediction import score_prediction
 from pipeline import params, stage, tracking
+
+WEIGHTS = Path("data/weights")
 
 
 def main(run: str) -> None:
     model = Path("models") / run
-    reference = Path("data/reference") / params.run(run)["dataset"]
-    metrics, manifest = params.call(
-        evaluate, load(model), reference, where="evaluate", values=params.section("evaluate")
-    )
-    manifest |= {"run": run, "model_digest": file_digest(model / "model.safetensors")}
+    dataset, gan, values = params.run(run)["dataset"], load(model), params.section("evaluate")
+    protocols, num = values.pop("protocols", []), values.pop("published_clips", None)
+    if gan.context:
+        metrics, manifest = held_out_prediction(gan, dataset, values)
+    else:
+        reference = Path("data/reference") / dataset
+        metrics, manifest = params.call(evaluate_all, gan, reference, where="evaluate", values=values)
+        if protocols:
+            add_published(metrics, manifest, gan, dataset, protocols, num)
     metrics_file, manifest_file = Path("metrics") / f"{run}.json", Path("metrics") / f"{run}.manifest.json"
+    picture = Path("metrics") / f"{run}.nearest.png"
+    manifest |= {"run": run, "model_digest": file_digest(model / "model.safetensors")}
+    manifest |= {"nearest": nearest(gan, dataset, picture)}
+    manifest |= {"cost": {network: asdict(cost) for network, cost in costs(gan).items()}}
     write_json(manifest_file, manifest)
     write_json(metrics_file, metrics)
     print(table(metrics))
-    for reason in manifest["ungated"]:
+    for reason in manifest.get("ungated", []):
         print(f"not to be believed: {reason}")
-    for note in manifest["notes"]:
+    for note in manifest.get("notes", []):
         print(f"note: {note}")
-    tracking.log_evaluation(run, metrics, files=(metrics_file, manifest_file))
+    cost = tracking.flatten({"cost": manifest["cost"]})
+    tracking.record(run, {key.replace(".", "/"): float(number) for key, number in cost.items()})
+    tracking.log_evaluation(run, metrics, files=(metrics_file, manifest_file, picture))
+
+
+def add_published(
+    metrics: dict, manifest: dict, gan: VideoGAN, dataset: str, protocols: list[str], num: int | None
+) -> None:
+    clips, cache = Clips(Path("data/clips") / dataset), stage.state_folder() / "features"
+    more, about = evaluate_published(
+        gan, clips, protocols, weights=WEIGHTS, seed=manifest["seed"], num=num, cache=cache
+    )
+    metrics |= more
+    manifest["protocols"] |= about["protocols"]
+    found = [f"{name}: {words}" for name, each in about["protocols"].items() for words in each["warnings"]]
+    manifest["notes"] += about["left_out"] + found
+
+
+def nearest(gan: VideoGAN, dataset: str, picture: Path) -> list[dict]:
+    """What stage `sample` shows first of each class, each beside the training clip nearest to it."""
+    clips, reference = Clips(Path("data/clips") / dataset), Path("data/reference") / dataset
+    shown = params.section("sample")
+    if gan.context:
+        made = first_predictions(gan, clips.split("test"), shown["seed"])
+    else:
+        made = first_samples(gan, shown["seed"], shown.get("truncation", 1.0))
+    known = load_features(reference / "features.npz")["train"]
+    return write_nearest(picture, made, gan.classes, load_refnet(reference)[0], clips.split("train"), known)
+
+
+def held_out_prediction(gan: VideoGAN, dataset: str, values: dict) -> tuple[dict, dict]:
+    clips = Clips(Path("data/clips") / dataset).split("test")
+    metrics, manifest = score_prediction(gan, clips, draws=values["draws"], seed=values["seed"])
+    manifest["real"]["split"] = "test"
+    return metrics | {"gated": True}, manifest  # No network judges here that could fail an exam.
 
 
 if __name__ == "__main__":

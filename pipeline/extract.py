@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hrvgan.decoding import versions
 from hrvgan.extraction import extract
 from hrvgan.files import write_json
 from pipeline import params, stage
@@ -12,6 +13,7 @@ def main(dataset: str) -> None:
     folders, values = (Path("data/raw") / dataset, clips / dataset), params.dataset(dataset)["clips"]
     summary = params.call(extract, *folders, where=f"extract or datasets.{dataset}.clips", values=values)
     write_json(clips / f"{dataset}.json", summary)
+    write_json(clips / f"{dataset}.decoder.json", versions())  # beside the clips: they do not depend on it
     print(f"{dataset}: " + ", ".join(f"{count} {name}" for name, count in summary.items() if count))
 
 

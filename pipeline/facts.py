@@ -99,6 +99,11 @@ def protocol(run: Findings) -> str:
     about = run.manifest
     if about is None:
         return f"How these were measured is not known: metrics/{run.name}.manifest.json is missing."
+    if "context" in about:
+        return (
+            f"{about['num_real']} {about['real']['split']} clips: the model saw the first {about['context']} frames "
+            f"of each and drew the rest {about['num_draws']} times. ± is the standard deviation over the draws."
+        )
     right = about["reference"]["accuracy"].get("val")
     trust = f", which knows {right:.1%} of held-out clips" if right is not None else ""
     return (

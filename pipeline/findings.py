@@ -18,6 +18,7 @@ class Findings:
     samples: dict | None
     scores: dict | None
     manifest: dict | None
+    training: dict | None = None  # steps, clips seen, seconds, machine
 
     @property
     def dataset(self) -> str:
@@ -56,8 +57,14 @@ class Findings:
         """Equal for runs whose scores may share a column: same extractor, real clips, numbers of clips."""
         if self.manifest is None:
             return self.name  # What is not known is like nothing else.
-        keys = ("extractor", "real", "num_real", "num_fake", "protocols")
-        return json.dumps([self.manifest[key] for key in keys], sort_keys=True)
+        keys = ("extractor", "real", "num_real", "num_fake")
+        # A model that takes no label lacks such scores, and is compared by the others.
+        shared = {
+            name: about
+            for name, about in self.manifest["protocols"].items()
+            if not (isinstance(about, dict) and about["asks_labels"])
+        }
+        return json.dumps([shared, *(self.manifest[key] for key in keys)], sort_keys=True)
 
     @property
     def missing(self) -> list[tuple[str, str]]:
@@ -84,6 +91,7 @@ def find(name: str, settings: dict) -> Findings:
         samples=_read(Path("samples", name, "samples.json")),
         scores=_read(Path("metrics", f"{name}.json")),
         manifest=_read(Path("metrics", f"{name}.manifest.json")),
+        training=_read(Path("metrics", f"{name}.training.json")),
     )
 
 

@@ -20,7 +20,7 @@ from hrvgan.files import atomic_path
 
 FILE = Path("params.yaml")
 DATASET_KEYS = ("source", "watch", "options", "clips")
-RUN_KEYS = ("dataset", "model", "preset", "seed", "net", "train")
+RUN_KEYS = ("dataset", "model", "preset", "seed", "init_from", "net", "train")
 SECTIONS = ("datasets", "runs", "extract", "reference", "train", "sample", "evaluate", "report")
 
 

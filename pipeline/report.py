@@ -1,4 +1,4 @@
-"""Show everything that was made on one page: report/index.html.
+"""Show everything that was made on one page: report/index.html; the comparison also as comparison.csv and .md.
 
 The page needs no network and no other file, and equal inputs give equal bytes. What no stage has made yet
 is named on the page with the command that makes it.
@@ -11,20 +11,28 @@ import jinja2
 
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import write_text
-from pipeline import params, stage
-from pipeline.charts import curve, read_history
+from pipeline import params, published, stage
+from pipeline.charts import against, curve, read_history
 from pipeline.comparison import apart, tables
+from pipeline.comparison_files import csv_text, markdown
 from pipeline.facts import deck, facts, overview, protocol
 from pipeline.findings import Findings, find_all
-from pipeline.media import Screen, embed_picture, embed_video, real_screens
-from pipeline.scales import read_scores
+from pipeline.media import Media, Screen, embed_picture, embed_video, real_screens
+from pipeline.scales import SCALES, read_scores
 
 PAGE = Path(__file__).parent / "page"
-TITLES = {"classes": "Class by class", "interpolation": "From one video to another"}
+TITLES = {
+    "classes": "Class by class",
+    "interpolation": "From one video to another",
+    "prediction": "How videos go on",
+}
 
 
 def main() -> None:
-    text = params.call(render, find_all(), where="report", values=params.section("report"))
+    runs = find_all()
+    text = params.call(render, runs, where="report", values=params.section("report"))
+    write_text("report/comparison.csv", csv_text(runs))
+    write_text("report/comparison.md", markdown(runs))
     write_text("report/index.html", text)
 
 
@@ -42,8 +50,15 @@ def render(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return pages.get_template("index.html.j2").render(
-        title=title, deck=overview(runs), chapters=chapters, tables=tables(runs), apart=apart(runs)
-    )
+        title=title, deck=overview(runs), chapters=chapters, apart=apart(runs), published=published,
+        tables=[{**table, "films": films(table["runs"])} for table in tables(runs)],
+    )  # fmt: skip
+
+
+def films(runs: list[Findings]) -> list[tuple[Findings, Media]]:
+    """A row of clips for each run, those of the same labels one above the other."""
+    rows = [(run, run.sample_folder / run.samples["row"]) for run in runs if "row" in (run.samples or {})]
+    return [(run, embed_video(path)) for run, path in rows]
 
 
 def open_clips(dataset: str) -> Clips | None:
@@ -61,9 +76,10 @@ def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int, max_c
         "facts": facts(run, clips),
         "pairs": [(name, screens(run, clips, name, real_clips_per_class)) for name in names[:max_classes]],
         "hidden_classes": max(0, len(names) - max_classes),
-        "sheets": [sheet(run, kind) for kind in (run.samples or {}).get("kinds", [])],
+        "sheets": [sheet(run, kind) for kind in (run.samples or {}).get("kinds", [])] + nearest(run),
         "protocol": protocol(run),
         "scores": read_scores(run.scores) if run.gated else [],
+        "ahead": frames_ahead(run),
         "curves": curves(run),
         "settings": json.dumps(run.settings, indent=2, ensure_ascii=False),
     }
@@ -93,6 +109,40 @@ def sheet(run: Findings, kind: dict) -> dict:
         "video": video,
         "beside": picture.share < 1.6 * video.share,
     }
+
+
+def frames_ahead(run: Findings) -> list[tuple[str, str]]:
+    """Of a model that predicts: each score by how far ahead the frame lies."""
+    found = (run.manifest or {}).get("frames_ahead", {})
+    return [
+        (SCALES[name].title, against(f"{run.name} {name}", each["model"], each["copy"]))
+        for name, each in found.items()
+    ]
+
+
+def nearest(run: Findings) -> list[dict]:
+    """The picture of stage `evaluate`: shown samples beside the training clips nearest to them."""
+    path = Path("metrics") / f"{run.name}.nearest.png"
+    if not path.is_file() or not run.manifest:
+        return []
+    far = run.manifest.get("memorisation")
+    share = (
+        f" Generated clips lie {far['ratio']:.2g} times as far from their nearest training clip as new real clips "
+        "do: about 1 is as new as those, far below 1 would be copying."
+        if far
+        else ""
+    )
+    caption = f"Left the first sample of each class, right the training clip nearest to it.{share}"
+    return [
+        {
+            "title": "Nearest training clips",
+            "caption": caption,
+            "alt": f"Film strips. {caption}",
+            "picture": embed_picture(path),
+            "video": None,
+            "beside": False,
+        }
+    ]
 
 
 def curves(run: Findings) -> list[tuple[str, str]]:

@@ -3,15 +3,21 @@
 from pathlib import Path
 
 from hrvgan.checkpoint import load
+from hrvgan.datasets.clips import Clips
 from hrvgan.files import atomic_folder
-from hrvgan.sampling import write_samples
+from hrvgan.sampling import write_predictions, write_samples
 from pipeline import params, stage, tracking
 
 
 def main(run: str) -> None:
     gan = load(Path("models") / run)
+    values = params.section("sample")
     with atomic_folder(Path("samples") / run) as folder:
-        params.call(write_samples, gan, folder, where="sample", values=params.section("sample"))
+        if gan.context:
+            held_out = Clips(Path("data/clips") / params.run(run)["dataset"]).split("test")
+            write_predictions(gan, held_out, folder, seed=values["seed"])
+        else:
+            params.call(write_samples, gan, folder, where="sample", values=values)
     tracking.record(run, files=Path("samples") / run, to="samples")
 
 

@@ -24,6 +24,11 @@ SCALES = {
         "few clips. Around zero, and even below it, means that no difference was found.",
         (None, None),
     ),
+    "refnet_fd_inf": Scale(
+        "Fréchet distance, unbiased",
+        "The Fréchet distance as a line through smaller and smaller sets predicts it for infinitely many clips.",
+        (None, None),
+    ),
     "refnet_is": Scale(
         "Inception score",
         "Whether single clips look plainly like one class while all of them together cover every class: "
@@ -35,6 +40,32 @@ SCALES = {
         "How often the reference network sees in a generated clip the class that was asked for.",
         (0.0, 1.0),
     ),
+    "refnet_precision": Scale(
+        "Precision",
+        "The share of generated clips that lie among real ones: low where clips look wrong.",
+        (0.0, 1.0),
+    ),
+    "refnet_recall": Scale(
+        "Recall",
+        "The share of real clips that lie among generated ones: low where variety is missing.",
+        (0.0, 1.0),
+    ),
+    "refnet_density": Scale(
+        "Density", "In how many real neighbourhoods a generated clip lies; precision that outliers sway less."
+    ),
+    "refnet_coverage": Scale(
+        "Coverage", "The share of real neighbourhoods that hold a generated clip.", (0.0, 1.0)
+    ),
+    "predict_psnr": Scale(
+        "Prediction, PSNR",
+        "How near the predicted frames of held-out clips are to what came, pixel by pixel, in dB.",
+        (None, None),
+    ),
+    "predict_ssim": Scale(
+        "Prediction, SSIM",
+        "The same by structural similarity: 1 is equal. Where a camera stands still, the copy is hard to beat.",
+        (None, 1.0),
+    ),
 }
 
 # Landmark -> (glyph on the page, words). Floor, ceiling and real: what real clips get by the same protocol.
@@ -43,6 +74,7 @@ LANDMARKS = {
     "ceiling": ("stroke", "real clips (ceiling)"),
     "real": ("stroke", "real clips"),
     "trivial_best": ("dash", "without skill"),
+    "copy": ("dash", "copy of the last frame"),
     "chance": ("dash", "chance"),
     "train": ("ring", "against the training clips"),
 }

@@ -2,14 +2,14 @@
 
 import argparse
 import contextlib
-import fcntl
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from hrvgan.errors import InputError
+from hrvgan.lock import locked
 
 
 def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
@@ -20,7 +20,9 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     arguments = vars(parser.parse_args())
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        with lock("-".join([module_name(main), *arguments.values()])):
+        name = "-".join([module_name(main), *arguments.values()])
+        # Of processes that share a training, the first one holds the lock for all: it alone writes.
+        with contextlib.nullcontext() if int(os.environ.get("RANK", 0)) else lock(name):
             main(**arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -42,25 +44,16 @@ def state_folder() -> Path:
     """
     if os.environ.get("HRVGAN_STATE"):
         return Path(os.environ["HRVGAN_STATE"]).absolute()
+    return main_checkout() / ".state"
+
+
+def main_checkout() -> Path:
+    """The folder of the project, also when DVC runs an experiment in a temporary copy of it, below .dvc/tmp."""
     here = Path.cwd()
     copies = [folder for folder in here.parents if folder.name == ".dvc"]
-    return (copies[-1].parent if copies else here) / ".state"
+    return copies[-1].parent if copies else here
 
 
-@contextlib.contextmanager
-def lock(name: str) -> Iterator[None]:
+def lock(name: str) -> contextlib.AbstractContextManager[None]:
     """One program at a time may write one stage's output: a killed dvc leaves its stage running without any lock."""
-    path = state_folder() / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            message = f"{name} is running already (process {owner}); wait for it or end that process"
-            raise InputError(message) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    return locked(state_folder() / "locks" / f"{name}.lock", name)

@@ -1,63 +1,80 @@
-"""Train a run on the training clips of its data set and release models/<run>/. The same command resumes."""
+"""Train a run on the training clips of its data set and release models/<run>/. The same command resumes.
 
+Under `torchrun --nproc-per-node=2 -m pipeline.train <run>` two processes share each batch.
+"""
+
+import contextlib
 import functools
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
-
-from hrvgan import checkpoint
+from hrvgan import checkpoint, distributed
 from hrvgan.datasets.clips import Clips
-from hrvgan.files import atomic_folder
-from hrvgan.models import build_model
-from hrvgan.training import pick_device, train
+from hrvgan.models.base import VideoGAN
+from hrvgan.session import new_model
+from hrvgan.training import identity, pick_device, train
 from pipeline import params, stage
+from pipeline.effort import record_effort
 from pipeline.tracking import Recorder
-
-# Arguments of the training that do not change what a step does: with others, a training goes on where it is.
-FREE = ("steps", "log_every", "save_every", "sample_every", "samples_per_class", "device")
 
 
 def main(run: str) -> None:
     config = params.run(run)
     store = Clips(Path("data/clips") / config["dataset"])
-    clips = store.split("train")
-    torch.manual_seed(config["seed"])
-    given = {"num_classes": store.num_classes, "size": store.shape[1], **config["net"]}
-    gan = build_model(config["model"], preset=config["preset"], **given)
-    gan.classes, gan.fps = store.classes if gan.num_classes else [], store.fps
+    gan = new_model(
+        store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
+        init_from=released(config["init_from"]),
+    )  # fmt: skip
     resume = resume_folder(run, gan, store, config)
-    recorder = Recorder(
-        run, gan.arguments, str(pick_device(config["train"].get("device", "auto"))), resume / "run_id"
-    )
-    try:
-        loop = functools.partial(
-            train, seed=config["seed"], log_losses=recorder.losses, log_samples=recorder.samples
-        )
+    with recorded(run, gan, config, resume) as logs:
+        loop = functools.partial(train, seed=config["seed"], **logs)
+        where = f"train or runs.{run}.train"
         average, history = params.call(
-            loop, gan, clips, resume / "state.pt", where=f"train or runs.{run}.train", values=config["train"]
+            loop, gan, store.split("train"), resume / "state.pt", where=where, values=config["train"]
         )
-        data = {"dataset": config["dataset"], "data_digest": store.digest}
-        with atomic_folder(Path("models") / run) as folder:
-            checkpoint.release(folder, gan, average, history, data)
+        if distributed.rank() == 0:
+            data = {"dataset": config["dataset"], "data_digest": store.digest}
+            checkpoint.release(Path("models") / run, gan, average, history, data)
+    if distributed.rank() == 0:
+        batch_size = identity(gan, store, **config["train"])["batch_size"]
+        record_effort(run, resume / "state.pt", batch_size, gan.device)
+
+
+@contextlib.contextmanager
+def recorded(run: str, gan: VideoGAN, config: dict, resume: Path) -> Iterator[dict[str, Callable]]:
+    """The arguments of `train` by which MLflow hears of it; of several processes the first one speaks."""
+    if distributed.rank():
+        yield {}
+        return
+    device = str(pick_device(config["train"].get("device", "auto")))
+    recorder = Recorder(run, gan.arguments, device, resume / "run_id")
+    try:
+        yield {"log_losses": recorder.losses, "log_samples": recorder.samples}
     except BaseException:
         recorder.abandon()
         raise
     recorder.finish(Path("models") / run)
 
 
-def resume_folder(run: str, gan, store: Clips, config: dict) -> Path:
+def released(init_from: str) -> str:
+    """The released model to start from; "" where `init_from` is the model's own file, which draws new weights."""
+    return "" if Path(init_from).suffix == ".py" else init_from
+
+
+def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Path:
     """Where the state of exactly this training lies: another if model, data, seed or a training argument differs.
 
     Its length is no part of the name, so that asking for more steps continues.
     """
-    fixed = {key: value for key, value in config["train"].items() if key not in FREE}
-    identity = [gan.name, gan.arguments, store.digest, config["seed"], fixed]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    about = identity(gan, store, **{"seed": config["seed"], **config["train"]})
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     states = stage.state_folder() / "resume"
     folder = states / f"{run}-{key}"
+    if distributed.rank():
+        return folder
     if (folder / "state.pt").exists():
         print(f"{run}: going on from {folder / 'state.pt'}", file=sys.stderr)
     elif any(states.glob(f"{run}-*/state.pt")):

@@ -127,7 +127,7 @@ def first_page(port_file: Path) -> str:
 def test_every_video_plays_in_a_loop_and_in_silence(page, report):
     page.open(report)
     played = page.run(PLAYS)
-    assert len(played) == 2 * 4 + 2  # Four classes, generated and real, and two sheets.
+    assert len(played) == 2 * 4 + 3  # Four classes, generated and real, and three sheets.
     assert all(
         width > 0 and moved and error is None and muted and loop
         for width, moved, error, muted, loop in played

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.charts import curve, read_history, running_mean, ticks
+from pipeline.charts import against, curve, read_history, running_mean, ticks
 from pipeline.scales import read_score
 
 
@@ -64,3 +64,14 @@ def test_any_loss_can_be_drawn(values):
     assert "inf" not in svg
     assert "<adv>" not in svg
     assert svg.count("<polyline") == 2
+
+
+def test_a_prediction_is_drawn_against_the_copy():
+    svg = against("run predict_ssim", np.array([0.9, 0.8, 0.7]), np.array([0.8, 0.6, 0.4]))
+    assert "0.9 one frame ahead and 0.7 in the last; the copied last frame 0.8 and 0.4" in svg
+    copy, model = (
+        np.array([point.split(",") for point in part.split('"')[0].split()], float)
+        for part in svg.split('points="')[1:]
+    )
+    assert (model[:, 1] < copy[:, 1]).all()  # Above it: y goes down.
+    assert np.array_equal(model[:, 0], copy[:, 0])

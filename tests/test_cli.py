@@ -1,16 +1,20 @@
 """The command `hrvgan` as a user calls it."""
 
+import functools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import hrvgan
 from hrvgan import cli
 from hrvgan.datasets.clips import Clips
-from hrvgan.video import probe
+from hrvgan.video import probe, read_frames, write_video
 
-COMMANDS = ("train", "sample", "interpolate", "info", "clips")
+COMMANDS = ("train", "sample", "interpolate", "predict", "info", "clips")
 TINY = ["--net", "{width: 0.04}", "--train", "{steps: 2, batch_size: 4, log_every: 2, save_every: 2}"]
 
 
@@ -19,6 +23,28 @@ def model(shapes_clips, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "model"
     cli.main(["train", str(shapes_clips.folder), str(folder), *TINY])
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained(shapes_clips, tmp_path_factory):
+    """Trains a model of two steps with these arguments, once."""
+
+    @functools.cache
+    def train(net: str) -> Path:
+        folder = tmp_path_factory.mktemp("nets") / "model"
+        cli.main(["train", str(shapes_clips.folder), str(folder), "--net", net, *TINY[2:]])
+        return folder
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """20 frames of 40x40 px of noise that drifts."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    path = tmp_path_factory.mktemp("video") / "drift.mp4"
+    write_video(path, np.stack([noise[:, t : t + 40] for t in range(20)]), fps=8)
+    return path
 
 
 def test_help_names_every_command():
@@ -55,16 +81,79 @@ def test_info_prints_the_layers(capsys):
     cli.main(["info", "--net", "{size: 8, width: 0.1, num_classes: 3}"])
     said = capsys.readouterr().out
     assert "8 frames of 8x8 px, 3 classes" in said
-    assert "G.levels.8px.0.0" in said
+    assert "G.levels.8px.0.layer" in said
     assert "parameters" in said
+    assert "GFLOP a clip" in said
+    assert "16 clips a step: about" in said
 
 
-def test_a_store_goes_to_npz_and_back(shapes_clips, tmp_path, capsys):
-    cli.main(["clips", "show", str(shapes_clips.folder), str(tmp_path / "sheet.png")])
-    assert "8 classes" in capsys.readouterr().out
+def drawn(*arguments: object) -> np.ndarray:
+    cli.main([str(argument) for argument in arguments])
+    return np.load(arguments[-1])["frames"]
+
+
+def test_a_walk_between_classes_ends_at_both(model, tmp_path):
+    walk = drawn("interpolate", model, "--class", "DiscUp", "--to-class", "BarLeft", "--num", 5,
+                 "--out", tmp_path / "walk.npz")  # fmt: skip
+    gan = hrvgan.load(model)
+    z = gan.latent(2, seed=0)
+    ends = gan.draw(z, torch.tensor([gan.label("DiscUp"), gan.label("BarLeft")])).numpy()
+    assert np.abs(walk[[0, -1]].astype(int) - ends).max() <= 1
+
+
+def test_a_walk_between_two_real_videos_has_them_at_its_ends(trained, video, tmp_path):
+    walk = drawn("interpolate", trained("{width: 0.04, beta: 0.5}"), "--videos", video, video, "--num", 3,
+                 "--refine", 2, "--out", tmp_path / "walk.npz")  # fmt: skip
+    real = read_frames(video, walk.shape[2])[0][: walk.shape[1]]
+    assert len(walk) == 5
+    assert np.array_equal(walk[0], real)
+    assert np.array_equal(walk[-1], real)
+    assert np.abs(walk[1].astype(int) - walk[3]).max() <= 1  # The way from a video to itself.
+
+
+def test_predictions_begin_with_the_video(trained, video, tmp_path):
+    model = trained("{width: 0.04, task: predict, context: 3}")
+    clips = drawn("predict", model, "--video", video, "--num", 2, "--out", tmp_path / "next.npz")
+    assert len(clips) == 3
+    assert np.array_equal(clips[0, :3], clips[1, :3])
+
+
+def test_a_latent_sequence_draws_longer_clips(trained, tmp_path):
+    model = trained("{width: 0.04, latent: sequence}")
+    short, long = (
+        drawn("sample", model, "--num", 2, "--frames", frames, "--out", tmp_path / f"{frames}.npz")
+        for frames in (8, 21)
+    )
+    assert (short.shape[1], long.shape[1]) == (8, 21)
+    assert np.abs(long[:, :4].astype(int) - short[:, :4]).max() <= 1  # Up to where the next window begins.
+
+
+def test_a_store_is_shown(shapes_clips, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["clips", "show", str(shapes_clips.folder)])
+    said = capsys.readouterr().out
+    assert "96 clips of 8 frames, 32x32 px, 12 a second" in said
+    assert "48 in 6 groups" in said
+    assert "8, of 12 to 12 clips each" in said
+    assert "64 train (4 groups), 16 val (1 groups), 16 test (1 groups)" in said
+    assert "dropped  0 videos" in said
+    assert (tmp_path / "clips.png").stat().st_size > 10_000
+
+
+def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, capsys):
     cli.main(["clips", "export", str(shapes_clips.folder), str(tmp_path / "clips.npz")])
     cli.main(["clips", "import", str(tmp_path / "again"), str(tmp_path / "clips.npz")])
-    assert np.array_equal(Clips(tmp_path / "again").read(range(4)), shapes_clips.read(range(4)))
+    again = Clips(tmp_path / "again")
+    assert np.array_equal(again.read(range(4)), shapes_clips.read(range(4)))
+    cli.main(["clips", "check", str(again.folder)])
+    assert "96 clips are as they were written" in capsys.readouterr().out
+    row = again.index.slice(40, 1).to_pylist()[0]
+    shard = again.folder / f"shard-{row['shard']:03d}.parquet"
+    data = bytearray(shard.read_bytes())
+    data[row["offset"]] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(SystemExit, match=rf"1 damaged clips, {row['clip_id']} first; extract"):
+        cli.main(["clips", "check", str(again.folder)])
 
 
 @pytest.mark.parametrize(
@@ -72,11 +161,15 @@ def test_a_store_goes_to_npz_and_back(shapes_clips, tmp_path, capsys):
     [
         (
             ["sample", "{model}", "--class", "DiscUpp", "--out", "x.mp4"],
-            "no class 'DiscUpp'; known: CrossDown",
+            "no class 'DiscUpp'; known: BarDown",
         ),
         (["sample", "{model}", "--out", "x.avi"], "cannot write .avi; use .mp4"),
         (["sample", "no/model", "--out", "x.mp4"], "no/model: no model.json"),
+        (["clips", "export", "no/store"], "export: names no file; give the .npz"),
         (["train", "no/store", "out"], "no/store: not a clip store"),
+        (["train", "no/store", "out", "--train", "{stepz: 3}"], "--train: no argument 'stepz'; known: steps"),
+        (["sample", "{model}", "--frames", "20", "--out", "x.mp4"], "train one with latent: sequence"),
+        (["predict", "{model}", "--video", "x.avi", "--out", "x.mp4"], "train a model with task: predict"),
         (["info", "--net", "{size: 24}"], "size 24 is not known"),
     ],
 )

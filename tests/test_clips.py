@@ -1,5 +1,6 @@
 """The store on disk, the clips out of it, the stream of batches, the npz."""
 
+import hashlib
 import json
 import pickle
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -64,6 +66,36 @@ def test_clips_come_back(store):
             name: getattr(clip, name) for name in COLUMNS if name not in ("label", "motion")
         }
         assert row["motion"] == pytest.approx(clip.motion, rel=1e-6)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_one_clip_is_a_view_and_compressed_stores_read_alike(tmp_path, compression):
+    write_clips(tmp_path / "c", make_clips(), shape=SHAPE, classes=["a", "b"], compression=compression)
+    clips = Clips(tmp_path / "c")
+    for number, clip in enumerate(make_clips()):
+        np.testing.assert_array_equal(clips[number], clip.frames)
+    assert clips[0].flags.writeable == (compression != "none")  # a view of the mapped file
+    assert (clips.index["offset"].to_numpy() > 0).all() == (compression == "none")
+    with pytest.raises(InputError, match="compression 'zip' is unknown; known: none, zstd"):
+        write_clips(tmp_path / "d", make_clips(), shape=SHAPE, classes=["a", "b"], compression="zip")
+
+
+def test_the_index_says_where_the_bytes_of_a_clip_lie(store):
+    """For readers that know neither this project nor Parquet."""
+    for row, clip in zip(Clips(store).index.to_pylist(), make_clips(), strict=True):
+        data = (store / f"shard-{row['shard']:03d}.parquet").read_bytes()
+        assert data[row["offset"] : row["offset"] + clip.frames.size] == clip.frames.tobytes()
+        assert row["digest"] == hashlib.sha256(clip.frames.tobytes()).hexdigest()
+
+
+def test_pandas_and_pyarrow_read_index_and_frames(store):
+    wanted = list(make_clips())
+    table = pd.read_parquet(store / "index.parquet")
+    assert table.query("split == 'val'")["clip_id"].tolist() == ["v2@0", "v2@1"]
+    shard = pd.read_parquet(next(store.glob("shard-*")))
+    by_id = {clip.clip_id: clip.frames for clip in wanted}
+    for clip_id, frames in zip(shard["clip_id"], shard["frames"], strict=True):
+        np.testing.assert_array_equal(np.frombuffer(frames, np.uint8).reshape(SHAPE), by_id[clip_id])
 
 
 def test_splits_are_views(store):
@@ -240,6 +272,45 @@ def test_each_epoch_is_a_permutation_shared_out_over_ranks(store, batch_size, wo
     epochs = order[: len(order) // 20 * 20].reshape(-1, 20)
     assert (np.sort(epochs, axis=1) == np.arange(20)).all()
     assert len({tuple(epoch) for epoch in epochs}) == len(epochs)  # Another order each time.
+
+
+@pytest.mark.parametrize("class_balanced", [False, True])
+@pytest.mark.parametrize("world_size", [2, 3, 6])
+def test_ranks_together_are_one_process(store, world_size, class_balanced):
+    options = {"seed": 3, "num_frames": 4, "flip": True, "class_balanced": class_balanced}
+    one = BatchStream(Clips(store), batch_size=6, **options)
+    ranks = [BatchStream(Clips(store), batch_size=6 // world_size, rank=rank, world_size=world_size, **options)
+             for rank in range(world_size)]  # fmt: skip
+    for step in (0, 1, 7, 1000):
+        parts = [rank.batch(step) for rank in ranks]
+        for whole, *part in zip(one.batch(step), *parts, strict=True):
+            np.testing.assert_array_equal(whole, np.concatenate(part))
+    with pytest.raises(ValueError, match="rank 2 of 2"):
+        BatchStream(Clips(store), batch_size=2, rank=2, world_size=2)
+
+
+def test_balanced_classes_come_equally_often_and_each_goes_through_its_clips(tmp_path):
+    """Of 20 clips 14 are of class a, 4 of b, 2 of c."""
+    names = ["a"] * 14 + ["b"] * 4 + ["c"] * 2
+    clips = [replace(clip, class_name=name) for clip, name in zip(make_clips(), names, strict=True)]
+    write_clips(tmp_path / "clips", clips, shape=SHAPE, classes=["a", "b", "c"])
+    stream = BatchStream(Clips(tmp_path / "clips"), batch_size=6, class_balanced=True)
+    visits = np.concatenate([stream.indices(step) for step in range(14)])  # 28 rounds of 3
+    labels = stream.clips.labels[visits]
+    assert (np.sort(labels.reshape(-1, 3), axis=1) == [0, 1, 2]).all()
+    assert len({tuple(each) for each in labels.reshape(-1, 3)}) == 6  # in every order
+    for label, members in enumerate((range(14), range(14, 18), range(18, 20))):
+        epochs = visits[labels == label].reshape(-1, len(members))
+        assert (np.sort(epochs, axis=1) == members).all()
+    again = BatchStream(Clips(tmp_path / "clips"), batch_size=6, class_balanced=True)
+    assert (again.indices(13) == stream.indices(13)).all()
+
+
+def test_a_batch_far_away_costs_what_the_first_does(store):
+    stream = BatchStream(Clips(store), batch_size=4, class_balanced=True)
+    for step in (10**6, 10**9):
+        assert len(stream.batch(step)[0]) == 4
+    assert len(BatchStream(Clips(store), batch_size=4).indices(10**12)) == 4
 
 
 def test_shorter_clips_start_anywhere_and_mirrors_are_half(store):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_shapes_are_real_avis_in_a_tree_like_ucf101s(shapes_raw):
     assert Counter(video.class_name for video in videos) == {
         name + way: 6 for name in shapes.SHAPES for way in shapes.DIRECTIONS
     }
-    assert videos[0].path == shapes_raw / "CrossDown" / "v_CrossDown_g01_c01.avi"
+    assert videos[0].path == shapes_raw / "BarDown" / "v_BarDown_g01_c01.avi"
     assert probe(videos[0].path) == (64, 64, 12.0, 12)
     assert b"xvid" in videos[0].path.read_bytes()[:1000]
 
@@ -170,6 +171,19 @@ def test_folder_refuses(tmp_path, names, message):
         touch(root, *names)
     with pytest.raises(InputError, match=message):
         folder.fetch(tmp_path / "out", path=root)
+
+
+def test_folder_follows_links_and_survives_their_loops(tmp_path):
+    touch(tmp_path, "elsewhere/a.avi", "videos/walk/b.avi")
+    (tmp_path / "videos" / "run").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "videos" / "walk" / "again").symlink_to(tmp_path / "videos")
+    (tmp_path / "videos" / "walk" / "gone.avi").symlink_to("nowhere")
+    (tmp_path / "videos" / "walk" / "loop.avi").symlink_to("loop.avi")
+    (tmp_path / "videos" / "walk" / "empty.avi").mkdir()
+    found = folder.fetch(tmp_path, path=tmp_path / "videos")
+    assert [v.video_id for v in found] == ["run/a.avi", "walk/b.avi", "walk/gone.avi", "walk/loop.avi"]
+    write_videos_csv(tmp_path / "videos.csv", found)  # What cannot be read is for extraction to report.
+    assert [bool(v.md5) for v in read_videos_csv(tmp_path / "videos.csv")] == [True, True, False, False]
 
 
 # weizmann, as strips of the same names
@@ -289,6 +303,29 @@ def test_a_seed_is_another_split_and_given_splits_stay():
     assert splits_of(some(20), seed=1) != splits_of(some(20))
     assert set(splits_of(some(20, given="val")).values()) == {"val"}
     assert set(splits_of(some(20), val_fraction=0, test_fraction=0).values()) == {"train"}
+
+
+def test_val_is_cut_from_what_the_lists_train_on():
+    """Ten groups, of which the lists give seven to train and three to test."""
+    videos = [
+        replace(video, split="test" if int(video.group[1:]) < 3 else "train") for video in some(10, "ab")
+    ]
+    splits = splits_of(videos)
+    assert {name: Counter(splits[f"a{n}"] for n in range(10))[name] for name in ("train", "val", "test")} == {
+        "train": 6, "val": 1, "test": 3,
+    }  # fmt: skip
+    assert all(splits[f"a{n}"] == splits[f"b{n}"] for n in range(10))
+    assert all(splits[f"a{n}"] == "test" for n in range(3))
+    assert set(splits_of(videos, val_fraction=0).values()) == {"train", "test"}
+
+
+def test_in_large_sets_another_group_moves_none():
+    for count in (200, 300):
+        before, after = splits_of(some(count)), splits_of(some(count + 1))
+        assert after.items() >= before.items()
+    found = Counter(splits_of(some(4000)).values())
+    assert abs(found["test"] - 800) < 76  # three standard deviations of a binomial
+    assert abs(found["val"] - 600) < 68
 
 
 def test_splits_that_leak_or_leave_nothing_are_refused():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hrvgan.losses import OBJECTIVES, gradient_penalty, mode_seeking, zero_centred_penalty
+from hrvgan.losses import OBJECTIVES, gradient_penalty, mode_seeking, objective_pair, zero_centred_penalty
 
 ZERO = torch.zeros(4)
 
@@ -14,6 +14,8 @@ ZERO = torch.zeros(4)
     ("name", "d", "g"),
     [
         ("logistic", 2 * math.log(2), math.log(2)),  # -log sigmoid(0), for real and for fake
+        ("minimax", 2 * math.log(2), -math.log(2)),
+        ("bce", 2 * math.log(2), math.log(2)),
         ("wasserstein", 0.0, 0.0),
         ("hinge", 2.0, 0.0),
         ("relativistic", math.log(2), math.log(2)),
@@ -30,6 +32,8 @@ def test_undecided_discriminator(name, d, g):
     [
         # real logits 2, fake logits -1: softplus(-2) + softplus(-1); softplus(1)
         ("logistic", 0.1269280 + 0.3132617, 1.3132617),
+        ("minimax", 0.1269280 + 0.3132617, -0.3132617),
+        ("bce", 0.1269280 + 0.3132617, 1.3132617),
         ("wasserstein", -3.0, 1.0),
         ("hinge", 0.0, 1.0),
         ("relativistic", 0.0485874, 3.0485874),  # softplus(-3), softplus(3)
@@ -39,6 +43,13 @@ def test_known_logits(name, d, g):
     loss_d, loss_g = OBJECTIVES[name]
     assert loss_d(ZERO + 2, ZERO - 1).item() == pytest.approx(d, abs=1e-6)
     assert loss_g(ZERO - 1, ZERO + 2).item() == pytest.approx(g, abs=1e-6)
+
+
+def test_bce_of_the_paper_with_its_constants():
+    loss_d, loss_g = objective_pair("bce", k=0.5, lambda1=2.0, lambda2=3.0)
+    # softplus(-(2 - 0.5)) = 0.2014133, softplus(-1 - 0.5) = 0.2014133, softplus(0.5 + 1) = 1.7014133
+    assert loss_d(ZERO + 2, ZERO - 1).item() == pytest.approx(5 * 0.2014133, abs=1e-6)
+    assert loss_g(ZERO - 1).item() == pytest.approx(2 * 1.7014133, abs=1e-6)
 
 
 def linear(x, c):

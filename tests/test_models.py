@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.models.base import Batch
-from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER, AveragePool, MinibatchStd, PixelNorm, UpConv3d
+from hrvgan.models.blocks import AveragePool, InstanceNorm, MinibatchStd, PixelNorm, UpConv3d
+from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER
 from hrvgan.models.table import layer_table
 
 SMALL = {"hrvgan": {"size": 8, "width": 0.1}}
+SMALL |= {name: {"size": 32, "width": 0.1} for name in ("vgan", "tgan", "mocogan")}
 each_model = pytest.mark.parametrize("name", MODELS)
+each_conditional = pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).conditional])
 
 
 def small(name, **arguments):
@@ -34,6 +37,8 @@ def test_shapes_and_range(name, num_classes):
     clips = gan.generate(gan.latent(2, seed=0), gan.cycle_labels(2))
     assert clips.shape == (2, 3, gan.num_frames, gan.size, gan.size)
     assert clips.abs().max() <= 1
+    assert gan.judge(clips, gan.cycle_labels(2)).shape == (2,)
+    assert gan.num_classes == (num_classes if gan.conditional else 0)
 
 
 @each_model
@@ -68,13 +73,13 @@ def test_same_videos_whatever_the_batch_size(name):
     assert (whole.int() - single.int()).abs().max() <= 1
 
 
-@each_model
+@each_conditional
 def test_class_changes_what_g_draws_and_what_d_thinks(name):
     gan = small(name).eval()
     z = gan.latent(3, seed=0)[:1].repeat(3, 1)
     with torch.no_grad():
         clips = gan.generate(z, torch.arange(3))
-        verdicts = gan.D(clips[:1].repeat(3, 1, 1, 1, 1), torch.arange(3))
+        verdicts = gan.judge(clips[:1].repeat(3, 1, 1, 1, 1), torch.arange(3))
     assert all((a - b).abs().max() > 1e-3 for a, b in itertools.combinations(clips, 2))
     assert len({round(v.item(), 6) for v in verdicts}) == 3
 
@@ -85,7 +90,7 @@ def test_unknown_size_argument_and_preset_are_named(name):
         build_model(name, size=24)
     with pytest.raises(InputError, match=r"no argument 'siz'; known: .*size"):
         build_model(name, siz=32)
-    with pytest.raises(InputError, match="no preset 'bset'; known: best"):
+    with pytest.raises(InputError, match=f"no preset 'bset'; known: {next(iter(model_class(name).presets))}"):
         build_model(name, preset="bset")
 
 
@@ -103,7 +108,7 @@ def test_frames_of_the_ladder(size, temporal):
 
 
 def test_full_size_network_is_that_of_the_tables():
-    gan = build_model("hrvgan", size=256, num_classes=0)
+    gan = build_model("hrvgan", size=256, num_classes=0, modulate=False)
     table = layer_table(gan)
     for shape in ("128 x 8 x 8 x 8", "128 x 8 x 16 x 16", "64 x 8 x 32 x 32", "32 x 16 x 64 x 64",
                   "16 x 16 x 128 x 128", "8 x 32 x 256 x 256", "3 x 32 x 256 x 256", "129 x 4 x 4 x 4"):  # fmt: skip
@@ -136,6 +141,12 @@ def test_average_pool_is_torchs(factor):
 def test_pixel_norm_by_hand():
     x = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1, 1)  # mean square 12.5
     np.testing.assert_allclose(PixelNorm()(x).flatten(), np.array([3, 4]) / np.sqrt(12.5), rtol=1e-6)
+
+
+def test_instance_norm_by_hand():
+    x = torch.tensor([1.0, 5.0, 3.0, 3.0]).view(1, 2, 1, 1, 2)  # channels (1, 5): mean 3, sd 2; (3, 3): sd 0
+    norm = InstanceNorm(2, eps=0.5)  # outside the root: 2 / (2 + 0.5)
+    np.testing.assert_allclose(norm(x).detach().flatten(), [-0.8, 0.8, 0, 0], atol=1e-5)
 
 
 def test_minibatch_std_by_hand():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hrvgan.parallel import ordered_map
+from tests.fuzz import children
 
 
 @pytest.mark.parametrize("workers", [1, 2, "auto"])
@@ -23,6 +24,48 @@ def test_results_come_in_order(workers):
 def test_an_error_in_a_worker_ends_the_map():
     with pytest.raises(TypeError, match="bad operand type"):
         list(ordered_map(abs, [1, "one", 2], workers=2, desc="test", unit="item"))
+
+
+def misbehave(item):
+    if item == "die":
+        os._exit(7)
+    if item == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "hang":
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        time.sleep(600)
+    return item
+
+
+def cause_of(item, cause):
+    return item, cause
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_who_dies_or_hangs_is_replaced_and_only_its_item_is_lost(workers):
+    items = ["a", "die", "b", "kill", "hang", *"cdefgh", "die", "i"]
+    options = {"workers": workers, "lost": cause_of, "limit": lambda item: 3, "desc": "test", "unit": "item"}
+    causes = {
+        "die": "its process died (exit code 7)",
+        "kill": "its process died (SIGKILL)",
+        "hang": "took too long",
+    }
+    results = list(ordered_map(misbehave, items, **options))
+    assert results == [(item, causes[item]) if item in causes else item for item in items]
+    assert not children()
+
+
+def test_without_a_word_for_it_a_lost_process_is_an_error():
+    with pytest.raises(RuntimeError, match=r"die: its process died \(exit code 7\)"):
+        list(ordered_map(misbehave, ["a", "die", "b"], workers=2, desc="test", unit="item"))
+    assert not children()
+
+
+def test_who_stops_listening_leaves_no_process():
+    results = ordered_map(misbehave, list("abcdefgh"), workers=2, desc="test", unit="item")
+    assert next(results) == "a"
+    results.close()
+    assert not children()
 
 
 @pytest.fixture

@@ -85,11 +85,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_one_command_makes_everything(project):
     assert project.ran == {
-        "download@shapes", "extract@shapes", "reference@shapes", "train@laptop", "sample@laptop", "evaluate@laptop",
+        "upstream@shapes", "download@shapes", "extract@shapes", "reference@shapes", "train@laptop", "sample@laptop",
+        "evaluate@laptop",
         "report",
     }  # fmt: skip
     gan = hrvgan.load(project.root / "models/laptop")
-    assert gan.classes[0] == "CrossDown"
+    assert gan.classes[0] == "BarDown"
     assert gan.sample(1).shape == (1, 8, 32, 32, 3)
     metrics = json.loads((project.root / "metrics/laptop.json").read_text())
     assert {"refnet_fd", "refnet_kid", "refnet_is", "refnet_acc", "gated"} <= set(metrics)
@@ -97,7 +98,7 @@ def test_one_command_makes_everything(project):
     for kind in samples["kinds"]:
         assert (project.root / "samples/laptop" / kind["png"]).stat().st_size > 1000
         assert (project.root / "samples/laptop" / kind["mp4"]).stat().st_size > 1000
-    assert "CrossDown" in (project.root / "report/index.html").read_text()
+    assert "BarDown" in (project.root / "report/index.html").read_text()
 
 
 def test_nothing_changed_means_nothing_runs(project):
@@ -250,6 +251,36 @@ def test_a_failed_repro_can_be_undone(project):
     project.run("dvc", "checkout")
     assert digests(project.root / "models/laptop") == before
     assert project.repro() == set()
+
+
+def test_a_run_starts_from_another_which_is_then_trained_before_it(project):
+    kept = (project.root / "params.yaml").read_text()
+    project.edit_params(
+        lambda v: v["runs"].update(tuned={**v["runs"]["laptop"], "init_from": "models/laptop", "seed": 5})
+    )
+    try:
+        assert project.repro("train@tuned") == {"train@tuned"}
+        base, tuned = (hrvgan.load(project.root / "models" / run) for run in ("laptop", "tuned"))
+        assert tuned.origin == "-".join(
+            file_digest(project.root / "models/laptop" / file)[:16]
+            for file in ("model.safetensors", "discriminator.safetensors")
+        )
+        assert base.origin == ""
+        project.edit_params(lambda v: v["runs"]["laptop"].update(seed=1))
+        assert project.repro("train@tuned") == {"train@laptop", "train@tuned"}
+    finally:
+        (project.root / "params.yaml").write_text(kept)
+
+
+def test_two_processes_train_a_run(project):
+    project.edit_params(lambda v: v["train"].update(steps=10))
+    said = project.run(
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+        "-m", "pipeline.train", "laptop",
+    )  # fmt: skip
+    assert said.count("laptop: going on from") == 1
+    rows = list(csv.DictReader((project.root / "models/laptop/history.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [2, 4, 6, 8, 10]
 
 
 def test_two_programs_do_not_write_one_output(project):

@@ -9,7 +9,7 @@ import torch
 
 from hrvgan.errors import InputError
 from hrvgan.metrics.features import load_features
-from hrvgan.metrics.refnet import RefNet, batch_size_for, featurise, load_refnet, save_refnet
+from hrvgan.metrics.refnet import RefNet, batch_size_for, changes, featurise, load_refnet, save_refnet
 from hrvgan.metrics.refnet_training import (
     SKETCH,
     augment,
@@ -20,7 +20,7 @@ from hrvgan.metrics.refnet_training import (
     pretext_task,
     unexplained,
 )
-from hrvgan.reference import build_reference
+from hrvgan.reference import build_reference, motion_gain
 
 QUICK = {"steps": 3, "batch_size": 8, "width": 4, "num_features": 8}
 RNG = np.random.default_rng(0)
@@ -55,6 +55,30 @@ def test_clips_that_fit_are_not_touched():
     np.testing.assert_allclose(video.permute(0, 2, 3, 4, 1), clips / 127.5 - 1, atol=1e-6)
     assert math.prod((16, 64, 64, 3)) * batch_size_for((16, 64, 64, 3)) < 2**26
     assert batch_size_for((8, 32, 32, 3)) == 64
+
+
+def test_small_motion_is_brought_to_one_scale():
+    video = torch.zeros(1, 3, 4, 2, 2)
+    video[0, :, 2] = 0.03  # Up by 0.03 after the second frame, down again after the third.
+    torch.testing.assert_close(changes(video)[0, 0, :, 0, 0], torch.tensor([0, 0.03, -0.03]))
+
+    class Train:
+        def __len__(self):
+            return 200
+
+        def read(self, rows):
+            assert len(rows) == 64
+            levels = np.array([100, 104, 100, 104], np.uint8)
+            return np.broadcast_to(levels[:, None, None, None], (len(rows), 4, 8, 8, 3)).copy()
+
+    net = RefNet(3, width=4, motion=True).eval()
+    assert motion_gain(net, Train()) == pytest.approx(0.5 / (4 / 127.5), rel=1e-5)
+    assert "motion" in net.arguments
+    assert "gain" in net.state_dict()
+    clips = torch.as_tensor(noise(2, 4, 16, 16))
+    features = net(clips)[0]
+    net.gain.fill_(3)
+    assert (net(clips)[0] - features).abs().max() > 1e-4
 
 
 def test_features_do_not_depend_on_the_batch():

@@ -16,11 +16,12 @@ from pipeline import params
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-# These change no byte of a stage's output: registries only name modules, the rest is arguments, locks, errors and logs.
+# These change no byte of a stage's results: registries only name modules, the rest is arguments, locks, errors, logs
+# and times.
 NO_DEPENDENCY = {
     "hrvgan/__init__.py", "hrvgan/datasets/__init__.py", "hrvgan/metrics/__init__.py", "hrvgan/models/__init__.py",
     "hrvgan/errors.py", "hrvgan/files.py", "pipeline/__init__.py", "pipeline/params.py", "pipeline/stage.py",
-    "pipeline/tracking.py",
+    "pipeline/tracking.py", "pipeline/effort.py",
 }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def test_dependencies_of_a_stage_are_what_its_program_imports(stage):
     program = re.match(r"python -m (pipeline\.\w+)", body["cmd"]).group(1).replace(".", "/") + ".py"
     declared = {dep for dep in body["deps"] if dep.endswith(".py")}
     found = closure(program, set())
-    if stage == "download":  # A source's helpers are left out on purpose: see dvc.yaml.
+    if stage in ("upstream", "download"):  # A source's helpers are left out on purpose: see dvc.yaml.
         found.add("hrvgan/datasets/${item.source}.py")
     if "hrvgan/models/${item.model}.py" in declared:
         models = {name.rpartition(".")[0].replace(".", "/") + ".py" for name in MODELS.values()}
@@ -120,3 +121,8 @@ def test_every_configuration_can_be_made_active(conf, tmp_path, monkeypatch):
 def test_params_as_committed_are_the_laptop():
     committed, laptop = (yaml.safe_load((ROOT / f).read_text()) for f in ("params.yaml", "conf/laptop.yaml"))
     assert {kind: committed[kind] for kind in laptop} == laptop
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda file: file.stem)
+def test_benchmarks_still_fit_what_they_measure(file):
+    importlib.import_module(f"benchmarks.{file.stem}")

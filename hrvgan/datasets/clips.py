@@ -3,7 +3,6 @@
 import copy
 import functools
 import json
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hrvgan.datasets.format import COLUMNS, FORMAT, INDEX, shard_name
+from hrvgan.datasets.format import COLUMNS, FORMAT, INDEX, PLACES, shard_name
+from hrvgan.datasets.reader import Reader
 from hrvgan.errors import InputError
 
 
@@ -21,25 +21,25 @@ class Clips:
     `shape` is (T, H, W, 3), `classes` the names in the order of the labels ([] if there are none), `fps` the
     rate of the clips in frames a second (the most common one, where videos differ), `index` a pyarrow Table
     of everything but frames, `labels` int64 (N,), `digest` the sha256 of what the whole store holds. Raises
-    InputError if `folder` is no store.
+    InputError if `folder` is no store. `about` is the index's metadata.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         table = _read_index(self.folder)
-        about = json.loads(table.schema.metadata[b"hrvgan"])
+        self.about = about = json.loads(table.schema.metadata[b"hrvgan"])
         self.shape: tuple[int, ...] = tuple(about["shape"])
         self.classes: list[str] = about["classes"]
         self.digest: str = about["digest"]
         self.filters: str = about["filters"]
         self.fps = _most_common(table["fps"].to_numpy() / table["frame_step"].to_numpy())
         self._set_rows(table)
-        self._reader = _Reader(self.folder)
+        self._reader = Reader(self.folder, int(np.prod(self.shape)))
 
     def _set_rows(self, table: pa.Table) -> None:
         self.index = table
         self.labels = table["label"].to_numpy().astype(np.int64)
-        self._places = np.stack([table["shard"].to_numpy(), table["row"].to_numpy()], axis=1)
+        self._places = np.stack([table[name].to_numpy() for name in ("shard", "row", "offset")], axis=1)
 
     @property
     def num_classes(self) -> int:
@@ -55,37 +55,23 @@ class Clips:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Clip `index`, uint8 (T, H, W, 3)."""
-        return self.read([index])[0]
+        """Clip `index`, uint8 (T, H, W, 3): a view of the mapped file, not to be written to."""
+        return self._reader.read(*self._places[index].tolist()).reshape(self.shape)
+
+    def damaged(self) -> list[str]:
+        """Names of the clips whose frames are no longer those that were written, or cannot be read."""
+        rows = self.index.to_pylist()
+        sound = set(self._reader.sound(rows))
+        return [row["clip_id"] for number, row in enumerate(rows) if number not in sound]
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Clips `indices`, uint8 (N, T, H, W, 3)."""
         clips = np.empty((len(indices), *self.shape), np.uint8)
-        for clip, (shard, row) in zip(clips, self._places[list(indices)].tolist(), strict=True):
-            clip[:] = np.frombuffer(self._reader.read(shard, row), np.uint8).reshape(self.shape)
+        for clip, place in zip(
+            clips.reshape(len(indices), -1), self._places[list(indices)].tolist(), strict=True
+        ):
+            clip[:] = self._reader.read(*place)
         return clips
-
-
-class _Reader:
-    """Shards of one folder, opened when first read, once a thread: a ParquetFile knows no locks."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._local = threading.local()
-
-    def __reduce__(self):
-        return _Reader, (self.folder,)
-
-    def read(self, shard: int, row: int) -> pa.Buffer:
-        files = self._local.__dict__
-        path = self.folder / shard_name(shard)
-        try:
-            if shard not in files:
-                files[shard] = pq.ParquetFile(path, memory_map=True)
-            # The values of a fixed-size column lie in the last buffer; a row group holds one.
-            return files[shard].read_row_group(row, columns=["frames"])["frames"].chunk(0).buffers()[1]
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); extract the data set again") from error
 
 
 def _read_index(folder: Path) -> pa.Table:
@@ -94,7 +80,7 @@ def _read_index(folder: Path) -> pa.Table:
         about = json.loads(table.schema.metadata[b"hrvgan"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder}: not a clip store ({error}); run the extract stage first") from error
-    if about.get("format") != FORMAT or not set(COLUMNS) <= set(table.column_names):
+    if about.get("format") != FORMAT or not {*COLUMNS, *PLACES} <= set(table.column_names):
         raise InputError(
             f"{folder}: a clip store of format {about.get('format')}, not {FORMAT}; extract it again"
         )
@@ -113,9 +99,13 @@ class BatchStream:
     """An endless shuffled stream of batches in which batch `step` is a pure function of (seed, step).
 
     Position p = 0, 1, 2 ... of the stream is a clip; each run of len(clips) positions is a permutation of all
-    clips. Rank r of `world_size` takes the r-th part of every `world_size * batch_size` positions, so that
-    ranks never share one. With `num_frames` below the clips' own, every visit draws where in the clip to
-    start; `flip` mirrors half of the visits.
+    clips. With `class_balanced`, each run of as many positions as there are classes holds every class once, and
+    each class goes through permutations of its own clips.
+
+    Rank r of `world_size` takes the r-th part of every `world_size * batch_size` positions: the ranks' batches of a
+    step, one after the other, are the batch of that size of one process, drawn and mirrored alike. With
+    `num_frames` below the clips' own, every visit draws where in the clip to start; `flip` mirrors half of the
+    visits.
     """
 
     def __init__(
@@ -126,6 +116,7 @@ class BatchStream:
         seed: int = 0,
         num_frames: int | None = None,
         flip: bool = False,
+        class_balanced: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -136,32 +127,61 @@ class BatchStream:
             raise InputError(
                 f"{clips.folder}: clips of {stored} frames, need {num_frames}; extract longer ones"
             )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of {world_size}")
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
         self.num_frames, self.flip = num_frames or stored, flip
         self.rank, self.world_size = rank, world_size
+        self._at = self._balanced if class_balanced else self._shuffled
+        self._members = [np.flatnonzero(clips.labels == label) for label in np.unique(clips.labels)]
 
     def indices(self, step: int) -> np.ndarray:
         """Which clips batch `step` holds, int64 (N,)."""
         first = (step * self.world_size + self.rank) * self.batch_size
-        epochs, places = np.divmod(np.arange(first, first + self.batch_size), len(self.clips))
-        orders = [_permutation(self.seed, epoch, len(self.clips)) for epoch in epochs.tolist()]
-        return np.array([order[place] for order, place in zip(orders, places, strict=True)])
+        return self._at(np.arange(first, first + self.batch_size))
+
+    def _shuffled(self, positions: np.ndarray) -> np.ndarray:
+        epochs, places = np.divmod(positions, len(self.clips))
+        return _pick((self.seed,), epochs, places, len(self.clips))
+
+    def _balanced(self, positions: np.ndarray) -> np.ndarray:
+        rounds, places = np.divmod(positions, len(self._members))
+        chosen = _pick((self.seed, 1), rounds, places, len(self._members))
+        return np.array([self._visit(label, visit) for label, visit in zip(chosen, rounds, strict=True)])
+
+    def _visit(self, label: int, visit: int) -> int:
+        """The clip that a class gives at its `visit`-th turn, one a round."""
+        epoch, place = divmod(int(visit), len(self._members[label]))
+        order = _of_class((self.seed, 2, int(label)), epoch, len(self._members[label]))
+        return self._members[label][order[place]]
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Clips uint8 (N, T, H, W, 3) and labels int64 (N,) of batch `step` = 0, 1, 2 ..."""
         indices = self.indices(step)
-        draw = np.random.default_rng([self.seed, step, self.rank])
+        # Drawn for all ranks, so that their number changes nothing.
+        draw = np.random.default_rng([self.seed, step, 0])
+        everyone = self.world_size * self.batch_size
+        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
         clips = self.clips.read(indices)
         if self.num_frames < clips.shape[1]:
-            starts = draw.integers(clips.shape[1] - self.num_frames + 1, size=len(clips))
+            starts = draw.integers(clips.shape[1] - self.num_frames + 1, size=everyone)[mine]
             cuts = (slice(start, start + self.num_frames) for start in starts)
             clips = np.stack([clip[cut] for clip, cut in zip(clips, cuts, strict=True)])
         if self.flip:
-            mirrored = draw.random(len(clips)) < 0.5
+            mirrored = draw.random(everyone)[mine] < 0.5
             clips[mirrored] = clips[mirrored, :, :, ::-1]
         return clips, self.clips.labels[indices]
 
 
-@functools.lru_cache(maxsize=8)  # A batch lies in one epoch or in two, in more where the set is tiny.
-def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(length)
+def _pick(seed: tuple[int, ...], epochs: np.ndarray, places: np.ndarray, length: int) -> np.ndarray:
+    orders = (_of_all(seed, epoch, length) for epoch in epochs.tolist())
+    return np.array([order[place] for order, place in zip(orders, places, strict=True)])
+
+
+def _permutation(seed: tuple[int, ...], epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng([*seed, epoch]).permutation(length)
+
+
+# A batch lies in one epoch or in two, in more where the set is tiny; in as many of classes as there are classes.
+_of_all = functools.lru_cache(maxsize=8)(_permutation)
+_of_class = functools.lru_cache(maxsize=4096)(_permutation)

@@ -4,9 +4,13 @@
 v_<Class>_gNN_cMM.avi, at any depth       UCF101's names: class and group come from the name
 <class>/<strip>.{png,jpg}                 strips of square frames, side by side or stacked
 <video>.*                                 no folders: a data set without classes
+
+Folders and videos may be symbolic links.
 """
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from hrvgan.datasets.videos import Video
@@ -21,12 +25,24 @@ def fetch(out: Path, path: str | Path) -> list[Video]:
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; put videos there or change the data set's option `path`")
-    files = (file.relative_to(root) for file in sorted(root.rglob("*")) if file.is_file())
-    videos = [_video(root, file) for file in files if _is_video(file)]
+    videos = [_video(root, file) for file in sorted(_files(root)) if _is_video(file)]
     if not videos:
         raise InputError(f"{root}: no videos in it; put files there that end in {', '.join(SUFFIXES)}")
     _check_classes(root, videos)
     return videos
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file below `root`, relative to it, also behind links to folders; a loop of links is walked once. Links
+    that lead nowhere count as files, so that they are reported."""
+    seen = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder, name).relative_to(root) for name in files)
 
 
 def _is_video(inside: Path) -> bool:
@@ -43,7 +59,9 @@ def _video(root: Path, inside: Path) -> Video:
 
 def _check_classes(root: Path, videos: list[Video]) -> None:
     loose = [video for video in videos if not video.class_name]
-    if loose and len(loose) < len(videos):
+    if len(loose) == len(videos):
+        return
+    if loose:
         raise InputError(f"{loose[0].path}: lies beside class folders but in none; move it into one")
     used = {video.path.relative_to(root).parts[0] for video in videos}
     for folder in sorted(root.iterdir()):

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 INDEX = "index.parquet"
-FORMAT = "hrvgan-clips-1"
+FORMAT = "hrvgan-clips-2"
 COLUMNS = {
     "clip_id": pa.string(),
     "video_id": pa.string(),
@@ -17,6 +17,9 @@ COLUMNS = {
     "fps": pa.float64(),
     "motion": pa.float32(),
 }
+# Where the index says a clip lies: the row group of its shard, and the first byte of its frames in that file (-1 where
+# they are compressed); and the sha256 of its frames.
+PLACES = {"shard": pa.int16(), "row": pa.int32(), "offset": pa.int64(), "digest": pa.string()}
 
 
 def shard_name(shard: int) -> str:

@@ -26,13 +26,12 @@ def disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.hypot(x, y) - 1
 
 
-def cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance to the edge of a plus sign 2.4 wide with arms 0.64 thick, negative inside."""
-    far, near = np.maximum(abs(x), abs(y)), np.minimum(abs(x), abs(y))
-    return np.maximum(far - 1.2, near - 0.32)
+def bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Distance to the edge of an upright bar 0.9 wide and 2.6 high, negative inside."""
+    return np.maximum(abs(x) - 0.45, abs(y) - 1.3)
 
 
-SHAPES = {"Disc": disc, "Cross": cross}
+SHAPES = {"Disc": disc, "Bar": bar}
 
 
 def fetch(

@@ -1,8 +1,8 @@
 """How clips lie on disk: Parquet shards with one clip a row group, and an index without frames.
 
 A clip's shard follows from a hash of its video, so that another video changes one shard and not all. Frames
-are raw bytes, uncompressed, in the last column: random reads come within reach of a memory map of plain
-arrays.
+are raw bytes, by default uncompressed, in the last column: the index says at which byte of the file they begin, and
+random reads come within reach of a memory map of plain arrays.
 """
 
 import hashlib
@@ -16,10 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hrvgan.datasets.format import COLUMNS, FORMAT, INDEX, shard_name
+from hrvgan.datasets.format import COLUMNS, FORMAT, INDEX, PLACES, shard_name
 from hrvgan.datasets.videos import SPLITS
 from hrvgan.errors import InputError
-from hrvgan.files import atomic_folder, write_json
+from hrvgan.files import atomic_folder
+
+COMPRESSIONS = ("none", "zstd")
 
 
 @dataclass(frozen=True)
@@ -55,70 +57,108 @@ def write_clips(
     classes: Sequence[str],
     num_shards: int = 4,
     filters: str = "",
-    extras: dict[str, object] | None = None,
+    compression: str = "none",
 ) -> None:
     """Write a store of uint8 clips of `shape` (T, H, W, 3), one at a time, whole or not at all.
 
-    `filters` says how the pixels were made. `extras` (file name -> a JSON value) are written beside the
-    shards once all clips are there. Raises InputError if there are no clips, or a class of `classes` has
-    none.
+    `filters` says how the pixels were made, `compression` (none or zstd) how they are kept. Raises InputError if
+    there are no clips, or a class of `classes` has none.
     """
-    with atomic_folder(folder) as temporary:
-        metadata = {"format": FORMAT, "layout": "THWC", "dtype": "uint8", "shape": list(shape),
-                    "classes": list(classes), "filters": filters}  # fmt: skip
-        writer = _Writer(temporary, metadata, num_shards)
-        with ExitStack() as files:
-            for clip in clips:
-                writer.add(clip, files)
-        if not writer.rows:
-            raise InputError(f"{folder}: no clips to write; give the data set more or longer videos")
-        if empty := writer.labels.keys() - {row["class_name"] for row in writer.rows}:
-            raise InputError(f"{folder}: class {min(empty)!r} has no clips; give it videos or remove it")
-        writer.write_index()
-        for name, value in (extras or {}).items():
-            write_json(temporary / name, value)
+    metadata = store_metadata(shape, classes, filters)
+    labels, shards, rows = labels_of(classes), {}, []
+    with atomic_folder(folder) as temporary, ExitStack() as files:
+        for clip in clips:
+            if clip.frames.dtype != np.uint8 or clip.frames.shape != tuple(shape):
+                raise ValueError(f"{clip.clip_id}: {clip.frames.dtype} {clip.frames.shape}, not as declared")
+            row = {name: getattr(clip, name) for name in COLUMNS if name != "label"}
+            row["label"] = label_of(row, labels)
+            number = stable_hash(clip.video_id) % num_shards
+            if number not in shards:
+                path = temporary / shard_name(number)
+                shards[number] = files.enter_context(Shard(path, metadata, compression))
+            rows.append((number, shards[number].add(row, clip.frames.tobytes())))
+        files.close()
+        check_classes(folder, classes, [row for _, row in rows])
+        places = {number: shard.offsets for number, shard in shards.items()}
+        table = [row | {"shard": number, "offset": places[number][row["row"]]} for number, row in rows]
+        write_index(temporary, metadata, table)
 
 
-class _Writer:
-    def __init__(self, folder: Path, metadata: dict, num_shards: int):
-        self.folder, self.metadata, self.num_shards = folder, metadata, num_shards
-        self.labels = {name: label for label, name in enumerate(metadata["classes"])}
-        num_bytes = int(np.prod(metadata["shape"]))
-        self.schema = _schema(COLUMNS | {"frames": pa.binary(num_bytes)}, metadata)
-        self.shards, self.rows = {}, []
-        self.digest = hashlib.sha256(json.dumps(metadata).encode())
-
-    def add(self, clip: Clip, files: ExitStack) -> None:
-        if clip.frames.dtype != np.uint8 or list(clip.frames.shape) != self.metadata["shape"]:
-            raise ValueError(f"{clip.clip_id}: {clip.frames.dtype} {clip.frames.shape}, not as declared")
-        _check_known(clip, "split", SPLITS)
-        _check_known(clip, "class_name", self.labels or [""])
-        # A clip without a class has label 0, so that no reader needs to ask.
-        row = {name: getattr(clip, name) for name in COLUMNS if name != "label"}
-        row["label"] = self.labels[clip.class_name] if self.labels else 0
-        shard = stable_hash(clip.video_id) % self.num_shards
-        file, count = self.shards.get(shard) or (self._open(shard, files), 0)
-        frames = clip.frames.tobytes()
-        file.write_table(pa.Table.from_pylist([row | {"frames": frames}], self.schema))
-        self.shards[shard] = file, count + 1
-        self.rows.append(row | {"shard": shard, "row": count})
-        self.digest.update(json.dumps([clip.clip_id, clip.split, row["label"]]).encode() + frames)
-
-    def _open(self, shard: int, files: ExitStack) -> pq.ParquetWriter:
-        path = self.folder / shard_name(shard)
-        options = {"compression": "none", "use_dictionary": False, "write_statistics": list(COLUMNS)}
-        return files.enter_context(pq.ParquetWriter(path, self.schema, **options))
-
-    def write_index(self) -> None:
-        columns = COLUMNS | {"shard": pa.int16(), "row": pa.int32()}
-        schema = _schema(columns, self.metadata | {"digest": self.digest.hexdigest()})
-        table = pa.Table.from_pylist(self.rows, schema)
-        pq.write_table(table, self.folder / INDEX, compression="none", use_dictionary=False)
+def store_metadata(shape: Sequence[int], classes: Sequence[str], filters: str) -> dict:
+    return {"format": FORMAT, "layout": "THWC", "dtype": "uint8", "shape": list(shape),
+            "classes": list(classes), "filters": filters}  # fmt: skip
 
 
-def _check_known(clip: Clip, name: str, known: Iterable[str]) -> None:
-    if getattr(clip, name) not in known:
-        raise InputError(f"{clip.clip_id}: unknown {name} {getattr(clip, name)!r}; known: {', '.join(known)}")
+def labels_of(classes: Sequence[str]) -> dict[str, int]:
+    """Class name -> label; a clip without a class has label 0, so that no reader needs to ask."""
+    return {name: label for label, name in enumerate(classes)} or {"": 0}
+
+
+def label_of(row: dict, labels: dict[str, int]) -> int:
+    """The label of a row; InputError if its split or class is none of the store's."""
+    for name, known in (("split", SPLITS), ("class_name", labels)):
+        if row[name] not in known:
+            message = f"{row['clip_id']}: unknown {name} {row[name]!r}; known: {', '.join(known)}"
+            raise InputError(message)
+    return labels[row["class_name"]]
+
+
+def check_classes(folder: str | Path, classes: Sequence[str], rows: Sequence[dict]) -> None:
+    if not rows:
+        raise InputError(f"{folder}: no clips to write; give the data set more or longer videos")
+    if empty := set(classes) - {row["class_name"] for row in rows}:
+        raise InputError(f"{folder}: class {min(empty)!r} has no clips; give it videos or remove it")
+
+
+class Shard:
+    """One Parquet file, written a clip at a time."""
+
+    def __init__(self, path: Path, metadata: dict, compression: str = "none"):
+        if compression not in COMPRESSIONS:
+            raise InputError(f"compression {compression!r} is unknown; known: {', '.join(COMPRESSIONS)}")
+        self.path, self.size = path, int(np.prod(metadata["shape"]))
+        self.schema = _schema(COLUMNS | {"frames": pa.binary(self.size)}, metadata)
+        options = {"use_dictionary": False, "write_statistics": list(COLUMNS), "compression": compression}
+        self.file, self.count, self.plain = (
+            pq.ParquetWriter(path, self.schema, **options),
+            0,
+            compression == "none",
+        )
+
+    def add(self, row: dict, frames: bytes) -> dict:
+        """Append a clip; returns its row with what the index says beside, but for the offset."""
+        row = {name: row[name] for name in COLUMNS}
+        self.file.write_table(pa.Table.from_pylist([row | {"frames": frames}], self.schema))
+        self.count += 1
+        return row | {"row": self.count - 1, "digest": hashlib.sha256(frames).hexdigest()}
+
+    def __enter__(self) -> "Shard":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.file.close()
+        if self.plain and error[0] is None:
+            self.offsets = frame_offsets(self.path, self.size)
+        else:
+            self.offsets = [-1] * self.count
+
+
+def frame_offsets(path: Path, size: int) -> list[int]:
+    """At which byte of a shard the frames of each clip begin: a required, plain page is a header and its values."""
+    about = pq.read_metadata(path)
+    pages = [about.row_group(row).column(about.num_columns - 1) for row in range(about.num_row_groups)]
+    return [page.data_page_offset + page.total_compressed_size - size for page in pages]
+
+
+def write_index(folder: Path, metadata: dict, rows: Sequence[dict], **more: object) -> None:
+    """Write the index of `rows`, in their order; `more` goes into its metadata, but not into the digest, which is of
+    what is stored: format, clips, splits and labels."""
+    digest = hashlib.sha256(json.dumps(metadata).encode())
+    for row in rows:
+        digest.update(json.dumps([row["clip_id"], row["split"], row["label"], row["digest"]]).encode())
+    schema = _schema(COLUMNS | PLACES, metadata | {"digest": digest.hexdigest()} | more)
+    table = pa.Table.from_pylist(rows, schema)
+    pq.write_table(table, folder / INDEX, compression="none", use_dictionary=False)
 
 
 def _schema(columns: dict[str, pa.DataType], metadata: dict) -> pa.Schema:

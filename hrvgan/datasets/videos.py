@@ -1,6 +1,7 @@
 """The list of a data set's videos: what every source makes and extraction reads."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -43,8 +44,15 @@ def write_videos_csv(path: str | Path, videos: Iterable[Video]) -> None:
 def _row(video: Video, folder: Path) -> tuple:
     path = video.path.relative_to(folder) if video.path.is_relative_to(folder) else video.path
     name = video.video_id or path.as_posix()
-    return (name, path.as_posix(), video.class_name, video.group, video.split,
-            video.path.stat().st_size, file_digest(video.path, "md5"))  # fmt: skip
+    return (name, path.as_posix(), video.class_name, video.group, video.split, *_content(video.path))
+
+
+def _content(path: Path) -> tuple[int, str]:
+    """Size and md5; 0 and "" of a file that cannot be read, which is for extraction to report."""
+    try:
+        return path.stat().st_size, file_digest(path, "md5")
+    except OSError:
+        return 0, ""
 
 
 def read_videos_csv(path: str | Path) -> list[Video]:
@@ -63,5 +71,5 @@ def read_videos_csv(path: str | Path) -> list[Video]:
 
 def _video(row: dict, folder: Path) -> Video:
     inside = folder / row["path"]
-    path = inside if inside.exists() else Path(row["path"])
+    path = inside if os.path.lexists(inside) else Path(row["path"])
     return Video(path, row["class_name"], row["group"], row["split"], row["video_id"], row["md5"])

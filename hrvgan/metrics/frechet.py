@@ -65,16 +65,21 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     return _distance(mu1 - mu2, trace, _trace_root(root.T @ sigma2 @ root, tolerance))
 
 
-def frechet_distance_from_features(real: np.ndarray, fake: np.ndarray) -> float:
-    """The same between features (N, D) and (M, D), N, M >= 2, covariances over N - 1, in the cheapest form.
+def frechet_distance_from_moments(real: Moments, fake: Moments, ddof: int = 1) -> float:
+    """The same between the moments of two streams, covariances over N - `ddof`."""
+    return frechet_distance(real.mean, real.covariance(ddof), fake.mean, fake.covariance(ddof))
 
-    With A, B the centred features over sqrt(n - 1), so that S1 = A^T A and S2 = B^T B. Raises InputError
+
+def frechet_distance_from_features(real: np.ndarray, fake: np.ndarray, ddof: int = 1) -> float:
+    """The same between features (N, D) and (M, D), N, M >= 2, covariances over N - `ddof`, in the cheapest form.
+
+    With A, B the centred features over sqrt(n - ddof), so that S1 = A^T A and S2 = B^T B. Raises InputError
     for NaN or infinity, fewer than two clips, unequal D.
     """
     real, fake = same_width(real, fake)
     few_real, few_fake = (len(features) <= features.shape[1] for features in (real, fake))
     gap = real.mean(axis=0) - fake.mean(axis=0)
-    a, b = _centred(real), _centred(fake)
+    a, b = _centred(real, ddof), _centred(fake, ddof)
     trace = np.vdot(a, a) + np.vdot(b, b)
     if few_real and few_fake:
         return _distance(gap, trace, np.linalg.svd(a @ b.T, compute_uv=False).sum())
@@ -82,24 +87,29 @@ def frechet_distance_from_features(real: np.ndarray, fake: np.ndarray) -> float:
         a, b = b, a
     if few_real or few_fake:
         return _distance(gap, trace, _trace_root(a @ (b.T @ b) @ a.T))
-    root = _root(a.T @ a, "covariance of the real features")
+    root = _factor(a.T @ a, "covariance of the real features", TOLERANCE)
     return _distance(gap, trace, _trace_root(root.T @ (b.T @ b) @ root))
 
 
-def _centred(features: np.ndarray) -> np.ndarray:
-    return (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+def _centred(features: np.ndarray, ddof: int) -> np.ndarray:
+    return (features - features.mean(axis=0)) / np.sqrt(len(features) - ddof)
 
 
 def _distance(gap: np.ndarray, trace: float, trace_root: float) -> float:
     return max(0.0, float(gap @ gap + trace - 2 * trace_root))  # Rounding may leave -1e-12 for equal sets.
 
 
-def _root(sigma: np.ndarray, name: str, tolerance: float = TOLERANCE) -> np.ndarray:
-    """R with R R^T = sigma: Cholesky where it exists (faster), V sqrt(w) where sigma is singular."""
+def _root(sigma: np.ndarray, name: str, tolerance: float) -> np.ndarray:
+    """R with R R^T = sigma, of a matrix that somebody has given: it may not even be symmetric."""
     if np.abs(sigma - sigma.T).max() > tolerance * np.abs(sigma).max():
         raise InputError(
             f"{name} is not symmetric, so it is no covariance; compute it with numpy.cov(x, rowvar=False)"
         )
+    return _factor(sigma, name, tolerance)
+
+
+def _factor(sigma: np.ndarray, name: str, tolerance: float) -> np.ndarray:
+    """R with R R^T = sigma: Cholesky where it exists (faster), V sqrt(w) where sigma is singular."""
     try:
         return np.linalg.cholesky(sigma)
     except np.linalg.LinAlgError:

@@ -1,97 +1,248 @@
 """What each metric's name means: one entry fixes everything that could change the number."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from hrvgan.errors import InputError
 from hrvgan.metrics.accuracy import label_accuracy, softmax
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.frechet import frechet_distance_from_features
+from hrvgan.metrics.frechet_infinity import frechet_distance_infinity
 from hrvgan.metrics.inception import inception_score
 from hrvgan.metrics.kernel import kernel_distance
+from hrvgan.metrics.neighbours import prdc
+
+NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A score of generated clips. `statistic(real, fake)` of two real halves is its yardstick, `context`."""
+    """A score of generated clips. `statistic(real, fake)` of two real halves is its yardstick, `context`.
+
+    A statistic that gives several numbers at once is shared by protocols that take one `part` each.
+    """
 
     name: str
     extractor: str
-    statistic: Callable[[Features, Features], float]
+    statistic: Callable[[Features, Features], float | dict[str, float]]
     context: str  # What real clips score in place of generated ones: "floor", "ceiling" or "real".
-    lower_is_better: bool
-    needs_labels: bool  # Meaningless, and left out, where the real clips have no classes.
-    asks_labels: bool  # Also needs a generator that takes the label.
-    uses_real: bool  # Compares with real clips, so that it matters which (test, or train as published).
-    num_clips: str
-    ddof: int | None
-    splits: int | None
     description: str
+    lower_is_better: bool = False
+    part: str = ""
+    needs_labels: bool = False  # Meaningless, and left out, where the real clips have no classes.
+    asks_labels: bool = False  # Also needs a generator that takes the label.
+    uses_real: bool = (
+        True  # Compares with real clips, so that it matters which (test, or train as published).
+    )
+    num_clips: int | str = "half of the real split, real and generated alike"
+    num_real: int | str = "as many"
+    frames: int | str = "all"
+    start: str = "the first frame"  # Where in a longer video a clip begins, real or generated.
+    real_start: str = "the first frame"
+    resize: str = "area, to at most the network's size"
+    least_clips: int = 2
+    ddof: int | None = None
+    splits: int | None = None
+    eps: float | None = None
+
+    def measure(self, real: Features, fake: Features, memo: dict | None = None) -> float:
+        """The number. `memo` keeps what protocols of one statistic share; it must not outlive the features."""
+        if not self.part:
+            return float(self.statistic(real, fake))
+        memo = {} if memo is None else memo
+        key = (self.statistic, id(real), id(fake))
+        if key not in memo:
+            memo[key] = self.statistic(real, fake)
+        return float(memo[key][self.part])
 
     def text(self) -> dict:
         """Everything but the function, for manifests."""
         return {key: value for key, value in asdict(self).items() if key != "statistic"}
 
+    def reduced(self, num: int) -> "Protocol":
+        """The same with `num` generated clips; where that is fewer than published, the name says so."""
+        if isinstance(self.num_clips, str) or num >= self.num_clips:
+            return self
+        return replace(self, name=f"{self.name}_n{num}", num_clips=num)
 
-_REFNET = {"extractor": "refnet", "num_clips": "half of the real split, real and generated alike"}
-_PROTOCOLS = [
+
+def _distance(real: Features, fake: Features) -> float:
+    return frechet_distance_from_features(real.features, fake.features)
+
+
+def _neighbours(real: Features, fake: Features) -> dict[str, float]:
+    return prdc(real.features, fake.features, NEIGHBOURS)
+
+
+def _score(eps: float) -> Callable[[Features, Features], float]:
+    return lambda real, fake: inception_score(softmax(fake.logits), splits=1, eps=eps)
+
+
+_REFNET = [
     Protocol(
         name="refnet_fd",
-        statistic=lambda real, fake: frechet_distance_from_features(real.features, fake.features),
+        extractor="refnet",
+        statistic=_distance,
         context="floor",
         lower_is_better=True,
-        needs_labels=False,
-        asks_labels=False,
-        uses_real=True,
         ddof=1,
-        splits=None,
         description="Frechet distance of refnet's pooled features (Heusel et al. 2017, eq. 6)",
-        **_REFNET,
     ),
     Protocol(
         name="refnet_kid",
+        extractor="refnet",
         statistic=lambda real, fake: kernel_distance(real.features, fake.features),
         context="floor",
         lower_is_better=True,
-        needs_labels=False,
-        asks_labels=False,
-        uses_real=True,
-        ddof=None,
-        splits=None,
         description="kernel distance of the same features, unbiased (Binkowski et al. 2018, eq. 4)",
-        **_REFNET,
     ),
     Protocol(
         name="refnet_is",
-        statistic=lambda real, fake: inception_score(softmax(fake.logits), splits=1),
+        extractor="refnet",
+        statistic=_score(eps=0.0),
         context="ceiling",
-        lower_is_better=False,
         needs_labels=True,
-        asks_labels=False,
         uses_real=False,
-        ddof=None,
         splits=1,
+        eps=0.0,
         description="Inception Score of refnet's calibrated class probabilities (Salimans et al. 2016)",
-        **_REFNET,
     ),
     Protocol(
         name="refnet_acc",
+        extractor="refnet",
         statistic=lambda real, fake: label_accuracy(fake.logits, fake.labels),
         context="real",
-        lower_is_better=False,
         needs_labels=True,
         asks_labels=True,
         uses_real=False,
-        ddof=None,
-        splits=None,
         description="share of clips that refnet takes for the class asked for (GAN-test, Shmelkov et al. 2018)",
-        **_REFNET,
+    ),
+    Protocol(
+        name="refnet_fd_inf",
+        extractor="refnet",
+        statistic=lambda real, fake: frechet_distance_infinity(real.features, fake.features),
+        context="floor",
+        lower_is_better=True,
+        least_clips=8,
+        ddof=1,
+        description="refnet_fd extrapolated to infinitely many clips (Chong and Forsyth 2020)",
     ),
 ]
-PROTOCOLS = {protocol.name: protocol for protocol in _PROTOCOLS}
+_PRDC = {
+    "precision": "share of generated clips that lie among real ones, k = 5 (Kynkaanniemi et al. 2019)",
+    "recall": "share of real clips that lie among generated ones, k = 5 (Kynkaanniemi et al. 2019)",
+    "density": "in how many real neighbourhoods a generated clip lies, over k = 5 (Naeem et al. 2020)",
+    "coverage": "share of real neighbourhoods that hold a generated clip, k = 5 (Naeem et al. 2020)",
+}
+_REFNET += [
+    Protocol(
+        name=f"refnet_{part}",
+        extractor="refnet",
+        statistic=_neighbours,
+        part=part,
+        context="real",
+        least_clips=NEIGHBOURS + 1,
+        description=words,
+    )
+    for part, words in _PRDC.items()
+]
+_CUBIC = "bicubic (a = -0.75, no antialiasing) to 128x128, crop 8:120"
+_LINEAR = "bilinear, corners aligned, to 112x112"
+_PUBLISHED = [
+    Protocol(
+        name="isv9984_c3d",
+        extractor="c3d_tgan",
+        statistic=_score(eps=1e-7),
+        context="ceiling",
+        needs_labels=True,
+        uses_real=False,
+        num_clips=9984,
+        frames=16,
+        resize=_CUBIC,
+        splits=1,
+        eps=1e-7,
+        description="Inception Score of TGAN (Saito et al. 2017): C3D, one split",
+    ),
+    Protocol(
+        name="isv2048_c3d",
+        extractor="c3d_tganv2",
+        statistic=_score(eps=1e-20),
+        context="ceiling",
+        needs_labels=True,
+        uses_real=False,
+        num_clips=2048,
+        frames=16,
+        resize=_LINEAR,
+        splits=1,
+        eps=1e-20,
+        description="Inception Score of TGANv2 (Saito et al. 2020): C3D, one split",
+    ),
+    Protocol(
+        name="fid_c3d_fc7",
+        extractor="c3d_tganv2",
+        statistic=_distance,
+        context="floor",
+        lower_is_better=True,
+        num_clips=2048,
+        num_real="all",
+        frames=16,
+        real_start="drawn",
+        resize=_LINEAR,
+        ddof=1,
+        description="Frechet distance of TGANv2 (Saito et al. 2020): C3D's fc7 after ReLU",
+    ),
+    Protocol(
+        name="fvd2048_16f",
+        extractor="i3d_kinetics400",
+        statistic=_distance,
+        context="floor",
+        lower_is_better=True,
+        num_clips=2048,
+        num_real=2048,
+        frames=16,
+        real_start="drawn",
+        resize="bilinear (no antialiasing, squashed) to 224x224",
+        ddof=1,
+        description="Frechet Video Distance (Unterthiner et al. 2018): I3D's logits, averaged over time",
+    ),
+    Protocol(
+        name="fid_frame_clean",
+        extractor="inception_2015",
+        statistic=_distance,
+        context="floor",
+        lower_is_better=True,
+        num_clips=10_000,
+        num_real=10_000,
+        frames=1,
+        start="drawn",
+        real_start="drawn",
+        resize="Pillow's bicubic, antialiased, in float, to 299x299 (clean-fid, Parmar et al. 2022)",
+        ddof=1,
+        description="Frechet Inception Distance of one frame a clip (Heusel et al. 2017)",
+    ),
+]
+# The same statistics of features that somebody else has computed.
+_GIVEN = [
+    replace(
+        entry,
+        name=entry.name.replace("refnet_", "features_"),
+        extractor="given",
+        num_clips="all",
+        resize="unknown",
+        description=entry.description.replace("refnet's", "given").replace("refnet_fd", "features_fd"),
+    )
+    for entry in _REFNET
+    if not entry.asks_labels
+]
+PROTOCOLS = {protocol.name: protocol for protocol in [*_REFNET, *_PUBLISHED, *_GIVEN]}
 
 
 def protocol(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise InputError(f"unknown protocol {name!r}; known: {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
+
+
+def of_extractor(extractor: str) -> list[Protocol]:
+    """The protocols that are computed from the features of `extractor`."""
+    return [entry for entry in PROTOCOLS.values() if entry.extractor == extractor]

@@ -25,7 +25,8 @@ class RefNet(nn.Module):
     """uint8 (N, T, H, W, 3) -> features (N, D) and calibrated logits (N, K), float32.
 
     Larger clips are shrunk to `max_size` pixels and thinned to `max_frames` frames, so that the cost is bounded.
-    Features are in units of their root mean square over the real training clips.
+    With `motion` it sees, beside the colours, how the brightness changes from frame to frame, times `gain`, so that
+    small motion is not lost. Features are in units of their root mean square over the real training clips.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class RefNet(nn.Module):
         width: int = 16,
         max_size: int = 32,
         max_frames: int = 16,
+        motion: bool = False,
     ):
         super().__init__()
         self.arguments = {
@@ -43,16 +45,17 @@ class RefNet(nn.Module):
             "width": width,
             "max_size": max_size,
             "max_frames": max_frames,
-        }
+        } | ({"motion": True} if motion else {})
         self.max_size, self.max_frames = max_size, max_frames
         # Time is halved only once: motion by a pixel a frame would be lost in coarser steps.
         self.body = nn.Sequential(
-            _block(3, width, (3, 5, 5), stride=(1, 2, 2)),  # (N, w, T, S/2, S/2)
+            _block(4 if motion else 3, width, (3, 5, 5), stride=(1, 2, 2)),  # (N, w, T, S/2, S/2)
             _block(width, 2 * width, (3, 3, 3), stride=(1, 2, 2)),  # (N, 2w, T, S/4, S/4)
             _block(2 * width, 3 * width, (3, 3, 3), stride=(2, 2, 2)),  # (N, 3w, T/2, S/8, S/8)
             _block(3 * width, num_features, (3, 3, 3), stride=(1, 1, 1)),  # (N, D, T/2, S/8, S/8)
         )
         self.head = nn.Linear(num_features, num_classes)
+        self.register_buffer("gain", torch.ones(()) if motion else None)
         self.register_buffer("rms", torch.ones(()))
         self.register_buffer("temperature", torch.ones(()))
 
@@ -69,8 +72,17 @@ class RefNet(nn.Module):
         return video
 
     def read_out(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        if self.gain is not None:
+            # Before the first frame there is no change.
+            change = F.pad(changes(video) * self.gain, (0, 0, 0, 0, 1, 0))
+            video = torch.cat([video, change], dim=1)
         pooled = self.body(video).mean(dim=(2, 3, 4))
         return pooled / self.rms, self.head(pooled) / self.temperature
+
+
+def changes(video: Tensor) -> Tensor:
+    """(N, 3, T, H, W) -> how the mean of the colours changes from frame to frame, (N, 1, T - 1, H, W)."""
+    return video.mean(dim=1, keepdim=True).diff(dim=2)
 
 
 def _block(in_channels: int, out_channels: int, kernel: tuple, stride: tuple) -> nn.Sequential:

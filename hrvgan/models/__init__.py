@@ -8,6 +8,9 @@ from hrvgan.models.base import VideoGAN
 
 MODELS = {
     "hrvgan": "hrvgan.models.hrvgan.HRVGAN",
+    "vgan": "hrvgan.models.vgan.VGAN",
+    "tgan": "hrvgan.models.tgan.TGAN",
+    "mocogan": "hrvgan.models.mocogan.MoCoGAN",
 }
 
 
@@ -21,6 +24,7 @@ def model_class(name: str) -> type[VideoGAN]:
 def build_model(name: str, *, preset: str = "", **arguments) -> VideoGAN:
     """The model `name` with the arguments of `preset` (none when empty), overridden by `arguments`.
 
+    `num_classes` says how many classes the clips have; a model that is not conditional leaves it out.
     Raises InputError for an unknown model, preset or argument, and for a size that the model does not have.
     """
     cls = model_class(name)
@@ -28,6 +32,8 @@ def build_model(name: str, *, preset: str = "", **arguments) -> VideoGAN:
         raise InputError(f"model {name} has no preset {preset!r}; known: {', '.join(cls.presets)}")
     defaults = {key: parameter.default for key, parameter in inspect.signature(cls).parameters.items()}
     given = {**cls.presets.get(preset, {}), **arguments}
+    if not cls.conditional:
+        given.pop("num_classes", None)
     for key in given:
         if key not in defaults:
             raise InputError(f"model {name} has no argument {key!r}; known: {', '.join(defaults)}")

@@ -1,7 +1,7 @@
 """The contract between a model and everything else: what the loop trains, what sampling draws."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hrvgan.errors import InputError
-from hrvgan.layout import to_uint8
+from hrvgan.growing import Level
+from hrvgan.layout import to_float, to_uint8
 
 
 @dataclass
@@ -20,6 +21,9 @@ class Batch:
     c: Tensor  # (N,) int64 labels; zeros when there are no classes
     step: int  # training steps done before this one
     fake: Tensor | None = None
+    extra: dict[str, Tensor] = field(default_factory=dict)  # what else belongs to that fake
+    part: tuple[int, int] = (0, 1)  # these are rows of a larger batch: which part, of how many (see draws.py)
+    notes: dict[str, Tensor] = field(default_factory=dict)  # to be logged beside the losses: path -> scalar
 
 
 @dataclass
@@ -42,6 +46,7 @@ class VideoGAN(nn.Module):
 
     sizes: tuple[int, ...] = ()
     presets: ClassVar[dict[str, dict]] = {}
+    conditional: ClassVar[bool] = True  # False: has no argument num_classes, whatever classes the clips have
 
     G: nn.Module
     D: nn.Module
@@ -49,23 +54,42 @@ class VideoGAN(nn.Module):
     num_frames: int
     num_classes: int
     z_dim: int
+    context: int = 0  # first frames that it must be given, and goes on from; 0: it draws from z alone
 
     name: str  # in MODELS
     arguments: dict  # of the constructor, all of them: what rebuilds this model
     classes: Sequence[str] = ()  # names of the labels, from the data that it was trained on
     fps: float = 8.0
+    num_clips: int = 0  # that it was trained on
+    origin: str = ""  # digest of the weights that it started from; "" = drawn anew
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        """Of the latent of one clip."""
+        return (self.z_dim,)
 
     def phases(self) -> list[Phase]:
         """What one training iteration does, in order. Makes the optimisers: call it once, on the final device."""
         raise TypeError(f"{type(self).__name__} does not say how it is trained")
 
+    def grow(self, num_clips: int) -> Level:
+        """Takes the form that this model has after training on `num_clips` clips; returns the level of the clips that
+        it then wants. Most models never grow."""
+        self.num_clips = num_clips
+        return Level((self.num_frames, self.size, self.size))
+
     def generate(self, z: Tensor, c: Tensor) -> Tensor:
-        """z (N, z_dim), c (N,) int64 -> clips (N, 3, T, H, W) in [-1, 1]."""
+        """z (N, *z_shape), c (N,) int64 -> clips (N, 3, T, H, W) in [-1, 1]."""
         return self.G(z, c)
 
+    def judge(self, clips: Tensor, c: Tensor) -> Tensor:
+        """clips (N, 3, T, H, W) in [-1, 1], c (N,) int64 -> (N,): how real D finds them as clips of class c, a logit
+        (higher is more real). Every part of D takes part."""
+        return self.D(clips, c)
+
     def latent(self, n: int, seed: int) -> Tensor:
-        """(n, z_dim) standard normal. Row i depends on (seed, i) alone, never on `n` or on the device."""
-        rows = [np.random.default_rng((seed, i)).standard_normal(self.z_dim, np.float32) for i in range(n)]
+        """(n, *z_shape) standard normal. Row i depends on (seed, i) alone, never on `n` or on the device."""
+        rows = [np.random.default_rng((seed, i)).standard_normal(self.z_shape, np.float32) for i in range(n)]
         return torch.from_numpy(np.stack(rows))
 
     @property
@@ -84,12 +108,26 @@ class VideoGAN(nn.Module):
         return torch.arange(n) % max(self.num_classes, 1)
 
     @torch.no_grad()
-    def draw(self, z: Tensor, c: Tensor, batch_size: int = 32) -> Tensor:
-        """z (n, z_dim), c (n,) -> uint8 clips (n, T, H, W, 3) on the CPU, in batches that bound the memory."""
+    def draw(self, z: Tensor, c: Tensor, x: Tensor | None = None, batch_size: int = 32) -> Tensor:
+        """z (n, *z_shape), c (n,), for a model that predicts x (n, 3, m, H, W) -> uint8 clips (n, T, H, W, 3) on the
+        CPU, in batches that bound the memory."""
         self.eval()
-        pairs = zip(z.split(batch_size), c.split(batch_size), strict=True)
-        return torch.cat([to_uint8(self.generate(z.to(self.device), c.to(self.device))).cpu() for z, c in pairs])
+        given = [z, c] if x is None else [z, c, x]
+        batches = zip(*(v.split(batch_size) for v in given), strict=True)
+        return torch.cat([to_uint8(self.generate(*(v.to(self.device) for v in batch))).cpu() for batch in batches])
 
     def sample(self, n: int, c: Tensor | None = None, seed: int = 0, batch_size: int = 32) -> Tensor:
         """`n` clips uint8 (n, T, H, W, 3); labels cycle through the classes unless `c` (n,) is given."""
-        return self.draw(self.latent(n, seed), self.cycle_labels(n) if c is None else c, batch_size)
+        return self.draw(self.latent(n, seed), self.cycle_labels(n) if c is None else c, batch_size=batch_size)
+
+    def predict(self, clips: Tensor, c: Tensor, seed: int = 0) -> Tensor:
+        """How the first `context` frames of `clips`, uint8 (n, T, H, W, 3), of labels `c` (n,), may go on: clips that
+        begin with them, uint8 (n, num_frames, H, W, 3)."""
+        return self.draw(self.latent(len(clips), seed), c, to_float(clips[:, : self.context]))
+
+
+def check_shape(model: str, size: int, num_frames: int, known: Sequence[tuple[int, int]]) -> None:
+    """Raises InputError that lists the (pixels, frames) which `model` supports, when these are none of them."""
+    if (size, num_frames) not in known:
+        shapes = ", ".join(f"{frames} frames of {px} px" for px, frames in known)
+        raise InputError(f"{model}: {num_frames} frames of {size} px are not supported; choose one of: {shapes}")

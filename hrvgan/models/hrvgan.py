@@ -1,4 +1,4 @@
-"""HRVGAN (Sagar, "HRVGAN: High Resolution Video Generation using Spatio-Temporal GAN"), Tables 1 and 2.
+"""HRVGAN (Sagar, "HRVGAN: High Resolution Video Generation using Spatio-Temporal GAN"): Tables 1 and 2, eq. 1-15.
 
 Shapes are (N, C, T, H, W). At 256 px: 32 frames, six levels. A smaller `size` is the same ladder, cut earlier.
 """
@@ -10,14 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hrvgan import draws, losses
+from hrvgan.augment import Augment
 from hrvgan.errors import InputError
-from hrvgan.losses import OBJECTIVES, PAIRED, gradient_penalty, mode_seeking, zero_centred_penalty
+from hrvgan.growing import Level, at_level, enlarge, fade, position
 from hrvgan.models.base import Batch, Phase, VideoGAN
+from hrvgan.models.blocks import NORMS, AveragePool, Block, MinibatchStd, PixelNorm, UpConv3d, equalise, full
+from hrvgan.optim import OPTIMIZERS, make_optimizer
 
 LADDER = (8, 16, 32, 64, 128, 256)
 # The sizes at which time doubles too: Table 1, and the progressive GAN that its tables descend from
 # (Acharya et al. 2018), which has 16 frames at 32 px.
 DOUBLES_TIME = {"paper": (8, 64, 256), "ancestor": (8, 32, 128)}
+LATENTS = ("vector", "sequence")
+TASKS = ("generate", "predict")
+W_DIM = 128  # what the first layer of Table 1 makes of z and the class
 
 
 def num_channels(px: int, width: float) -> int:
@@ -25,136 +32,183 @@ def num_channels(px: int, width: float) -> int:
     return max(4, round(width * min(2048 // px, 128)))
 
 
+def ladder(size: int) -> tuple[int, ...]:
+    return LADDER[: LADDER.index(size) + 1]
+
+
 def scale(px: int, temporal: str) -> tuple[int, int, int]:
     """How much larger (T, H, W) is at `px` than one level below."""
     return (2 if px in DOUBLES_TIME[temporal] else 1, 2, 2)
 
 
-class PixelNorm(nn.Module):
-    """b = a / sqrt(mean over channels of a^2 + 1e-8) (eq. 8)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+def frames_at(size: int, temporal: str) -> int:
+    return 4 * math.prod(scale(px, temporal)[0] for px in ladder(size))
 
 
-NORMS = {
-    "batch": nn.BatchNorm3d,
-    "instance": lambda channels: nn.InstanceNorm3d(channels, affine=True),  # eq. 9
-    "pixel": lambda channels: PixelNorm(),
-    "none": lambda channels: nn.Identity(),
-}
+def level_at(position: float, num_levels: int) -> tuple[int, float]:
+    """(highest level in use, how far it has faded in): (2, 0.25) at position 1.25, (1, 1) at 1."""
+    top = math.ceil(min(position, num_levels - 1))
+    return top, min(position - top + 1, 1.0)
 
 
-class UpConv3d(nn.Conv3d):
-    """Nearest upsampling by `factor`, then a 3x3x3 convolution, computed as one transposed convolution.
+class Spans(nn.Linear):
+    """One vector a frame -> one for each of the 4 base time steps: learnt mixing over time, at first the mean of the
+    frames under each step, kept at unit variance."""
 
-    Exactly the same function: along an axis that doubles, the kernel summed over two shifts, with stride 2. It makes
-    no upsampled tensor and half the work or less (twice as fast at 32 px).
-    """
+    def __init__(self, num_frames: int):
+        super().__init__(num_frames, 4, bias=False)
+        under = num_frames // 4
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(4).repeat_interleave(under, 1) / math.sqrt(under))
 
-    def __init__(self, c_in: int, c_out: int, factor: tuple[int, int, int]):
-        super().__init__(c_in, c_out, 3, padding=1)
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight.transpose(0, 1).flip(2, 3, 4)    # (c_in, c_out, 3, 3, 3)
-        for axis, factor in enumerate(self.factor, start=2):
-            if factor == 2:                                   # 3 taps become 4
-                before = [0, 0] * (4 - axis)
-                weight = F.pad(weight, [*before, 1, 0]) + F.pad(weight, [*before, 0, 1])
-        return F.conv_transpose3d(x, weight, self.bias, stride=self.factor, padding=1)
-
-
-def block(layer: nn.Conv3d, norm: str, slope: float) -> nn.Sequential:
-    """Convolution, norm, (leaky) ReLU, with He's initialisation for that slope."""
-    nn.init.kaiming_normal_(layer.weight, a=slope)
-    nn.init.zeros_(layer.bias)
-    return nn.Sequential(layer, NORMS[norm](layer.out_channels), nn.LeakyReLU(slope, inplace=True))
-
-
-def conv(c_in: int, c_out: int, norm: str, slope: float) -> nn.Sequential:
-    return block(nn.Conv3d(c_in, c_out, 3, padding=1), norm, slope)
+    def forward(self, z: Tensor) -> Tensor:
+        """(N, T, D) -> (N, 4, D)"""
+        return super().forward(z.transpose(1, 2)).transpose(1, 2)
 
 
 class Generator(nn.Module):
-    """Table 1: (z, c) -> clips. z and the class are normalised each, so that neither drowns the other."""
+    """Table 1: (z, c) -> clips. z and the class are normalised each, so that neither drowns the other.
 
-    def __init__(self, num_classes: int, size: int, temporal: str, width: float, z_dim: int, norm: str):
+    `E` (section 4.2) maps clips to latents, G(E(Y)) = Y, where `encodes`; where `context` > 0 it sees the first
+    frames of a clip, and G draws the rest.
+    """
+
+    def __init__(
+        self, num_classes: int, size: int, temporal: str, width: float, z_dim: int, norm: str, modulate: bool,
+        latent: str, encodes: bool, context: int, grows: bool,
+    ):
         super().__init__()
-        base = num_channels(4, width)
+        base, w_dim = num_channels(4, width), W_DIM if modulate else 0
+        self.context, self.num_frames = context, frames_at(size, temporal)
         self.z_norm = PixelNorm()
+        self.spans = Spans(self.num_frames) if latent == "sequence" else None
         self.embed = nn.Embedding(num_classes, z_dim) if num_classes else None
-        self.fc = nn.Linear(z_dim * (2 if num_classes else 1), 128)
-        self.seed = nn.Linear(128, base * 4 * 4 * 4)
+        self.fc = nn.Linear(z_dim * (1 + (num_classes > 0) + (context > 0)), W_DIM)
+        self.seed = nn.Linear(W_DIM, base * 4 * 4 * (1 if self.spans else 4))
         self.seed_norm = NORMS[norm](base)
         self.levels = nn.ModuleDict()
-        for px in LADDER[: LADDER.index(size) + 1]:
+        for px in ladder(size):
             c_in, c_out = num_channels(px // 2, width), num_channels(px, width)
-            up = UpConv3d(c_in, c_out, scale(px, temporal))
-            self.levels[f"{px}px"] = nn.Sequential(block(up, norm, 0.0), conv(c_out, c_out, norm, 0.0))
+            up, same = UpConv3d(c_in, c_out, scale(px, temporal)), nn.Conv3d(c_out, c_out, 3, padding=1)
+            self.levels[f"{px}px"] = nn.ModuleList([Block(up, norm, 0.0, w_dim), Block(same, norm, 0.0, w_dim)])
         self.rgb = nn.Conv3d(num_channels(size, width), 3, 1)
+        lower = ladder(size)[:-1] if grows else ()            # levels that show pictures only while G grows
+        self.small_rgbs = nn.ModuleList([nn.Conv3d(num_channels(px, width), 3, 1) for px in lower])
+        self.E = self.skips = None
+        if encodes or context:
+            self.E = Encoder(size, temporal, width, z_dim, 4 if self.spans else 1)
+        if context:
+            channels = {px: num_channels(px // 2, width) for px in ladder(size)}
+            self.skips = nn.ModuleDict({f"{px}px": nn.Conv3d(n, n, 1) for px, n in channels.items()})
+            nn.init.zeros_(self.rgb.weight)                   # Training starts from copies of the last frame seen.
+            nn.init.zeros_(self.rgb.bias)
 
-    def forward(self, z: Tensor, c: Tensor) -> Tensor:
-        z = self.z_norm(z)
+    def forward(self, z: Tensor, c: Tensor, x: Tensor | None = None, position: float = math.inf) -> Tensor:
+        """z (N, z_dim), (N, T, z_dim) with a latent sequence, or E's (N, S, z_dim); c (N,) labels, or (N, num_classes)
+        weights of the classes, between which one may walk -> (N, 3, T, size, size).
+
+        With `context`, x (N, 3, context, size, size) are the first frames, and the first of the clip returned. While
+        it grows, clips are as small as the level at `position`.
+        """
+        code, seen = self.E(self.pad(x)) if self.context else (None, {})
+        w = self.mix(z, c, code)                              # (N, S, 128): S = 1, or 4 with a latent sequence
+        h = self.seed(w).unflatten(2, (-1, 4 // w.shape[1], 4, 4))
+        h = h.transpose(1, 2).flatten(2, 3)                   # (N, 128w, 4, 4, 4)
+        h = self.seed_norm(h).relu().contiguous(memory_format=torch.channels_last_3d)
+        below, top, alpha = h, *level_at(position, len(self.levels))
+        for name, (up, same) in list(self.levels.items())[: top + 1]:
+            if self.context:
+                h = h + self.skips[name](seen[name][:, :, -1:])   # what E made of the last frame, at every time
+            below, h = h, same(up(h, w), w)                   # (N, c(px), t(px), px, px)
+        rgb = [*self.small_rgbs, self.rgb][top](h) if self.small_rgbs else self.rgb(h)   # (N, 3, T, size, size)
+        if alpha < 1:
+            rgb = fade(enlarge(self.small_rgbs[top - 1](below), rgb.shape[2:]), rgb, alpha)
+        return self.go_on(x, rgb) if self.context else rgb.tanh()   # ReLU, as printed, could not go below 0
+
+    def mix(self, z: Tensor, c: Tensor, code: Tensor | None) -> Tensor:
+        """All that G is told, (N, S, 128): the latents and E's code, each normalised, and the class."""
+        if z.ndim == 2:
+            z = z[:, None]
+        elif self.spans is not None and z.shape[1] > 4:
+            z = self.spans(z)
+        told = [z] if code is None else [z, code]
+        told = [self.z_norm(v.flatten(0, 1)).view_as(v) for v in told]   # (N, S, z_dim) each
         if self.embed is not None:
-            z = torch.cat([z, self.z_norm(self.embed(c))], 1)
-        x = self.fc(z).relu()                                 # (N, 128)
-        x = self.seed(x).unflatten(1, (-1, 4, 4, 4))          # (N, 128w, 4, 4, 4)
-        x = self.seed_norm(x).relu().contiguous(memory_format=torch.channels_last_3d)
-        for level in self.levels.values():
-            x = level(x)                                      # (N, c(px), t(px), px, px)
-        return self.rgb(x).tanh()                             # (N, 3, T, size, size); ReLU could not go below 0
+            c = c @ self.embed.weight if c.is_floating_point() else self.embed(c)
+            told.append(self.z_norm(c)[:, None].expand_as(z))
+        return self.fc(torch.cat(told, 2)).relu()
+
+    def pad(self, x: Tensor) -> Tensor:
+        """The first frames of a clip (N, 3, context, H, W), the first of them repeated before, as long as a clip."""
+        return torch.cat([x[:, :, :1].expand(-1, -1, self.num_frames - x.shape[2], -1, -1), x], 2)
+
+    def go_on(self, x: Tensor, rgb: Tensor) -> Tensor:
+        """The frames given, and after them what `rgb` changes about the last one."""
+        last = torch.atanh(x[:, :, -1:] * 0.98)               # 0.98: white and black stay within reach
+        return torch.cat([x, torch.tanh(rgb[:, :, x.shape[2]:] + last)], 2)
 
 
-class AveragePool(nn.Module):
-    """Means of blocks of `factor`, space before time: torch's pooling in three dimensions is slow in channels-last."""
+def down_levels(size: int, temporal: str, width: float, norm: str) -> nn.ModuleDict:
+    """The mirror of G's ladder, from `size` px down to 4: two convolutions and average pooling each."""
+    levels = nn.ModuleDict()
+    for px in reversed(ladder(size)):
+        c_in, c_out = num_channels(px, width), num_channels(px // 2, width)
+        same, wider = nn.Conv3d(c_in, c_in, 3, padding=1), nn.Conv3d(c_in, c_out, 3, padding=1)
+        pool = AveragePool(scale(px, temporal))
+        levels[f"{px}px"] = nn.Sequential(Block(same, norm, 0.2), Block(wider, norm, 0.2), pool)
+    return levels
 
-    def __init__(self, factor: tuple[int, int, int]):
+
+class Encoder(nn.Module):
+    """E of section 4.2: clips (N, 3, T, H, W) -> latents (N, S, z_dim), and its maps at the foot of each level.
+
+    The paper draws no E: this is D's ladder without the minibatch statistics. S is 1, or 4 with a latent sequence.
+    """
+
+    def __init__(self, size: int, temporal: str, width: float, z_dim: int, num_spans: int):
         super().__init__()
-        self.factor = factor
+        base, self.num_spans = num_channels(4, width), num_spans
+        self.rgb = nn.Sequential(nn.Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
+        self.levels = down_levels(size, temporal, width, "none")
+        self.fc = nn.Linear(base * 4 * 4 * (4 // num_spans), z_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        frames = x.transpose(1, 2).flatten(0, 1)              # (N T, C, H, W)
-        x = F.avg_pool2d(frames, 2).unflatten(0, (len(x), -1))
-        if self.factor[0] == 2:
-            x = x.unflatten(1, (-1, 2)).mean(2)
-        return x.transpose(1, 2)                              # (N, C, T / factor, H / 2, W / 2)
-
-
-class MinibatchStd(nn.Module):
-    """Appends one map: the mean over all positions of the standard deviation over the batch (Karras et al. 2018)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        std = (x.float().var(0, correction=0) + 1e-8).sqrt().mean().to(x.dtype)
-        return torch.cat([x, std.expand(len(x), 1, *x.shape[2:])], 1)
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x, maps = self.rgb(x.contiguous(memory_format=torch.channels_last_3d)), {}
+        for name, level in self.levels.items():
+            x = maps[name] = level(x)                         # (N, c(px / 2), t(px / 2), px / 2, px / 2)
+        spans = x.unflatten(2, (self.num_spans, -1)).transpose(1, 2)   # (N, S, 128w, 4 / S, 4, 4)
+        return self.fc(spans.flatten(2)), maps
 
 
 class Discriminator(nn.Module):
     """Table 2, read as the mirror of Table 1: (clips, c) -> logits (N,). The class enters by projection
     (Miyato & Koyama 2018) on the 128 features."""
 
-    def __init__(self, num_classes: int, size: int, temporal: str, width: float, norm: str):
+    def __init__(self, num_classes: int, size: int, temporal: str, width: float, norm: str, grows: bool):
         super().__init__()
         base = num_channels(4, width)
         self.rgb = nn.Sequential(nn.Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
-        self.levels = nn.ModuleDict()
-        for px in reversed(LADDER[: LADDER.index(size) + 1]):
-            c_in, c_out = num_channels(px, width), num_channels(px // 2, width)
-            down = AveragePool(scale(px, temporal))
-            self.levels[f"{px}px"] = nn.Sequential(conv(c_in, c_in, norm, 0.2), conv(c_in, c_out, norm, 0.2), down)
+        lower = ladder(size)[:-1] if grows else ()            # levels that see pictures only while D grows
+        self.small_rgbs = nn.ModuleList(
+            [nn.Sequential(nn.Conv3d(3, num_channels(px, width), 1), nn.LeakyReLU(0.2)) for px in lower]
+        )
+        self.levels = down_levels(size, temporal, width, norm)
         self.std = MinibatchStd()
-        self.top = conv(base + 1, base, "none", 0.2)
+        self.top = Block(nn.Conv3d(base + 1, base, 3, padding=1), "none", 0.2)
         self.fc = nn.Linear(base * 4 * 4 * 4, 128)
         self.out = nn.Linear(128, 1)
         self.embed = nn.Embedding(num_classes, 128) if num_classes else None
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        x = self.rgb(x.contiguous(memory_format=torch.channels_last_3d))
-        for level in self.levels.values():
+    def forward(self, x: Tensor, c: Tensor, position: float = math.inf) -> Tensor:
+        x, (top, alpha) = x.contiguous(memory_format=torch.channels_last_3d), level_at(position, len(self.levels))
+        first, *others = list(self.levels.values())[len(self.levels) - 1 - top :]
+        h = first([*self.small_rgbs, self.rgb][top](x) if self.small_rgbs else self.rgb(x))
+        x = fade(self.small_rgbs[top - 1](first[-1](x)), h, alpha) if alpha < 1 else h
+        for level in others:
             x = level(x)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
         x = self.top(self.std(x))                             # (N, 128w, 4, 4, 4)
-        h = F.leaky_relu(self.fc(x.flatten(1)), 0.2).float()  # (N, 128)
-        logits = self.out(h).squeeze(1).float()
+        h = full(F.leaky_relu(self.fc(x.flatten(1)), 0.2))    # (N, 128)
+        logits = full(self.out(h).squeeze(1))
         if self.embed is not None:
             logits = logits + (self.embed(c) * h).sum(1) / math.sqrt(h.shape[1])
         return logits                                         # (N,)
@@ -168,96 +222,191 @@ class HRVGAN(VideoGAN):
         size: height and width in pixels, one of `sizes`. The number of frames follows from it and `temporal`.
         temporal: "paper" doubles time at 8, 64 and 256 px; "ancestor" at 8, 32 and 128 px.
         width: multiplies every number of channels; 1 is the paper's.
-        z_dim: length of the latent vector.
+        latent: "vector", one z a clip (Table 1), or "sequence", one z a frame (section 4.2).
+        z_dim: length of a latent vector.
+        task: "generate" (z, c) -> clip; or "predict" the rest of a clip from its first `context` frames.
         norm_g, norm_d: "batch", "instance", "pixel" or "none".
-        objective: "logistic", "relativistic", "wasserstein" or "hinge".
+        modulate: z and c scale and shift the channels of G at every level, after the norm.
+        equalised: equalised learning rate.
+        objective: "logistic", "minimax", "relativistic", "wasserstein", "hinge" or "bce" (eq. 11-14).
+        k, lambda1, lambda2: of eq. 12-14, for "bce".
+        alpha, beta: weights of the adversarial loss and of the pixel MSE (eq. 15). With beta > 0 in task "generate",
+            the reconstruction network of section 4.2 trains beside G: an encoder E, and G(E(Y)) is held against Y.
         r1_gamma, r2_gamma: weights of the penalties on real and on generated clips; 0 = off.
         r1_every: they are computed on every `r1_every`-th step and weighted up by as much.
-        ms_weight: weight of the mode-seeking term, which keeps G from ignoring z; 0 = off.
         gp_weight: weight of WGAN-GP's penalty (lambda of eq. 6); 0 = off.
-        lr_g, lr_d, betas: Adam.
+        drift: weight of E D(x)^2, which keeps a Wasserstein D near 0 (Karras et al. 2018, A.1).
+        ms_weight: weight of the mode-seeking term, which keeps G from ignoring z; 0 = off.
+        augment: what is done to all that D sees, such as "colour,translation,cutout"; for small data sets.
+        instance_noise: sd of the noise added to all that D sees, in units of pixel values in [-1, 1].
+        grow_clips: progressive growing from 8 px: each level is trained on so many clips and then fades to the next
+            over as many (600,000 in the ancestor); 0 = all levels at once.
+        optimizer: "adam" with `betas`, the paper's "sgd", or "rmsprop".
+        lr_g, lr_d: learning rates.
     """
 
     sizes = LADDER
     presets: ClassVar = {
-        # What we recommend: fakes held against real clips pair by pair, R1 instead of a Lipschitz penalty, no norm in
-        # D, and in G one without running statistics, which would belong to other weights than those of the average.
+        # What we recommend: fakes held against real clips pair by pair, R1 and R2 instead of a Lipschitz penalty, no
+        # norm in D, and in G one without running statistics, which would belong to other weights than the average's.
         "best": {},
-        # The paper's norms and penalty, with the optimiser of the network that its tables descend from.
+        # The paper's, where it says: eq. 11-15, norms, SGD. It gives no rates, k or lambdas: these are our choices.
         "paper": {
-            "norm_g": "batch", "norm_d": "instance", "objective": "wasserstein", "gp_weight": 10.0,
-            "r1_gamma": 0.0, "r2_gamma": 0.0, "ms_weight": 0.0, "lr_g": 1e-3, "lr_d": 1e-3, "betas": (0.0, 0.99),
+            "norm_g": "batch", "norm_d": "instance", "modulate": False, "objective": "bce", "gp_weight": 10.0,
+            "alpha": 0.5, "beta": 0.5, "r1_gamma": 0.0, "r2_gamma": 0.0, "ms_weight": 0.0,
+            "optimizer": "sgd", "lr_g": 1e-2, "lr_d": 1e-2,
+        },
+        # The network that the tables descend from (Acharya et al. 2018).
+        "ancestor": {
+            "temporal": "ancestor", "modulate": False, "equalised": True, "objective": "wasserstein",
+            "gp_weight": 10.0, "drift": 1e-3, "r1_gamma": 0.0, "r2_gamma": 0.0, "ms_weight": 0.0,
+            "lr_g": 1e-3, "lr_d": 1e-3,
         },
     }
 
     def __init__(
         self, num_classes: int = 0, size: int = 32, *, temporal: str = "paper", width: float = 1.0,
-        z_dim: int = 128, norm_g: str = "pixel", norm_d: str = "none", objective: str = "relativistic",
-        r1_gamma: float = 2.0, r2_gamma: float = 2.0, r1_every: int = 8, gp_weight: float = 0.0,
-        ms_weight: float = 0.05, lr_g: float = 5e-4, lr_d: float = 5e-4, betas: tuple[float, float] = (0.0, 0.99),
+        latent: str = "vector", z_dim: int = 128, task: str = "generate", context: int = 4,
+        norm_g: str = "pixel", norm_d: str = "none", modulate: bool = True, equalised: bool = False,
+        objective: str = "relativistic", k: float = 0.0, lambda1: float = 1.0, lambda2: float = 1.0,
+        alpha: float = 1.0, beta: float = 0.0, r1_gamma: float = 3.0, r2_gamma: float = 3.0, r1_every: int = 8,
+        gp_weight: float = 0.0, drift: float = 0.0, ms_weight: float = 0.02, augment: str = "",
+        instance_noise: float = 0.0, grow_clips: int = 0, optimizer: str = "adam", lr_g: float = 1e-3,
+        lr_d: float = 5e-4, betas: tuple[float, float] = (0.0, 0.99),
     ):
         super().__init__()
-        one_of("size", size, LADDER)
-        one_of("temporal", temporal, DOUBLES_TIME)
-        one_of("norm_g", norm_g, NORMS)
-        one_of("norm_d", norm_d, NORMS)
-        one_of("objective", objective, OBJECTIVES)
+        for name, value, known in [
+            ("size", size, LADDER), ("temporal", temporal, DOUBLES_TIME), ("latent", latent, LATENTS),
+            ("task", task, TASKS), ("norm_g", norm_g, NORMS), ("norm_d", norm_d, NORMS),
+            ("objective", objective, losses.OBJECTIVES), ("optimizer", optimizer, OPTIMIZERS),
+        ]:
+            if value not in known:
+                raise InputError(f"hrvgan: {name} {value!r} is not known; choose one of {', '.join(map(str, known))}")
+        self.num_classes, self.size, self.z_dim = num_classes, size, z_dim
+        self.num_frames = frames_at(size, temporal)
+        self.context = context if task == "predict" else 0
+        if self.context and not 0 < context < self.num_frames:
+            raise InputError(f"hrvgan: context {context}, need 1 to {self.num_frames - 1} of {self.num_frames} frames")
         if norm_d == "batch" and gp_weight:
             raise InputError("hrvgan: norm_d 'batch' mixes the clips of a batch, and WGAN-GP's penalty is per clip; "
                              "set norm_d to instance, pixel or none, or gp_weight to 0")
-        self.num_classes, self.size, self.z_dim = num_classes, size, z_dim
-        self.num_frames = 4 * math.prod(scale(px, temporal)[0] for px in LADDER[: LADDER.index(size) + 1])
-        self.G = Generator(num_classes, size, temporal, width, z_dim, norm_g)
-        self.D = Discriminator(num_classes, size, temporal, width, norm_d)
+        if grow_clips and (task == "predict" or beta):
+            raise InputError("hrvgan: E does not grow; set grow_clips to 0, or task to generate and beta to 0")
+        self.latent_kind, self.temporal = latent, temporal
+        self.grow_clips, self.position = grow_clips, math.inf  # on the ladder: 1.25 is a quarter from 16 to 32 px
+        encodes = beta > 0 and task == "generate"
+        self.G = Generator(
+            num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, grow_clips > 0
+        )
+        self.D = Discriminator(num_classes, size, temporal, width, norm_d, grow_clips > 0)
+        if equalised:
+            equalise(self.G)
+            equalise(self.D)
         self.to(memory_format=torch.channels_last_3d)
-        self.loss_d, self.loss_g = OBJECTIVES[objective]
-        self.paired = objective in PAIRED
-        self.r1_gamma, self.r2_gamma, self.r1_every, self.gp_weight = r1_gamma, r2_gamma, r1_every, gp_weight
-        self.ms_weight = ms_weight
-        self.lr_g, self.lr_d, self.betas = lr_g, lr_d, tuple(betas)
+        self.loss_d, self.loss_g = losses.objective_pair(objective, k, lambda1, lambda2)
+        self.paired, self.alpha, self.beta = objective in losses.PAIRED, alpha, beta
+        self.r1_gamma, self.r2_gamma, self.r1_every = r1_gamma, r2_gamma, r1_every
+        self.gp_weight, self.drift, self.ms_weight = gp_weight, drift, ms_weight
+        self.augment, self.instance_noise = Augment(augment), instance_noise
+        self.optimizer, self.lr_g, self.lr_d, self.betas = optimizer, lr_g, lr_d, tuple(betas)
+
+    @property
+    def z_shape(self) -> tuple[int, ...]:
+        return (self.num_frames, self.z_dim) if self.latent_kind == "sequence" else (self.z_dim,)
 
     def phases(self) -> list[Phase]:
         """Algorithm 1: one step of D, then one of G."""
-        adam = {"betas": self.betas, "eps": 1e-8, "foreach": True}
         return [
-            Phase("d", self.D, torch.optim.Adam(self.D.parameters(), self.lr_d, **adam), self.d_terms),
-            Phase("g", self.G, torch.optim.Adam(self.G.parameters(), self.lr_g, **adam), self.g_terms),
+            Phase("d", self.D, self.make_optimizer(self.D, self.lr_d), self.d_terms),
+            Phase("g", self.G, self.make_optimizer(self.G, self.lr_g), self.g_terms),
         ]
 
-    def noise(self, batch: Batch) -> Tensor:
-        return torch.randn(len(batch.real), self.z_dim, device=batch.real.device)
+    def make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+        options = {"betas": self.betas} if self.optimizer == "adam" else {}
+        return make_optimizer(self.optimizer, network.parameters(), lr, **options)
 
     def d_terms(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
-            fake = self.G(self.noise(batch), batch.c)
+            fake = self.draw_fake(self.noise(batch), batch.c, batch.real)
         lazy = batch.step % self.r1_every == 0
         r1, r2 = self.r1_gamma > 0 and lazy, self.r2_gamma > 0 and lazy
-        real, fake = batch.real.requires_grad_(r1), fake.requires_grad_(r2)
-        real_logits, fake_logits = self.D(real, batch.c), self.D(fake, batch.c)
+        real = self.show(batch.real).detach().requires_grad_(r1)
+        fake = self.show(fake).detach().requires_grad_(r2)
+        real_logits, fake_logits = self.judge(real, batch.c), self.judge(fake, batch.c)
+        batch.notes = {"logits/real": real_logits.mean(), "logits/fake": fake_logits.mean()}
         terms = {"adv": self.loss_d(real_logits, fake_logits)}
         if r1:
-            terms["r1"] = self.r1_gamma / 2 * self.r1_every * zero_centred_penalty(real_logits, real)
+            terms["r1"] = self.r1_gamma / 2 * self.r1_every * losses.zero_centred_penalty(real_logits, real)
         if r2:
-            terms["r2"] = self.r2_gamma / 2 * self.r1_every * zero_centred_penalty(fake_logits, fake)
+            terms["r2"] = self.r2_gamma / 2 * self.r1_every * losses.zero_centred_penalty(fake_logits, fake)
         if self.gp_weight:
-            terms["gp"] = self.gp_weight * gradient_penalty(self.D, real.detach(), fake.detach(), batch.c)
+            terms["gp"] = self.gp_weight * losses.gradient_penalty(self.judge, real.detach(), fake.detach(), batch.c)
+        if self.drift:
+            terms["drift"] = self.drift * real_logits.square().mean()
         return terms
 
     def g_terms(self, batch: Batch) -> dict[str, Tensor]:
-        z, c = self.noise(batch), batch.c
-        if self.ms_weight:  # Neighbours share their class, so that z alone tells them apart.
-            c = c[::2].repeat_interleave(2)[: len(c)]
-        fake = self.G(z, c)
+        z, c, given = self.noise(batch), batch.c, batch.real
+        if self.ms_weight:  # Neighbours share their class and first frames, so that z alone tells them apart.
+            twins = torch.arange(len(z)) // 2 * 2
+            c, given = c[twins], given[twins]
+        fake = self.draw_fake(z, c, given)
         real_logits = None
         if self.paired:
             with torch.no_grad():
-                real_logits = self.D(batch.real, batch.c)
-        terms = {"adv": self.loss_g(self.D(fake, c), real_logits)}
+                real_logits = self.judge(self.show(batch.real), batch.c)
+        terms = {"adv": self.alpha * self.loss_g(self.judge(self.show(fake), c), real_logits)}
         if self.ms_weight:
-            terms["ms"] = self.ms_weight * mode_seeking(fake, z)
+            terms["ms"] = self.ms_weight * losses.mode_seeking(fake, z)
+        if self.beta and self.context:
+            terms["mse"] = self.beta * F.mse_loss(fake[:, :, self.context:], given[:, :, self.context:])
+        elif self.beta:
+            terms["mse"] = self.beta * F.mse_loss(self.G(self.encode(batch.real), batch.c), batch.real)
         return terms
 
+    def noise(self, batch: Batch) -> Tensor:
+        return draws.randn(len(batch.real), *self.z_shape, like=batch.real)
 
-def one_of(name: str, value: object, known: object) -> None:
-    if value not in known:
-        raise InputError(f"hrvgan: {name} {value!r} is not known; choose one of {', '.join(map(str, known))}")
+    def draw_fake(self, z: Tensor, c: Tensor, real: Tensor) -> Tensor:
+        """Clips from latents, and in task "predict" from the first frames of `real`, with which they then begin."""
+        return self.G(z, c, real[:, :, : self.context] if self.context else None, self.position)
+
+    def show(self, clips: Tensor) -> Tensor:
+        """What D sees of clips, real or generated."""
+        clips = self.augment(clips)
+        return clips + self.instance_noise * draws.randn(*clips.shape, like=clips) if self.instance_noise else clips
+
+    def generate(self, z: Tensor, c: Tensor, x: Tensor | None = None) -> Tensor:
+        """z (N, *z_shape), c (N,) int64, and in task "predict" the first frames x (N, 3, context, size, size) in
+        [-1, 1] -> clips (N, 3, T, size, size) in [-1, 1]."""
+        if (x is not None) != bool(self.context):
+            raise InputError("this model draws clips from first frames: use predict" if self.context else
+                             "this model was not trained to predict: train one with task: predict")
+        clips = self.G(z, c, x, self.position)
+        full_size = (self.num_frames, self.size, self.size)   # of clips, also before G has grown up
+        return clips if clips.shape[2:] == full_size else enlarge(clips, full_size)
+
+    def judge(self, clips: Tensor, c: Tensor) -> Tensor:
+        """The logit of D for each clip, which D sees as small as the level at which it is."""
+        level = self.level()
+        if clips.shape[2:] != level.shape:
+            clips = at_level(clips, level)
+        return self.D(clips, c, self.position)
+
+    def grow(self, num_clips: int) -> Level:
+        super().grow(num_clips)
+        if self.grow_clips:
+            self.position = position(num_clips, self.grow_clips, len(self.G.levels))
+        return self.level()
+
+    def level(self) -> Level:
+        top, alpha = level_at(self.position, len(self.G.levels))
+        shapes = [(frames_at(px, self.temporal), px, px) for px in LADDER[: top + 1]]
+        return Level(shapes[-1], alpha, shapes[-2]) if alpha < 1 else Level(shapes[-1])
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Real clips (N, 3, T, size, size) in [-1, 1] -> E(Y) (N, S, z_dim), the latents from which `generate` draws
+        them."""
+        if self.G.E is None or self.context:
+            raise InputError("this model has no encoder; train one with beta > 0 (task: generate)")
+        return self.G.E(clips)[0]

@@ -1,0 +1,152 @@
+"""One training iteration of HRVGAN, as it is and as one would first write it (benchmarks/plain.py).
+
+    python -m benchmarks.training_step [--sizes 32 64 128 256] [--rounds 5]
+
+An iteration is a step of D with both penalties, a step of G and the average of G. Every number is the median of
+interleaved rounds in one process; peak memory is measured in a process of its own. First come the ceilings of the
+machine: products of matrices, and copying.
+"""
+
+import argparse
+import copy
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks.plain import PlainDiscriminator, PlainGenerator
+from hrvgan.iteration import update_average
+from hrvgan.models.base import Batch
+from hrvgan.models.hrvgan import HRVGAN
+
+BATCH = {8: 16, 16: 16, 32: 16, 64: 4, 128: 2, 256: 2}
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def ceilings() -> bool:
+    """Prints what this machine can do at best; returns whether bfloat16 is worth a row."""
+    speed = {dtype: product_speed(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    for dtype, flops in speed.items():
+        print(f"matrix product in {str(dtype).removeprefix('torch.')}: {flops / 1e9:.0f} GFLOP/s")
+    source, target = torch.randn(2**26), torch.empty(2**26)
+    fastest = min(seconds(lambda: target.copy_(source)) for _ in range(5))
+    print(f"copy: {2 * 4 * 2**26 / fastest / 1e9:.1f} GB/s, {torch.get_num_threads()} threads\n")
+    return speed[torch.bfloat16] > speed[torch.float32]
+
+
+def product_speed(dtype: torch.dtype) -> float:
+    """FLOP/s of the largest product of matrices that takes less than a tenth of a second."""
+    for n in (256, 512, 1024, 2048):
+        a = torch.randn(n, n).to(dtype)
+        fastest = min(seconds(lambda a=a: a @ a) for _ in range(3))
+        if fastest > 0.1:
+            break
+    return 2 * n**3 / fastest
+
+
+class Iteration:
+    """Call it to train for one step. `plain`: with the plain networks, and optimisers that loop in Python."""
+
+    def __init__(self, size: int, plain: bool, bfloat16: bool = False):
+        torch.manual_seed(0)
+        self.gan = HRVGAN(10, size, r1_every=1)
+        if plain:
+            networks = (PlainGenerator(10, size, "paper", 1.0), PlainDiscriminator(10, size, "paper", 1.0))
+            self.gan.G, self.gan.D = networks
+        self.phases = self.gan.phases()
+        for phase in self.phases:
+            phase.optimizer.defaults["foreach"] = not plain
+            for group in phase.optimizer.param_groups:
+                group["foreach"] = not plain
+        self.average = copy.deepcopy(self.gan.G).requires_grad_(False)
+        self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+        shape = (BATCH[size], 3, self.gan.num_frames, size, size)
+        self.batch = Batch(torch.rand(shape) * 2 - 1, torch.arange(BATCH[size]) % 10, 0)
+
+    def __call__(self) -> None:
+        for phase in self.phases:
+            self.gan.requires_grad_(False)
+            phase.module.requires_grad_(True)
+            with self.autocast:
+                terms = phase.loss(self.batch)
+            sum(terms.values()).backward()
+            phase.optimizer.step()
+            phase.optimizer.zero_grad(set_to_none=True)
+        update_average(self.average, self.gan.G, 0.999)
+
+
+class Flops(TorchDispatchMode):
+    """Counts as torch's FlopCounterMode does, which cannot follow a penalty's gradient of a gradient."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def peak_memory(size: int, kind: str) -> float:
+    """GiB of a process that trains for one step, less what it holds before."""
+    code = (
+        "from benchmarks.training_step import Iteration, used; "
+        f"step = Iteration({size}, {kind == 'plain'}, {kind == 'bfloat16'}); before = used(); step(); "
+        "print(used() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def used() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
+    steps = {"plain": Iteration(size, plain=True)}
+    steps |= {name: Iteration(size, False, bfloat16) for name, bfloat16 in precisions.items()}
+    with Flops() as counted:
+        steps["plain"]()
+    times = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            times[name].append(seconds(step))
+    medians = {name: statistics.median(each[1:]) for name, each in times.items()}  # The first one warms up.
+    memory = {name: peak_memory(size, name) for name in steps}
+    for name, median in medians.items():
+        print(
+            f"{size:>4} {name:>9} {BATCH[size]:>6} {BATCH[size] / median:>8.2f} {medians['plain'] / median:>9.2f} "
+            f"{memory[name]:>9.2f} {memory[name] / memory['plain']:>7.2f} "
+            f"{counted.total / median / 1e9:>9.0f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    fast_half = ceilings()
+    precisions = {"float32": False} | ({"bfloat16": True} if fast_half else {})
+    if not fast_half:
+        print("bfloat16 is no faster than float32 here, and left out\n")
+    print("size           batch  clips/s   x plain  peak GiB x plain  GFLOP/s*")
+    for size in arguments.sizes:
+        measure(size, arguments.rounds, precisions)
+    print("\n* of the operations that the plain network needs")
+
+
+if __name__ == "__main__":
+    main()

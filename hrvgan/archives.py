@@ -1,0 +1,194 @@
+"""Unpacking of archives that nobody vouches for: nothing lands outside, nothing grows without bound.
+
+Every member is read here and written here, under a name that was checked; no library and no tool extracts to
+disk by itself. Links and devices are refused, not made.
+"""
+
+import bz2
+import contextlib
+import errno
+import gzip
+import io
+import lzma
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from hrvgan.errors import InputError
+from hrvgan.files import require_space
+
+CHUNK = 1 << 20
+MAX_HEADER = 1 << 20  # bytes of a tar's extended header, which Python reads into memory at once
+EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+            tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+# What the standard library says of archives that are none.
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
+          RuntimeError, ValueError, LookupError, OverflowError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive. `open` gives its bytes; members of tar and rar are read in their order."""
+
+    name: str
+    size: int  # bytes, as declared
+    kind: str  # "file", or what it is instead
+    open: Callable[[], BinaryIO]
+
+
+def unpack(
+    archive: Path,
+    out: Path,
+    *,
+    max_bytes: int,
+    max_members: int = 100_000,
+    place: Callable[[str], str | None] = lambda name: name,
+) -> list[Path]:
+    """Write the files of a zip, tar, tar.{gz,bz2,xz} or rar under the folder `out`; returns their paths.
+
+    `place` says where below `out` a member goes, by its name in the archive; None leaves it out. No file that
+    exists is written over. Raises InputError, naming archive and member, for a member that lies outside
+    (absolute, `..`), is a link or a device, or comes twice; for more than `max_members` members or
+    `max_bytes`, declared or real; for a broken archive, and a disk too small. Of a zip or rar nothing is
+    written then, of a tar what came before.
+    """
+    guard, written = Guard(archive, max_bytes, max_members), []
+    with readable(archive), _opened(archive) as found:
+        checked = map(guard.check, found)
+        if isinstance(found, list):
+            checked = list(checked)
+            require_space(out, guard.total)
+        for member in tqdm(checked, desc=f"unpack {archive.name}", unit="file"):
+            if (name := place(member.name)) is not None:
+                written.append(write(member, out / inside(name, archive), archive))
+    return written
+
+
+class Guard:
+    """Counts members and their declared bytes, and refuses what should not be in an archive."""
+
+    def __init__(self, archive: Path, max_bytes: int, max_members: int):
+        self.archive, self.max_bytes, self.max_members = archive, max_bytes, max_members
+        self.count = self.total = 0
+
+    def check(self, member: Member) -> Member:
+        self.count, self.total = self.count + 1, self.total + member.size
+        if self.count > self.max_members or self.total > self.max_bytes or member.size < 0:
+            limits = f"more than {self.max_members:,} files or {self.max_bytes:,} bytes"
+            raise InputError(
+                f"{self.archive}: unpacks to {limits}, so it is not what it should be; fetch it again"
+            )
+        inside(member.name, self.archive)
+        if member.kind != "file":
+            raise InputError(f"{self.archive}: {member.name!r} is a {member.kind}, which is never unpacked")
+        return member
+
+
+def inside(name: str, archive: Path) -> PurePosixPath:
+    """The relative path that `name` says. Raises InputError unless it stays in the folder it is joined to."""
+    path = PurePosixPath(name)
+    strange = "\\" in name or not name.isprintable() or re.match("[A-Za-z]:", name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or strange:
+        raise InputError(f"{archive}: member {name!r} would not lie inside the target, so it is not unpacked")
+    return path
+
+
+def write(member: Member, path: Path, archive: Path) -> Path:
+    """Write one member to the new file `path`. Raises InputError unless it has as many bytes as it declares."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left = member.size
+    try:
+        with member.open() as source, open(path, "xb") as file:
+            while data := source.read(min(CHUNK, left + 1)):
+                left -= len(data)
+                if left < 0:
+                    break
+                file.write(data)
+    except FileExistsError as error:
+        raise InputError(
+            f"{archive}: {member.name!r} comes twice, as {path}; fetch the archive again"
+        ) from error
+    if left:
+        raise InputError(f"{archive}: {member.name!r} is not as long as it says; fetch the archive again")
+    return path
+
+
+@contextlib.contextmanager
+def readable(archive: Path) -> Iterator[None]:
+    """Errors of the archive libraries as an InputError that names `archive`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.errno:
+            full = "; free some disk" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
+            raise InputError(f"{archive}: cannot be unpacked ({error}){full}") from error
+        raise InputError(f"{archive}: a broken archive ({error}); fetch it again") from error
+
+
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[Iterable[Member]]:
+    """The members of an archive: a list where it has one, else one after the other. Folders are left out."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(archive, "rb"))
+        start = file.peek(8)
+        if start.startswith(b"Rar!"):
+            from hrvgan.rar import rar_members
+
+            yield stack.enter_context(rar_members(archive))
+        elif start.startswith(b"PK"):
+            yield _zip_members(stack.enter_context(zipfile.ZipFile(file)))
+        else:
+            yield tar_members(file)
+
+
+def _zip_members(opened: zipfile.ZipFile) -> list[Member]:
+    def member(info: zipfile.ZipInfo) -> Member:
+        plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+        return Member(info.filename, info.file_size, "file" if plain else "link", lambda: opened.open(info))
+
+    return [member(info) for info in opened.infolist() if not info.is_dir()]
+
+
+def tar_members(file: io.BufferedReader) -> Iterator[Member]:
+    """The files of a tar, tar.gz, tar.bz2 or tar.xz one after the other, from a stream that need not seek."""
+    with tarfile.open(fileobj=_decompressed(file), mode="r|", tarinfo=_Header) as opened:
+        while (info := opened.next()) is not None:
+            opened.members.clear()  # a long stream would keep them all
+            if not info.isdir():
+                plain = info.isreg() and not info.issparse()
+                kind = "file" if plain else "link" if info.issym() or info.islnk() else "special file"
+                yield Member(info.name, info.size, kind, lambda info=info: opened.extractfile(info))
+
+
+class _Header(tarfile.TarInfo):
+    """A header that cannot make Python read gigabytes of names into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in EXTENDED and header.size > MAX_HEADER:
+            raise tarfile.TarError(f"a header of {header.size:,} bytes")
+        return header
+
+
+def _decompressed(file: io.BufferedReader) -> BinaryIO:
+    """By its first bytes. These readers, unlike tarfile's own, take files of several streams (pbzip2)."""
+    start = file.peek(6)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if start.startswith(b"\xfd7zXZ"):
+        return lzma.LZMAFile(file)
+    return file

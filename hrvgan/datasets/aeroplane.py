@@ -1,0 +1,34 @@
+"""Aeroplane: strips of stabilised frames that iVGAN's authors cut from YouTube-BoundingBoxes; a folder of yours.
+
+Kratzwald et al. 2017, "Towards an Understanding of Our World by GANing Videos in the Wild", never published them,
+and the videos may only be had from where they were shared: there is nothing that could be downloaded here.
+"""
+
+from pathlib import Path
+
+from hrvgan.datasets import folder
+from hrvgan.datasets.videos import Video
+from hrvgan.errors import InputError
+
+WHY = (
+    "the Aeroplane set was never published (iVGAN's authors cut it from YouTube-BoundingBoxes), so it cannot be "
+    "downloaded; put strips of square frames there, one jpg or png a clip, or change the option `path`"
+)
+
+
+def fetch(out: Path, path: str | Path = "data/aeroplane") -> list[Video]:
+    """List the strips under `path`, read in place: no classes; strips of one folder are one group.
+
+    Raises InputError, with the reason why there is no download, if there are none.
+    """
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: no such folder; {WHY}")
+    return [_assign(video, Path(path)) for video in folder.fetch(out, path)]
+
+
+def _assign(video: Video, root: Path) -> Video:
+    if video.path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise InputError(f"{video.path}: not a strip; {WHY}")
+    inside = video.path.relative_to(root)
+    group = inside.parent.as_posix() if len(inside.parts) > 1 else inside.stem
+    return Video(video.path, "", group, video_id=video.video_id)

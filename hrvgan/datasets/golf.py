@@ -1,0 +1,58 @@
+"""Golf: 603,776 stabilised clips of golf courses (Vondrick et al. 2016, "Generating Videos with Scene Dynamics").
+
+Each clip is one jpg, 16 to 34 frames of 128x128 px stacked vertically; there are no classes. The archive, 131
+GB, is read as a stream that ends after `max_clips`: no more is transferred, and no more than that is on disk.
+"""
+
+from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
+
+from hrvgan.archives import Guard, inside, readable, tar_members, write
+from hrvgan.datasets.videos import Video
+from hrvgan.download import downloads, stream
+from hrvgan.errors import InputError
+from hrvgan.published import File
+
+TAR = File(
+    "golf.tar.bz2",
+    ("http://data.csail.mit.edu/videogan/golf.tar.bz2",),  # there is no https, and no hash
+    licence="for research; videos are from Flickr",
+)
+MAX_BYTES_A_CLIP = 4_000_000  # in the mean; they are about 200 kB
+MAX_OTHERS = 1_000  # files that are no clips (lists, videos without a clip), for each clip
+
+
+def fetch(out: Path, *, max_clips: int = 20_000, url: str = TAR.urls[0]) -> list[Video]:
+    """Write the first `max_clips` clips of the archive at `url` under `out`.
+
+    Clips cut from one video, which lie in one folder, are one group. What was transferred is kept, so that a
+    second run, also one with more clips, goes on from there. Raises InputError for a broken or hostile archive.
+    """
+    if max_clips < 1:
+        raise InputError(f"golf: max_clips {max_clips}; need at least 1")
+    file = File(TAR.name, (url,))
+    archive, names = downloads() / file.name, []
+    guard = Guard(archive, max_bytes=max_clips * MAX_BYTES_A_CLIP, max_members=max_clips * MAX_OTHERS)
+    with (
+        stream(file, downloads()) as source,
+        readable(archive),
+        tqdm(desc="golf", total=max_clips, unit="clip") as bar,
+    ):
+        for member in map(guard.check, tar_members(source)):
+            if not member.name.lower().endswith(".jpg"):
+                continue
+            name = inside(member.name, archive)  # frames-stable-many/<video>/0001.jpg
+            write(member, out / name, archive)
+            names.append(name.as_posix())
+            bar.update()
+            if len(names) == max_clips:
+                break
+    if not names:
+        raise InputError(f"{archive}: no jpg in it; correct the option `url`")
+    return [Video(out / name, "", PurePosixPath(name).parent.as_posix(), video_id=name) for name in names]
+
+
+def upstream(url: str = TAR.urls[0], **_) -> list[File]:
+    """The published file whose change would be new data."""
+    return [File(TAR.name, (url,))]

@@ -1,0 +1,170 @@
+"""UCF101: 13,320 videos of 101 human actions (Soomro, Zamir, Shah 2012, arXiv:1212.0402), with official splits.
+
+The videos come from a mirror as a zip, or as the authors' rar; they are laid out and named alike. The lists
+give train and test, handed over as `Video.split`; there is no val list, so extraction cuts val from train by
+group (`splits.assign_splits`).
+"""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hrvgan.archives import unpack
+from hrvgan.datasets.videos import Video
+from hrvgan.download import downloads
+from hrvgan.download import fetch as fetch_file
+from hrvgan.errors import InputError
+from hrvgan.published import File
+from hrvgan.rar import program
+from hrvgan.web import Unavailable
+
+HOME = "https://www.crcv.ucf.edu/data/UCF101"
+RESEARCH = "for research; videos belong to their makers"
+ZIP = File(
+    "UCF101_videos.zip",
+    ("https://storage.googleapis.com/thumos14_files/UCF101_videos.zip",),
+    6_960_400_115,
+    "dabf56f573cd19c79e096563529fec8126a2a34e18e10c72eb621dd687532b0d",
+    RESEARCH,
+)
+RAR = File(
+    "UCF101.rar",
+    (f"{HOME}/UCF101.rar",),
+    sha256="ca8dfadb4c891cb11316f94d52b6b0ac2a11994e67a0cae227180cd160bd8e55",  # as torchvision pins it
+    licence=RESEARCH,
+)
+LISTS = File(
+    "UCF101TrainTestSplits-RecognitionTask.zip",
+    (f"{HOME}/UCF101TrainTestSplits-RecognitionTask.zip",),
+    113_943,
+    "5c0d1a53b8ed364a2ac830a73f405e51bece7d98ce1254fd19ed4a36b224bd27",
+    RESEARCH,
+)
+MAX_BYTES = 16_000_000_000  # of all videos; they are 7 GB
+NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d{2})_(?P<clip>c\d{2})\.avi")
+# The archives and the lists do not agree on how to write this one.
+SPELLING = {"handstandpushups": "HandstandPushups"}
+
+
+def fetch(out: Path, *, split: int = 1, path: str | Path = "") -> list[Video]:
+    """Download and unpack UCF101, and return its videos, train and test by official list `split`, 1 to 3.
+
+    With `split` 0 nothing is said of splits, and extraction draws them all by group. `path` is what you have
+    already, whole or in part, with UCF101's names: a folder, read in place, or the path or address of a zip,
+    tar or rar.
+    Raises InputError if nothing can be had, or something is missing.
+    """
+    if split not in range(4):
+        raise InputError(f"ucf101: split {split}; need 1 to 3, or 0 for none")
+    if path and Path(path).is_dir():
+        videos = find(Path(path))
+    else:
+        unpack(_archive(path), out, max_bytes=MAX_BYTES, place=place)
+        videos = find(out)
+    if not split:
+        return videos
+    return assign(videos, read_lists(fetch_file(LISTS, downloads()), split), whole=not path)
+
+
+def upstream(path: str = "", **_) -> list[File]:
+    """The published files whose change would be new data."""
+    return [own(path)] if is_address(path) else [] if path else [ZIP, LISTS]
+
+
+def _archive(given: str | Path) -> Path:
+    if is_address(given):
+        return fetch_file(own(str(given)), downloads(), refresh=True)
+    if given and not Path(given).is_file():
+        raise InputError(f"{given}: no such file or folder; correct the option `path`, or leave it empty")
+    return Path(given) if given else first_of((ZIP, RAR), downloads())
+
+
+def is_address(text: str | Path) -> bool:
+    return str(text).startswith(("http://", "https://"))
+
+
+def own(url: str) -> File:
+    return File(url.partition("?")[0].rpartition("/")[2] or "archive", (url,))
+
+
+def first_of(files: Sequence[File], folder: Path) -> Path:
+    """The first of `files` that lies in `folder`, else the first that can be downloaded to it."""
+    at_hand = [file for file in files if (folder / file.name).exists()]
+    causes = []
+    for file in at_hand[:1] or files:
+        try:
+            if file.name.endswith(".rar"):
+                program()  # before gigabytes are fetched in vain
+            return fetch_file(file, folder)
+        except Unavailable as error:
+            causes.append(str(error))
+    raise Unavailable("; ".join(causes))
+
+
+def place(name: str) -> str | None:
+    """Where a member of the archive goes: `<Class>/v_<Class>_gNN_cNN.avi`, whatever folders it came in."""
+    found = NAME.fullmatch(name.rpartition("/")[2])
+    if not found:
+        return None
+    class_name = SPELLING.get(found["class_name"].lower(), found["class_name"])
+    return f"{class_name}/v_{class_name}_{found['group']}_{found['clip']}.avi"
+
+
+def find(root: Path) -> list[Video]:
+    """The videos anywhere under `root`, called as `place` says, without splits. Raises InputError for none."""
+    found = ((file, place(file.name)) for file in sorted(root.rglob("*.avi")))
+    videos = [
+        Video(file, name.partition("/")[0], NAME.search(name)["group"], video_id=name)
+        for file, name in found
+        if name
+    ]
+    if not videos:
+        raise InputError(
+            f"{root}: holds no video with a name like v_Archery_g01_c01.avi; use another archive"
+        )
+    return videos
+
+
+def read_lists(archive: Path, split: int) -> dict[str, str]:
+    """Video (as `place` names it) -> train or test, by the lists of `split`.
+
+    Raises InputError if one is missing, or labels a video with another class than its name does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(archive, Path(folder), max_bytes=10_000_000, place=lambda name: name.rpartition("/")[2])
+        lines = {
+            path.name: path.read_text("utf-8").strip().splitlines() for path in Path(folder).glob("*.txt")
+        }
+    try:
+        # A line is "1 ApplyEyeMakeup" in classInd, "<path> 1" in a train list, "<path>" in a test list.
+        classes = dict(line.split() for line in lines["classInd.txt"])
+        train = dict(line.split() for line in lines[f"trainlist{split:02d}.txt"])
+        test = lines[f"testlist{split:02d}.txt"]
+        labels = {name: (label, classes[label]) for name, label in train.items()}
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{archive}: not the lists of UCF101 ({error!r}); fetch it again") from error
+    for name, (label, class_name) in labels.items():
+        if class_name.lower() != _placed(name, archive).partition("/")[0].lower():
+            raise InputError(f"{archive}: {name} has label {label}, {class_name}; fetch it again")
+    return {
+        _placed(name, archive): which for which, names in (("train", train), ("test", test)) for name in names
+    }
+
+
+def _placed(name: str, archive: Path) -> str:
+    if not (found := place(name.strip())):
+        raise InputError(f"{archive}: lists {name!r}, not a video of UCF101; fetch it again")
+    return found
+
+
+def assign(videos: list[Video], splits: dict[str, str], whole: bool) -> list[Video]:
+    """The videos with their `splits`. Raises InputError for a video that has none and, where the data set should be
+    `whole`, for one that is missing."""
+    have = {video.video_id for video in videos}
+    for what, names in (("on no list", have - splits.keys()), ("missing", splits.keys() - have)):
+        if names and (whole or what == "on no list"):
+            count = f"{len(names)} videos are {what}, {min(names)} is one"
+            raise InputError(f"ucf101: {count}; give another archive or folder")
+    return [replace(video, split=splits[video.video_id]) for video in videos]

@@ -1,0 +1,116 @@
+"""One training iteration of any model, and the stream of them."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hrvgan import distributed, draws
+from hrvgan.datasets.clips import BatchStream, Clips
+from hrvgan.growing import at_level
+from hrvgan.layout import to_float
+from hrvgan.meter import Meter
+from hrvgan.models.base import Batch, Phase, VideoGAN
+from hrvgan.optim import clip_norm, scale_rates
+from hrvgan.session import Session
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def iterations(
+    session: Session, clips: Clips, steps: int, meter: Meter, *, batch_size: int, accumulate: int, seed: int,
+    ema: float, lr_decay: int, clip_grad: float, flip: bool, class_balanced: bool, precision: str,
+) -> Iterator[int]:  # fmt: skip
+    """Trains until `steps` are done; yields their number after each."""
+    gan, device = session.gan, session.gan.device
+    rank, world_size = distributed.rank(), distributed.world_size()
+    stream = BatchStream(
+        clips, batch_size=batch_size // world_size, seed=seed, num_frames=gan.num_frames, flip=flip,
+        class_balanced=class_balanced, rank=rank, world_size=world_size,
+    )  # fmt: skip
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(precision, device))
+    for step, frames, labels in batches(stream, session.step, steps, meter):
+        # Put the clips into micro-batches, at the resolution that the model has grown to.
+        level = gan.grow(step * batch_size)
+        parts = split(frames, labels, step, accumulate, device)
+        for batch in parts:
+            batch.real = at_level(batch.real, level)
+
+        # Train each part of the model in its turn.
+        gan.train()
+        for number, phase in enumerate(session.phases):
+            scale_rates(phase.optimizer, 1 - step / lr_decay if lr_decay else 1.0)
+            meter.add(update(gan, phase, parts, autocast, clip_grad, (seed, step, number)))
+        update_average(session.average, gan.G, min(ema, (1 + step) / (10 + step)))
+
+        session.step = step + 1
+        yield session.step
+
+
+def batches(
+    stream: BatchStream, start: int, stop: int, meter: Meter
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Steps `start` to `stop` with their clips and labels; while one trains, the next is read."""
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = reader.submit(stream.batch, start)
+        for step in range(start, stop):
+            waited = time.perf_counter()
+            frames, labels = upcoming.result()
+            meter.waited(time.perf_counter() - waited, len(labels) * stream.world_size)
+            if step + 1 < stop:
+                upcoming = reader.submit(stream.batch, step + 1)
+            yield step, frames, labels
+
+
+def split(
+    frames: np.ndarray, labels: np.ndarray, step: int, accumulate: int, device: torch.device
+) -> list[Batch]:
+    """The micro-batches of this process, whose clips are frames uint8 (N, T, H, W, 3) with labels (N,)."""
+    size, parts = len(labels) // accumulate, []
+    for index in range(accumulate):
+        rows = slice(index * size, (index + 1) * size)
+        real = to_float(torch.from_numpy(frames[rows]).to(device))
+        place = (distributed.rank() * accumulate + index, distributed.world_size() * accumulate)
+        parts.append(Batch(real, torch.from_numpy(labels[rows]).to(device), step, part=place))
+    return parts
+
+
+def update(
+    gan: VideoGAN, phase: Phase, parts: list[Batch], autocast: torch.autocast, clip_grad: float, seed: tuple
+) -> dict[str, Tensor]:
+    """One optimiser step of `phase` on the mean gradient of `parts`, over all processes; returns what there is to log:
+    loss terms, what the model noted, the norm of the gradient."""
+    gan.requires_grad_(False)
+    phase.module.requires_grad_(True)
+    log: dict[str, Tensor] = {}
+    for batch in parts:
+        with draws.part(*batch.part, seed, gan.device), autocast:
+            terms = phase.loss(batch)
+        (sum(terms.values()) / len(parts)).backward()
+        values = {f"loss/{phase.name}/{name}": term for name, term in terms.items()} | batch.notes
+        batch.notes = {}
+        for key, value in values.items():
+            log[key] = log.get(key, 0) + value.detach() / len(parts)
+    gradients = [p.grad for p in phase.module.parameters() if p.grad is not None]
+    distributed.average_(gradients)
+    log[f"grad/{phase.name}"] = clip_norm(gradients, clip_grad)
+    phase.optimizer.step()
+    phase.optimizer.zero_grad(set_to_none=True)
+    phase.after(parts[0].step)
+    return log
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
+    for kept, new in zip(average.buffers(), module.buffers(), strict=True):
+        kept.copy_(new)  # Running statistics of batch norm are averages already.
+
+
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to autocast. A CPU gains by it only with matrix units (AMX); others lose."""
+    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return precision == "bfloat16" or (precision == "auto" and fast)

@@ -1,0 +1,59 @@
+"""What a training reports: means of what the model said, which repeat, and timings, which never do."""
+
+import resource
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from hrvgan.distributed import average_
+
+
+class Meter:
+    """Means between two reports. What is added stays on the device until then: reading it would wait for it."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.clips, self.wait, self.since = 0, 0.0, time.perf_counter()
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for key, value in values.items():
+            known = key in self.sums
+            self.sums[key] = self.sums[key] + value if known else value
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def waited(self, seconds: float, clips: int) -> None:
+        """Seconds without data before a batch came, of `clips` clips in all processes together."""
+        self.wait += seconds
+        self.clips += clips
+
+    def means(self) -> dict[str, float]:
+        """Of everything added since the last call, over all processes."""
+        sums = torch.stack([value.float() for value in self.sums.values()])
+        average_([sums])
+        found = {key: value / self.counts[key] for key, value in zip(self.sums, sums.tolist(), strict=True)}
+        self.sums, self.counts = {}, {}
+        return found
+
+    def timings(self) -> dict[str, float]:
+        """Since the last call: clips a second, the share of time spent waiting for data; since the start: the peak
+        memory of this process, GB."""
+        elapsed = time.perf_counter() - self.since
+        found = {
+            "speed/clips_per_s": self.clips / elapsed,
+            "speed/data_wait": self.wait / elapsed,
+            "speed/peak_memory_gb": peak_memory(self.device) / 1e9,
+        }
+        self.clips, self.wait, self.since = 0, 0.0, time.perf_counter()
+        return found
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,83 @@
+"""C3D (Tran et al. 2015), Sports-1M then UCF101: the network of TGAN's Inception Score and TGANv2's FID.
+
+Its published file is conv3d_deepnetA_ucf.npz (a Chainer model): arrays `conv1a/W`, `conv1a/b` to `fc8/b`.
+mean2.npz holds the mean cube that is subtracted, `mean` (3, 16, 128, 171) in BGR.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FRAMES, SIDE = 16, 112
+
+
+class C3D(nn.Module):
+    """BGR minus the mean cube, float (N, 3, 16, 112, 112) -> fc7 after ReLU (N, 4096), logits (N, 101)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1a = _conv(3, 64)
+        self.conv2a = _conv(64, 128)
+        self.conv3a = _conv(128, 256)
+        self.conv3b = _conv(256, 256)
+        self.conv4a = _conv(256, 512)
+        self.conv4b = _conv(512, 512)
+        self.conv5a = _conv(512, 512)
+        self.conv5b = _conv(512, 512)
+        self.fc6 = nn.Linear(512 * 4 * 4, 4096)
+        self.fc7 = nn.Linear(4096, 4096)
+        self.fc8 = nn.Linear(4096, 101)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = _pool(self.conv1a(x).relu(), (1, 2, 2))  # (N, 64, 16, 56, 56)
+        x = _pool(self.conv2a(x).relu())  # (N, 128, 8, 28, 28)
+        x = self.conv3b(self.conv3a(x).relu()).relu()
+        x = self.conv4a(_pool(x)).relu()  # (N, 512, 4, 14, 14)
+        x = _pool(self.conv4b(x).relu())  # (N, 512, 2, 7, 7)
+        x = self.conv5b(self.conv5a(x).relu()).relu()
+        x = _pool(x).flatten(1)  # (N, 512 x 1 x 4 x 4): 7 becomes 4, rounded up
+        fc7 = self.fc7(self.fc6(x).relu()).relu()  # Dropout is off.
+        return fc7, self.fc8(fc7)
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Conv3d:
+    return nn.Conv3d(in_channels, out_channels, 3, padding=1)
+
+
+def _pool(x: Tensor, side: tuple[int, int, int] = (2, 2, 2)) -> Tensor:
+    return F.max_pool3d(x, side, ceil_mode=True)
+
+
+def file_name(parameter: str) -> str:
+    """`conv1a.weight` -> `conv1a/W`, as Chainer writes it."""
+    layer, _, kind = parameter.rpartition(".")
+    return f"{layer}/{'W' if kind == 'weight' else 'b'}"
+
+
+def prepare_tgan(clips: Tensor, mean: Tensor) -> Tensor:
+    """uint8 RGB (N, 16, H, W, 3) -> input, as TGAN: bicubic to 128x128, minus columns 21:149 of the mean, crop 8:120.
+
+    The bicubic kernel has a = -0.75 and no antialiasing, which is OpenCV's.
+    """
+    frames = _resize(clips, 128, mode="bicubic", align_corners=False)
+    return (frames - mean[..., 21:149])[..., 8:120, 8:120]
+
+
+def prepare_tganv2(clips: Tensor, mean: Tensor) -> Tensor:
+    """uint8 RGB (N, 16, H, W, 3) -> input, as TGANv2: bilinear straight to 112x112, minus rows and columns 8:120.
+
+    Corners are aligned, as Chainer's resize_images does.
+    """
+    return _resize(clips, SIDE, mode="bilinear", align_corners=True) - mean[..., 8:120, 8:120]
+
+
+def _resize(clips: Tensor, side: int, **options: object) -> Tensor:
+    """uint8 RGB (N, T, H, W, 3) -> BGR levels, float (N, 3, T, side, side)."""
+    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).flip(1).float()
+    resized = F.interpolate(frames, size=(side, side), **options)
+    return resized.unflatten(0, clips.shape[:2]).transpose(1, 2)
+
+
+def mean_cube(arrays: dict[str, torch.Tensor]) -> Tensor:
+    """The mean (3, 16, 128, 171) of mean2.npz, which is stored with or without a leading axis of 1."""
+    return arrays["mean"].float().reshape(3, FRAMES, 128, 171)

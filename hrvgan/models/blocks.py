@@ -1,0 +1,144 @@
+"""Layers of HRVGAN's ladder: norms, convolutions that change the size, modulation. Shapes are (N, C, T, H, W)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+
+def full(x: Tensor) -> Tensor:
+    """`x` in float32 where autocast has made it smaller: for sums that lose too much otherwise."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class PixelNorm(nn.Module):
+    """b = a / sqrt(mean over channels of a^2 + 1e-8) (eq. 8). Channels are axis 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+
+
+class InstanceNorm(nn.Module):
+    """gamma (x - mu) / (sqrt(sigma^2) + eps) + beta over the positions of a channel (eq. 9), eps outside the root.
+
+    The paper names no eps. With 1e-3 a channel that is all but constant is amplified at most a thousandfold, which
+    keeps a gradient penalty through it finite.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-3):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, (2, 3, 4), correction=0, keepdim=True)
+        weight, bias = (p[:, None, None, None] for p in (self.weight, self.bias))
+        gain = weight / ((variance + 1e-12).sqrt() + self.eps)   # (N, C, 1, 1, 1); 1e-12: a root has no slope at 0
+        return torch.addcmul(bias - mean * gain, x, gain)
+
+
+NORMS = {
+    "batch": nn.BatchNorm3d,
+    "instance": InstanceNorm,
+    "pixel": lambda channels: PixelNorm(),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+class UpConv3d(nn.Conv3d):
+    """Nearest upsampling by `factor`, then a 3x3x3 convolution, computed as one transposed convolution.
+
+    Exactly the same function: along an axis that doubles, the kernel summed over two shifts, with stride 2. It makes
+    no upsampled tensor and half the work or less (twice as fast at 32 px).
+    """
+
+    def __init__(self, c_in: int, c_out: int, factor: tuple[int, int, int]):
+        super().__init__(c_in, c_out, 3, padding=1)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.transpose(0, 1).flip(2, 3, 4)    # (c_in, c_out, 3, 3, 3)
+        for axis, factor in enumerate(self.factor, start=2):
+            if factor == 2:                                   # 3 taps become 4
+                before = [0, 0] * (4 - axis)
+                weight = F.pad(weight, [*before, 1, 0]) + F.pad(weight, [*before, 0, 1])
+        return F.conv_transpose3d(x, weight, self.bias, stride=self.factor, padding=1)
+
+
+class AveragePool(nn.Module):
+    """Means of blocks of `factor`, space before time: torch's pooling in three dimensions is slow in channels-last."""
+
+    def __init__(self, factor: tuple[int, int, int]):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = x.transpose(1, 2).flatten(0, 1)              # (N T, C, H, W)
+        x = F.avg_pool2d(frames, 2).unflatten(0, (len(x), -1))
+        if self.factor[0] == 2:
+            x = x.unflatten(1, (-1, 2)).mean(2)
+        return x.transpose(1, 2)                              # (N, C, T / factor, H / 2, W / 2)
+
+
+class MinibatchStd(nn.Module):
+    """Appends one map: the mean over all positions of the standard deviation over the batch (Karras et al. 2018)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        std = (full(x).var(0, correction=0) + 1e-8).sqrt().mean().to(x.dtype)
+        return torch.cat([x, std.expand(len(x), 1, *x.shape[2:])], 1)
+
+
+class Block(nn.Module):
+    """Convolution, norm, (leaky) ReLU, with He's initialisation for that slope.
+
+    With `w_dim`, every channel is scaled and shifted after the norm by what an affine map of w says (self-modulation,
+    Chen et al. 2019): the latent and the class speak at every level, and not through the first layer alone.
+    """
+
+    def __init__(self, layer: nn.Conv3d, norm: str, slope: float, w_dim: int = 0):
+        super().__init__()
+        nn.init.kaiming_normal_(layer.weight, a=slope)
+        nn.init.zeros_(layer.bias)
+        self.layer, self.norm = layer, NORMS[norm](layer.out_channels)
+        self.act = nn.LeakyReLU(slope, inplace=True)
+        self.affine = nn.Linear(w_dim, 2 * layer.out_channels) if w_dim else None
+        if w_dim:
+            nn.init.normal_(self.affine.weight, std=w_dim**-0.5)
+            nn.init.zeros_(self.affine.bias)
+
+    def forward(self, x: Tensor, w: Tensor | None = None) -> Tensor:
+        """x (N, C, T, H, W), w (N, S, w_dim): one vector for a clip (S = 1) or for each of S spans of its time."""
+        x = self.norm(self.layer(x))
+        if self.affine is not None:
+            spans = self.affine(w).transpose(1, 2)            # (N, 2 C, S)
+            if spans.shape[2] > 1:
+                spans = spans.repeat_interleave(x.shape[2] // spans.shape[2], 2)
+            gain, shift = spans[..., None, None].chunk(2, 1)
+            x = torch.addcmul(shift, x, 1 + gain)
+        return self.act(x)
+
+
+class Scale(nn.Module):
+    """Weight = c * what is stored."""
+
+    def __init__(self, c: float):
+        super().__init__()
+        self.c = c
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored * self.c
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight / self.c
+
+
+def equalise(network: nn.Module) -> None:
+    """Equalised learning rate (Karras et al. 2018, 4.1): every weight is stored divided by He's constant
+    sqrt(2 / fan in), so that an adaptive optimiser moves all layers alike. The function computed stays the same."""
+    for module in list(network.modules()):
+        if isinstance(module, nn.Conv3d | nn.Linear):
+            c = math.sqrt(2 / module.weight[0].numel())
+            parametrize.register_parametrization(module, "weight", Scale(c))

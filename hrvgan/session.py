@@ -1,0 +1,116 @@
+"""A training under way, and the file that it goes on from."""
+
+import copy
+import inspect
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import nn
+
+from hrvgan import distributed
+from hrvgan.checkpoint import warm_start
+from hrvgan.datasets.clips import Clips
+from hrvgan.errors import InputError
+from hrvgan.files import atomic_path
+from hrvgan.models import build_model, model_class
+from hrvgan.models.base import Phase, VideoGAN
+
+
+def new_model(
+    store: Clips, name: str, *, preset: str, net: dict, seed: int, init_from: str | Path = ""
+) -> VideoGAN:
+    """The model `name` to be trained on the clips of `store`: weights drawn from `seed`, then those of the released
+    model in the folder `init_from`, if one is given."""
+    torch.manual_seed(seed)
+    of_store = {"num_classes": store.num_classes, "size": store.shape[1], "num_frames": store.shape[0]}
+    taken = inspect.signature(model_class(name)).parameters  # Not all know classes or choose their length.
+    gan = build_model(name, preset=preset, **{key: of_store[key] for key in of_store if key in taken} | net)
+    gan.classes, gan.fps = store.classes if gan.num_classes else [], store.fps
+    if init_from and (fresh := warm_start(gan, init_from)):
+        print(f"{init_from}: no weights there for {fresh}: drawn anew", file=sys.stderr)
+    return gan
+
+
+@dataclass
+class Session:
+    """A training under way: all that it changes, and what it is (`training.identity`)."""
+
+    gan: VideoGAN
+    average: nn.Module  # the EMA of G
+    phases: list[Phase]
+    about: dict
+    step: int = 0  # training steps done
+    history: list[dict] = field(default_factory=list)
+    seconds: float = 0.0  # trained so far, of all processes that took turns at it
+
+
+def begin(gan: VideoGAN, state: str | Path, about: dict, steps: int) -> Session:
+    """The training that goes on from the file `state`, or a new one."""
+    average = copy.deepcopy(gan.G).requires_grad_(False).eval()
+    session = Session(gan, average, gan.phases(), about)
+    resume(state, session)
+    if session.step != distributed.word_of_first(session.step):
+        raise InputError(f"{state}: processes see different files; put it where all machines can read it")
+    if session.step > steps:
+        raise InputError(
+            f"{state}: trained for {session.step} steps already, {steps} asked for; "
+            "raise train.steps, or remove the file to train anew"
+        )
+    return session
+
+
+def save_state(path: str | Path, session: Session) -> None:
+    """Writes all that training needs to go on, as one whole file."""
+    state = {
+        "about": session.about,
+        "gan": session.gan.state_dict(),
+        "average": session.average.state_dict(),
+        "optimizers": {phase.name: phase.optimizer.state_dict() for phase in session.phases},
+        "step": session.step,
+        "history": session.history,
+        "seconds": session.seconds,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def resume(path: str | Path, session: Session) -> None:
+    """Puts the state at `path`, if there is one, into `session`.
+
+    Raises InputError when it is that of another training, and says what differs.
+    """
+    path = Path(path)
+    if distributed.rank() == 0:
+        for unfinished in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+            unfinished.unlink()  # Of a process that was killed while it wrote.
+    if not path.exists():
+        return
+    try:
+        state = torch.load(path, map_location=session.gan.device, weights_only=True)
+        if changed := differences(state["about"], session.about):
+            raise InputError(
+                f"{path}: the state of a training with {changed}; put that back, or remove the file to train anew"
+            )
+        session.gan.load_state_dict(state["gan"])
+        session.average.load_state_dict(state["average"])
+        for phase in session.phases:
+            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+        session.step, session.history, session.seconds = state["step"], state["history"], state["seconds"]
+    except (RuntimeError, KeyError, UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a state of this model ({reason}); remove it to train anew") from error
+
+
+def differences(then: dict, now: dict) -> str:
+    """ "batch_size 16, not 8": what differs between two nested dicts of plain values."""
+    said = []
+    for key in dict.fromkeys([*then, *now]):
+        old, new = then.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            said += filter(None, [differences(old, new)])
+        elif old != new:
+            said.append(f"{key} {old}, not {new}")
+    return ", ".join(said)

@@ -1,0 +1,149 @@
+"""Real video files, damaged in every way that chance finds, through the whole of extraction.
+
+    python -m tests.fuzz --count 2000 --seed 0
+
+Every file must be accounted for: a clip, or a line that says why not. No crash, no hang, no process left behind.
+"""
+
+import argparse
+import collections
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image
+
+from hrvgan.accounting import read_account
+from hrvgan.datasets import folder
+from hrvgan.datasets.clips import Clips
+from hrvgan.datasets.videos import write_videos_csv
+from hrvgan.extraction import extract
+
+SOURCE = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=12:duration=1.5"]
+SOUND = ["-f", "lavfi", "-i", "sine=duration=1.5"]
+FORMATS = {
+    "xvid.avi": ["-c:v", "mpeg4", "-vtag", "xvid", "-bf", "2", "-c:a", "mp3"],
+    "mjpeg.avi": ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-an"],
+    "h264.mp4": ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "9"],
+    "hevc.mkv": ["-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=none", "-an"],
+    "vp9.webm": ["-c:v", "libvpx-vp9", "-cpu-used", "8", "-c:a", "libopus"],
+    "prores.mov": ["-c:v", "prores_ks", "-an"],
+}
+
+
+def real_files(root: Path) -> list[Path]:
+    """A small real file of each kind that is read, strips among them."""
+    program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error"]
+    for name, options in FORMATS.items():
+        subprocess.run([*program, *SOURCE, *SOUND, *options, root / name], check=True)
+    strip = np.random.default_rng(0).integers(256, size=(16, 16 * 12, 3), dtype=np.uint8)
+    Image.fromarray(strip).save(root / "strip.png")
+    Image.fromarray(strip).save(root / "strip.jpg")
+    return sorted(root.iterdir())
+
+
+def mutate(data: bytes, other: bytes, draw: np.random.Generator) -> bytes:
+    """One of eight kinds of damage: bits, bytes, numbers, a cut, a hole, a gap, a repetition, another file's middle."""
+    out, size = bytearray(data), len(data)
+    kind = draw.integers(8)
+    # Half of the damage goes to the first kilobyte, where headers lie.
+    at = int(draw.integers(min(size, 1024) if draw.random() < 0.5 else size))
+    end = min(size, at + int(draw.integers(1, 2000)))
+    if kind == 0:
+        for place in draw.integers(size, size=draw.integers(1, 50)):
+            out[place] ^= 1 << draw.integers(8)
+    elif kind == 1:
+        out[at:end] = draw.bytes(end - at)
+    elif kind == 2:
+        number = [0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000][draw.integers(5)]
+        out[at : at + 4] = number.to_bytes(4, "little")
+    elif kind == 3:
+        del out[at:]
+    elif kind == 4:
+        out[at:end] = bytes(end - at)
+    elif kind == 5:
+        del out[at:end]
+    elif kind == 6:
+        out[at:at] = out[at:end] * int(draw.integers(1, 4))
+    else:
+        out[at:end] = other[at % len(other) :][: end - at]
+    return bytes(out)
+
+
+def fuzz(
+    root: Path, count: int, seed: int = 0, workers: int = 2, time_limit: float = 10
+) -> collections.Counter:
+    """Extract `count` damaged files below the empty folder `root`; returns how many came to what.
+
+    Raises AssertionError if one is unaccounted for, or a process is left.
+    """
+    (root / "real").mkdir()
+    (root / "videos").mkdir()
+    contents = {path.name: path.read_bytes() for path in real_files(root / "real")}
+    draw, names = np.random.default_rng(seed), list(contents)
+    for number in range(count):
+        name, other = (names[index] for index in draw.integers(len(names), size=2))
+        damaged = mutate(contents[name], contents[other], draw)
+        (root / "videos" / f"{number:05d}-{name}").write_bytes(damaged)
+    for name, content in contents.items():  # The sound ones must come through between them.
+        (root / "videos" / f"sound-{name}").write_bytes(content)
+    write_videos_csv(root / "videos.csv", folder.fetch(root, path=root / "videos"))
+    options = {
+        "size": 16,
+        "num_frames": 4,
+        "max_bad_fraction": 1.0,
+        "time_limit": time_limit,
+        "workers": workers,
+    }
+    summary = extract(root, root / "clips", **options)
+    rows = read_account(root / "clips")
+    files = {path.name for path in (root / "videos").iterdir()}
+    assert {row["video_id"] for row in rows} == files, "not every file is accounted for"
+    assert all((row["failure"] and row["cause"]) or row["clips"] for row in rows), (
+        "a file is lost without a cause"
+    )
+    assert all(
+        row["clips"] for row in rows if row["video_id"].startswith("sound-") and row["failure"] != "duplicate"
+    )
+    clips = Clips(root / "clips")
+    assert len(clips) == summary["clips"] == sum(row["clips"] for row in rows)
+    assert clips.read(range(len(clips))).shape == (len(clips), 4, 16, 16, 3)
+    assert not children(), "processes are left behind"
+    return collections.Counter(row["failure"] or "good" for row in rows)
+
+
+def children() -> list[int]:
+    """Process ids of this process's children, zombies among them; of what multiprocessing itself keeps, none."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if "resource_tracker" not in _command(pid)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as root:
+        found = fuzz(Path(root), arguments.count, arguments.seed, workers=len(os.sched_getaffinity(0)))
+    said = ", ".join(f"{count} {name}" for name, count in found.most_common())
+    print(
+        f"{found.total()} files in {time.monotonic() - start:.0f} s: {said}; every one accounted for, no process left"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The comparison: one table of what may be compared, its fairness said, published numbers beside it and never in it."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from report_project import make_project, make_scores
+
+from hrvgan.datasets.clips import Clips
+from pipeline import comparison, params, report
+from pipeline.comparison_files import csv_text, markdown
+from pipeline.effort import machine
+from pipeline.findings import find_all
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    make_project(folder, {"ours": "shapes", "rival": "shapes"})
+    return folder
+
+
+@pytest.fixture
+def project(finished, monkeypatch):
+    """Two runs on one data set; what a test changes is put back."""
+    monkeypatch.chdir(finished)
+    before = {path: path.read_bytes() for path in finished.glob("metrics/*.json")}
+    yield finished
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def change(path: str, **values) -> None:
+    file = Path(path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_a_row_has_scores_and_what_they_cost(project):
+    table, *others = comparison.tables(find_all())
+    assert not others
+    assert [head.name for head in table["heads"]] == ["refnet_fd", "refnet_kid", "refnet_is", "refnet_acc"]
+    run, cells, costs = table["rows"][0]
+    assert (run.name, cells[0]) == ("ours", "31.4 ± 1.4")
+    assert costs == ["0.94 M, 3.03 M", "0.571, 1.52", "45.3", "10", "27\u202f200"]
+    assert table["landmarks"] == ["4.61", "\N{MINUS SIGN}0.00210", "3.87", "0.995"]
+
+
+def test_an_unconditional_rival_shares_the_table_without_class_accuracy(project):
+    for file in ("metrics/rival.json", "metrics/rival.manifest.json"):
+        values = json.loads(Path(file).read_text())
+        values.get("protocols", values).pop("refnet_acc")
+        Path(file).write_text(json.dumps(values))
+    (table,) = comparison.tables(find_all())
+    assert [cells[-1] for _, cells, _ in table["rows"]] == ["0.860 ± 0.022", "n/a"]
+
+
+def test_fairness_is_said_as_it_is(project):
+    same, time, seeds = comparison.fairness(find_all())
+    assert (
+        same
+        == "Trained on the same clips, 8 frames of 16 \N{MULTIPLICATION SIGN} 16 px; each by its own recipe."
+    )
+    assert time == "Same wall time: 10 to 10 minutes on a CPU, 2 threads."
+    assert "training seeds 0." in seeds
+    change("metrics/rival.training.json", seconds=1200.0)
+    assert comparison.fairness(find_all())[1].startswith("Not the same wall time: 10 to 20 minutes")
+    change("metrics/rival.training.json", seconds=600.0, machine="a GPU")
+    assert "on different machines (a CPU, 2 threads; a GPU)" in comparison.fairness(find_all())[1]
+    change("metrics/rival.training.json", seconds=None)
+    assert comparison.fairness(find_all())[1] == "How long these were trained is not known: rival."
+
+
+def test_models_of_different_clips_are_not_called_fair(project):
+    file = Path("models/rival/model.json")
+    before = file.read_bytes()
+    change("models/rival/model.json", data_digest="f" * 64)
+    assert comparison.fairness(find_all())[0].startswith("Not fair: ")
+    file.write_bytes(before)
+
+
+def test_csv_has_plain_numbers_and_the_keys_of_mlflow(project):
+    rows = list(csv.DictReader(io.StringIO(csv_text(find_all()))))
+    assert [row["run"] for row in rows] == ["ours", "rival"]
+    first = rows[0]
+    assert (float(first["refnet_fd"]), float(first["refnet_fd/sd"]), float(first["refnet_fd/floor"])) == (
+        31.42,
+        1.37,
+        4.61,
+    )
+    assert (first["parameters_g"], first["gflop_d"], first["clips_seen"]) == ("938516", "1.52", "27200")
+    assert (first["yardstick"], first["model"], first["seed"]) == ("0", "hrvgan", "0")
+
+
+def test_runs_of_another_yardstick_are_numbered_apart(project):
+    change("metrics/rival.manifest.json", extractor="refnet-9999")
+    assert [row["yardstick"] for row in csv.DictReader(io.StringIO(csv_text(find_all())))] == ["0", "1"]
+    assert "no common table" in markdown(find_all())
+
+
+def test_published_numbers_are_marked_and_in_a_table_of_their_own(project):
+    ours, theirs = (part for part in markdown(find_all()).split("\n\n") if part.startswith("|"))
+    assert "| ours | hrvgan | 31.4 ± 1.4 |" in ours
+    assert not re.search(r"8\.18|TGANv2", ours)
+    assert "IS on UCF101 ↑ (published, other data)" in theirs
+    assert "FID on Golf ↓ (protocol unknown)" in theirs
+    assert "| VGAN | 8.18 |  | 113,007 | 149,094 |" in theirs
+    assert "| PG-SWGAN-3D | 14.56 |" in theirs
+    for line in (ours + "\n" + theirs).splitlines():
+        assert line.count("|") in (ours.splitlines()[0].count("|"), theirs.splitlines()[0].count("|"))
+
+
+def test_the_page_shows_a_row_of_videos_a_model_and_greys_what_is_published(project):
+    text = report.render(find_all(), **params.section("report"))
+    section = text[text.index('aria-labelledby="comparison"') : text.index('id="ours"')]
+    assert section.count("<video") == 2
+    assert '<table class="published"' in section
+    assert "Same wall time" in section
+    assert ".published" in text
+
+
+def test_ungated_runs_are_in_no_file(project):
+    for run in ("ours", "rival"):
+        make_scores(Path("metrics"), run, Clips("data/clips/shapes"), gated=False)
+    assert "31.4" not in csv_text(find_all()) + markdown(find_all())
+
+
+def test_the_machine_has_a_name():
+    assert re.search(r"\w.*, \d+ threads?", machine(torch.device("cpu")))

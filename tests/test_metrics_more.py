@@ -1,0 +1,180 @@
+"""Neighbours, pictures, extrapolation, subsets: by hand, by a slow loop, and by other libraries' answers."""
+
+import sys
+import types
+import warnings
+
+import numpy as np
+import pytest
+
+from hrvgan.errors import InputError
+from hrvgan.metrics import (
+    frechet_distance_from_features,
+    frechet_distance_from_moments,
+    frechet_distance_infinity,
+    kernel_distance,
+    kernel_distance_subsets,
+    moments,
+    prdc,
+    psnr,
+    ssim,
+)
+from hrvgan.metrics.neighbours import nearest
+from hrvgan.metrics.pictures import frame_psnr, frame_ssim
+
+# Moments and extrapolation
+
+
+def test_moments_and_features_agree_for_any_ddof():
+    draw = np.random.default_rng(0)
+    real, fake = draw.standard_normal((50, 6)), 2 * draw.standard_normal((40, 6)) + 1
+    for ddof in (0, 1):
+        parts = sum(
+            (moments(part) for part in np.array_split(fake, 7)[1:]), moments(np.array_split(fake, 7)[0])
+        )
+        streamed = frechet_distance_from_moments(moments(real), parts, ddof)
+        assert streamed == pytest.approx(frechet_distance_from_features(real, fake, ddof), rel=1e-9)
+    # Equal N: all covariances grow by N / (N - 1), and with them all but the term of the means.
+    a, b = real[:40] - real[:40].mean(axis=0), fake - fake.mean(axis=0)
+    larger, smaller = (frechet_distance_from_features(a, b, ddof) for ddof in (1, 0))
+    assert larger == pytest.approx(smaller * 40 / 39, rel=1e-9)
+
+
+def test_extrapolation_takes_the_bias_away():
+    draw = np.random.default_rng(1)
+    pairs = [draw.standard_normal((2, 400, 20)) for _ in range(8)]
+    biased = np.mean([frechet_distance_from_features(*pair) for pair in pairs])
+    extrapolated = [frechet_distance_infinity(*pair) for pair in pairs]
+    assert biased > 0.25  # The truth is 0.
+    assert abs(np.mean(extrapolated)) < 0.05
+    assert frechet_distance_infinity(*pairs[0]) == extrapolated[0]
+    shifted = np.mean([frechet_distance_infinity(a, b + 0.5) for a, b in pairs])
+    assert shifted == pytest.approx(20 * 0.25, rel=0.05)
+    assert np.isfinite(frechet_distance_infinity(pairs[0][0][:2], pairs[0][1][:2]))
+
+
+def test_kernel_subsets_estimate_the_whole():
+    draw = np.random.default_rng(2)
+    real, fake = draw.standard_normal((300, 5)), draw.standard_normal((280, 5)) + 0.5
+    mean, sd = kernel_distance_subsets(real, fake, subsets=60, size=100)
+    assert mean == pytest.approx(kernel_distance(real, fake), abs=3 * sd / np.sqrt(60))
+    assert sd > 0
+    whole, _ = kernel_distance_subsets(real[:50], fake[:50], subsets=2, size=1000)
+    assert whole == pytest.approx(kernel_distance(real[:50], fake[:50]))
+
+
+# Neighbours
+
+
+def naive_prdc(real, fake, k):
+    """The four equations with loops."""
+
+    def distance(a, b):
+        return np.sqrt(((a - b) ** 2).sum())
+
+    def reach(points, i):
+        return sorted(distance(points[i], other) for j, other in enumerate(points) if j != i)[k - 1]
+
+    real_reach, fake_reach = ([reach(points, i) for i in range(len(points))] for points in (real, fake))
+    inside = np.array([[distance(r, f) < real_reach[i] for f in fake] for i, r in enumerate(real)])
+    found = np.array([[distance(r, f) < fake_reach[j] for j, f in enumerate(fake)] for r in real])
+    return {
+        "precision": inside.any(axis=0).mean(),
+        "recall": found.any(axis=1).mean(),
+        "density": inside.sum() / (k * len(fake)),
+        "coverage": inside.any(axis=1).mean(),
+    }
+
+
+def test_prdc_by_hand():
+    # On a line, k = 1. Real reaches: 1, 1, 2 (at 0, 1, 3); fake reaches: 0.5, 0.5, 7.5 (at 0.5, 1, 8.5).
+    real, fake = np.array([[0.0], [1.0], [3.0]]), np.array([[0.5], [1.0], [8.5]])
+    # 0.5 lies in the balls of 0 and 1; 1.0 in that of 1 (0 and 3 end just there); 8.5 in none.
+    # Fake balls end before 0 (0.5 away, exclusively) and hold 1 (its copy) and 3 (5.5 from 8.5).
+    expected = {"precision": 2 / 3, "recall": 2 / 3, "density": 1, "coverage": 2 / 3}
+    assert prdc(real, fake, 1) == pytest.approx(expected)
+
+
+def test_prdc_by_a_library():
+    """What prdc 0.2 (Naeem et al.'s own code) answered."""
+    draw = np.random.default_rng(3)
+    real, fake = draw.standard_normal((60, 4)), 1.2 * draw.standard_normal((50, 4)) + 0.4
+    assert list(prdc(real, fake, 5).values()) == pytest.approx([0.88, 0.9833333333333333, 0.732, 0.8])
+    assert list(prdc(real, fake, 3).values()) == pytest.approx(
+        [0.84, 0.9166666666666666, 0.7866666666666666, 0.5666666666666667]
+    )
+    one = np.repeat(fake[:1], 50, axis=0)  # Collapsed: scored, badly.
+    assert list(prdc(real, one, 5).values()) == pytest.approx([1, 0, 0.8, 0.06666666666666667])
+
+
+@pytest.mark.parametrize("block", [7, 2048])
+def test_prdc_by_loops(block, monkeypatch):
+    monkeypatch.setattr("hrvgan.metrics.neighbours.BLOCK", block)
+    draw = np.random.default_rng(4)
+    real, fake = draw.standard_normal((30, 3)), draw.standard_normal((25, 3)) + 0.7
+    for k in (1, 4):
+        assert prdc(real, fake, k) == pytest.approx(naive_prdc(real, fake, k))
+    shifted = prdc(real + 1e4, fake + 1e4, 4)  # Far from zero rounding would decide.
+    assert shifted == pytest.approx(naive_prdc(real, fake, 4))
+
+
+def test_prdc_of_copies_and_refusals():
+    real = np.random.default_rng(5).standard_normal((20, 3))
+    assert prdc(real, real, 5) == pytest.approx(naive_prdc(real, real, 5))
+    assert prdc(real, np.zeros((20, 3)), 5)["recall"] == 0
+    for k in (0, 20):
+        with pytest.raises(InputError, match=f"k: {k}, need 1 to 19"):
+            prdc(real, real, k)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        prdc(real, np.full((20, 3), np.nan), 5)
+
+
+def test_nearest_clips():
+    among = np.array([[0.0, 0], [3, 4], [10, 10]])
+    index, distance = nearest(np.array([[3.0, 4], [0, 5]]), among)
+    assert index.tolist() == [1, 1]
+    assert distance == pytest.approx([0, np.sqrt(10)])
+    assert nearest(among[:1], among)[0].tolist() == [0]
+
+
+# PSNR and SSIM
+
+
+@pytest.fixture
+def skvideo_measure(monkeypatch):
+    """scikit-video with the names that numpy has dropped, inside its own modules only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import skvideo.measure
+    names = {"float": float, "int": int, "bool": bool, "complex": complex, "product": np.prod}
+    proxy = types.SimpleNamespace(**{**vars(np), **names})
+    for name, module in list(sys.modules.items()):
+        if name.startswith("skvideo") and hasattr(module, "np"):
+            monkeypatch.setattr(module, "np", proxy)
+    return skvideo.measure
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 40), (2, 400, 390)])
+def test_psnr_and_ssim_are_those_of_scikit_video(shape, skvideo_measure):
+    draw = np.random.default_rng(6)
+    real = draw.integers(256, size=shape).cumsum(axis=2) % 256
+    fake = (real + draw.integers(-20, 21, size=shape)).clip(0, 255)
+    np.testing.assert_allclose(frame_psnr(real, fake), skvideo_measure.psnr(real, fake), rtol=1e-12)
+    np.testing.assert_allclose(frame_ssim(real, fake), skvideo_measure.ssim(real, fake), atol=2e-5)
+
+
+def test_psnr_and_ssim_by_hand():
+    black, grey = np.zeros((2, 16, 16, 3), np.uint8), np.full((2, 16, 16, 3), 51, np.uint8)
+    assert psnr(black, grey) == pytest.approx(10 * np.log10(25))  # (255 / 51)^2
+    c1 = 2.55**2
+    assert ssim(black, grey) == pytest.approx(c1 / (51**2 + c1))  # No structure on either side.
+    assert ssim(grey, grey) == pytest.approx(1)
+    assert psnr(grey, grey) == np.inf
+    red = black.copy()
+    red[..., 0] = 100
+    assert psnr(black, red) == pytest.approx(20 * np.log10(255 / 29.9))
+    assert frame_ssim(np.stack([black, red]), np.stack([black, red])).shape == (2, 2)
+    with pytest.raises(InputError, match="need the same"):
+        psnr(black, grey[:1])
+    with pytest.raises(InputError, match="at least 11"):
+        ssim(black[:, :10], grey[:, :10])

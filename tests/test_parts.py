@@ -1,0 +1,147 @@
+"""A batch in parts (micro-batches, processes) trains as the whole does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import part_training
+import pytest
+import torch
+
+import hrvgan
+from hrvgan import cli, distributed, draws
+from hrvgan.errors import InputError
+from hrvgan.models import build_model
+from hrvgan.training import train
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def torchrun(*arguments) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*TORCHRUN, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def whole(shapes_clips, tmp_path_factory):
+    """The state after training on whole batches in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    part_training.run(shapes_clips.folder, folder)
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def trains_alike(state, whole):
+    for key, weights in whole["gan"].items():
+        torch.testing.assert_close(state["gan"][key], weights, rtol=0, atol=1e-6)
+    for row, expected in zip(state["history"], whole["history"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_the_weights_move_by_more_than_the_tolerance(whole):
+    torch.manual_seed(0)
+    before = build_model("hrvgan", **part_training.MODEL).state_dict()
+    moved = [
+        (whole["gan"][key] - value).abs().max() for key, value in before.items() if key.endswith("weight")
+    ]
+    assert min(moved) > 2e-5
+
+
+def test_micro_batches(shapes_clips, tmp_path, whole):
+    part_training.run(shapes_clips.folder, tmp_path, accumulate=2)
+    trains_alike(torch.load(tmp_path / "state.pt", weights_only=True), whole)
+
+
+def test_two_processes(shapes_clips, tmp_path, whole):
+    torchrun(ROOT / "tests/part_training.py", shapes_clips.folder, tmp_path)
+    trains_alike(torch.load(tmp_path / "state.pt", weights_only=True), whole)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["losses-0.json", "samples-0.json", "state.pt"]
+    assert json.loads((tmp_path / "losses-0.json").read_text()) == [3, "losses"]
+
+
+def test_the_command_line_releases_once_and_goes_on_alone(shapes_clips, tmp_path):
+    command = [
+        "train",
+        str(shapes_clips.folder),
+        str(tmp_path / "model"),
+        "--net",
+        "{width: 0.04}",
+        "--train",
+    ]
+    torchrun("-m", "hrvgan.cli", *command, "{steps: 2, batch_size: 4, log_every: 2, save_every: 2}")
+    assert hrvgan.load(tmp_path / "model").size == 32
+    more = "{steps: 4, batch_size: 4, log_every: 2, save_every: 2}"
+    cli.main([*command, more])
+    rows = (tmp_path / "model" / "history.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
+    assert sorted(file.name for file in tmp_path.glob("[!.]*")) == ["model", "model.state.pt"]
+    assert not list(tmp_path.glob(".*.pt"))
+
+
+def test_a_batch_that_does_not_divide_is_refused(shapes_clips, tmp_path):
+    with pytest.raises(
+        InputError, match=r"batch_size \(8\) must be a multiple of 3: 1 processes, train.accumulate 3"
+    ):
+        part_training.run(shapes_clips.folder, tmp_path, accumulate=3)
+
+
+def test_parts_draw_the_rows_of_the_whole():
+    like, device = torch.zeros(1), torch.device("cpu")
+
+    def drawn(index, count, n):
+        with draws.part(index, count, (7, 1), device):
+            first = draws.randn(n, 2, like=like), draws.rand(n, like=like), draws.randint(9, n, like=like)
+            return (*first, torch.randn(4))
+
+    whole, left, right = drawn(0, 1, 6), drawn(0, 2, 3), drawn(1, 2, 3)
+    for all_rows, ours, theirs in list(zip(whole, left, right, strict=True))[:3]:
+        assert torch.equal(all_rows, torch.cat([ours, theirs]))
+    assert not torch.equal(left[3], right[3])  # Torch's own numbers are not repeated in another part.
+    assert torch.equal(drawn(1, 2, 3)[0], right[0])
+
+
+def test_outside_a_part_they_are_torchs_own():
+    torch.manual_seed(3)
+    ours = draws.rand(4, 2, like=torch.zeros(1))
+    torch.manual_seed(3)
+    assert torch.equal(ours, torch.rand(4, 2))
+
+
+def test_one_process_is_the_first_of_one():
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    values = [torch.tensor([1.0, 2.0])]
+    distributed.average_(values)
+    assert values[0].tolist() == [1, 2]
+    assert distributed.word_of_first(3.5) == 3.5
+
+
+def test_a_model_may_share_its_fake_between_phases(shapes_clips, tmp_path):
+    """What a phase leaves on a micro-batch is there for the next phase."""
+    from hrvgan.models.base import Phase
+    from hrvgan.models.hrvgan import HRVGAN
+
+    class Sharing(HRVGAN):
+        def phases(self):
+            d, g = super().phases()
+            return [
+                Phase("g", g.module, g.optimizer, self.leave),
+                Phase("d", d.module, d.optimizer, self.take),
+            ]
+
+        def leave(self, batch):
+            batch.fake = self.G(self.noise(batch), batch.c)
+            return {"adv": -self.D(batch.fake, batch.c).mean()}
+
+        def take(self, batch):
+            return {"adv": self.D(batch.fake.detach(), batch.c).mean() - self.D(batch.real, batch.c).mean()}
+
+    gan = Sharing(8, width=0.04)
+    gan.name, gan.arguments = "sharing", {}
+    recipe = {"steps": 2, "batch_size": 4, "accumulate": 2, "log_every": 1, "save_every": 2}
+    _, history = train(gan, shapes_clips, tmp_path / "state.pt", **recipe)
+    assert len(history) == 2

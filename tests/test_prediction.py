@@ -1,0 +1,51 @@
+"""Scores of predictions: a model that copies scores as the copy, and one that knows scores better."""
+
+import json
+
+import pytest
+import torch
+
+from hrvgan.models import build_model
+from hrvgan.prediction import MOST_PSNR, score_prediction
+from hrvgan.sampling import write_predictions
+from hrvgan.video import probe
+
+
+def predictor(clips):
+    torch.manual_seed(0)
+    gan = build_model("hrvgan", num_classes=8, size=clips.shape[1], width=0.04, task="predict", context=4)
+    gan.classes = clips.classes
+    return gan
+
+
+def test_an_untrained_predictor_is_about_as_good_as_the_copy(shapes_clips):
+    metrics, manifest = score_prediction(predictor(shapes_clips), shapes_clips.split("train"), draws=2)
+    for name in ("predict_psnr", "predict_ssim"):
+        assert metrics[name]["value"] == pytest.approx(metrics[name]["copy"], rel=0.02)
+        assert len(manifest["frames_ahead"][name]["copy"]) == 4
+    ahead = manifest["frames_ahead"]["predict_psnr"]["copy"]
+    assert ahead == sorted(ahead, reverse=True)  # Shapes move on: the copy gets worse.
+
+
+def test_one_that_knows_the_clips_scores_best(shapes_clips):
+    clips = shapes_clips.split("train")
+    whole = torch.from_numpy(clips.read(range(len(clips))))
+
+    class Oracle:
+        context, num_frames = 4, 8
+
+        def predict(self, seen, c, seed):
+            apart = (whole[:, None, :4].float() - seen[None, :, :4]).abs().flatten(2).mean(2)
+            return whole[apart.argmin(0)]
+
+    metrics, _ = score_prediction(Oracle(), clips, draws=2)
+    assert metrics["predict_psnr"]["value"] == pytest.approx(MOST_PSNR)
+    assert metrics["predict_ssim"]["value"] == pytest.approx(1)
+    assert metrics["predict_ssim"]["copy"] < 0.95
+
+
+def test_pictures_show_the_clip_above_its_predictions(shapes_clips, tmp_path):
+    write_predictions(predictor(shapes_clips), shapes_clips, tmp_path, num_clips=2)
+    (kind,) = json.loads((tmp_path / "samples.json").read_text())["kinds"]
+    assert kind["rows"][1:3] == ["predicted", "predicted again"]
+    assert probe(tmp_path / kind["mp4"]).num_frames == 8

@@ -1,0 +1,162 @@
+"""Exact resume: after a stop, after real kills, and what is no resume of the same training."""
+
+import multiprocessing
+import random
+import time
+
+import pytest
+import torch
+
+from hrvgan.datasets.clips import Clips
+from hrvgan.errors import InputError
+from hrvgan.models import build_model
+from hrvgan.training import FREE, train
+
+TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
+QUICK = {"batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 1000, "precision": "float32"}
+STEPS = 12
+
+
+def start(folder, state, **arguments):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    gan = build_model("hrvgan", **TINY)
+    return train(gan, Clips(folder), state, **{"steps": STEPS, "lr_decay": 100, **QUICK, **arguments})
+
+
+def same_state(first, second):
+    """All that two states hold is equal to the bit, but for how long it took."""
+    first, second = (torch.load(path, weights_only=True) for path in (first, second))
+    assert first["history"] == second["history"]
+    assert first["step"] == second["step"]
+    for part in ("gan", "average"):
+        assert first[part].keys() == second[part].keys()
+        assert all(torch.equal(first[part][key], second[part][key]) for key in first[part])
+    for name, optimizer in first["optimizers"].items():
+        other = second["optimizers"][name]
+        assert optimizer["param_groups"] == other["param_groups"]
+        for slot, tensors in optimizer["state"].items():
+            assert all(torch.equal(tensor, other["state"][slot][key]) for key, tensor in tensors.items())
+
+
+@pytest.fixture(scope="module")
+def whole(shapes_clips, tmp_path_factory):
+    """The state of a training that nothing interrupted."""
+    state = tmp_path_factory.mktemp("whole") / "state.pt"
+    start(shapes_clips.folder, state)
+    return state
+
+
+def test_more_steps_continue(shapes_clips, tmp_path, whole):
+    state = tmp_path / "state.pt"
+    start(shapes_clips.folder, state, steps=5)
+    start(shapes_clips.folder, state, log_every=1, save_every=4)  # When to report and save changes no step.
+    same_state(state, whole)
+
+
+class Victim:
+    """A training in a process of its own that has got as far as its loop."""
+
+    def __init__(self, folder, state):
+        server = multiprocessing.get_context(
+            "forkserver"
+        )  # Imports once, and then forks a clean process each time.
+        server.set_forkserver_preload(["hrvgan.training", "hrvgan.models.hrvgan"])
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        self.state, self.process = state, server.Process(target=start, args=(folder, state))
+        self.process.start()
+        self.wait(lambda: state.exists() and state.stat().st_mtime_ns != before)
+
+    def wait(self, happened):
+        while not happened():
+            assert self.process.is_alive(), "training ended before it could be killed"
+
+    def kill(self):
+        self.process.kill()  # SIGKILL
+        self.process.join()
+        assert self.process.exitcode == -9
+
+    def unfinished(self):
+        return list(self.state.parent.glob(".state-*.pt"))
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(shapes_clips, tmp_path, whole):
+    state, moments = tmp_path / "state.pt", random.Random(0)
+    for _ in range(4):
+        victim = Victim(shapes_clips.folder, state)
+        time.sleep(moments.uniform(0, 0.15))  # An iteration takes about 0.1 s.
+        victim.kill()
+    done = torch.load(state, weights_only=True)["step"]
+    assert 4 <= done < STEPS
+    start(shapes_clips.folder, state)
+    same_state(state, whole)
+
+
+def test_killed_while_a_state_is_written_it_ends_with_the_same_bits(shapes_clips, tmp_path, whole):
+    state = tmp_path / "state.pt"
+    for _ in range(3):
+        victim = Victim(shapes_clips.folder, state)
+        victim.wait(victim.unfinished)
+        victim.kill()
+        if victim.unfinished():
+            break
+    assert victim.unfinished(), "never killed in mid-write"
+    start(shapes_clips.folder, state)
+    same_state(state, whole)
+    assert not victim.unfinished()  # What the killed process left is cleared away.
+
+
+def test_fewer_steps_than_done_are_refused(shapes_clips, tmp_path):
+    state = tmp_path / "state.pt"
+    start(shapes_clips.folder, state, steps=2)
+    with pytest.raises(InputError, match="2 steps already, 1 asked for"):
+        start(shapes_clips.folder, state, steps=1)
+
+
+CHANGED = {
+    "batch_size": 8, "accumulate": 2, "seed": 1, "ema": 0.5, "lr_decay": 50, "clip_grad": 1.0, "flip": True,
+    "class_balanced": True, "precision": "bfloat16",
+}  # fmt: skip
+
+
+def test_every_argument_that_changes_a_step_is_refused(shapes_clips, tmp_path):
+    """What is not named in FREE must be in CHANGED: a new argument of `train` is one or the other."""
+    assert {*train.__kwdefaults__} == {*CHANGED, *FREE}
+    state = tmp_path / "state.pt"
+    start(shapes_clips.folder, state, steps=1)
+    before = state.read_bytes()
+    for key, value in CHANGED.items():
+        with pytest.raises(
+            InputError, match=rf"the state of a training with {key} .*, not {value}; put that back"
+        ):
+            start(shapes_clips.folder, state, **{key: value})
+    assert state.read_bytes() == before
+
+
+def test_another_model_or_other_data_are_refused(shapes_clips, tmp_path):
+    state = tmp_path / "state.pt"
+    start(shapes_clips.folder, state, steps=1)
+    gan = build_model("hrvgan", **{**TINY, "lr_g": 0.1})
+    with pytest.raises(InputError, match=r"with lr_g [0-9.]+, not 0\.1; put that back"):
+        train(gan, shapes_clips, state, steps=2, lr_decay=100, **QUICK)
+    other = shapes_clips.split("train")
+    other.digest = "f" * 64
+    with pytest.raises(InputError, match=r"with data [0-9a-f]{64}, not f"):
+        train(build_model("hrvgan", **TINY), other, state, steps=2, lr_decay=100, **QUICK)
+
+
+def test_no_state_is_an_error_in_one_sentence(shapes_clips, tmp_path):
+    state = tmp_path / "state.pt"
+    state.write_bytes(b"no state")
+    with pytest.raises(InputError, match=r"state\.pt: not a state of this model"):
+        start(shapes_clips.folder, state)
+
+
+def test_a_limit_of_minutes_ends_at_a_save_and_holds_over_resumes(shapes_clips, tmp_path):
+    state = tmp_path / "state.pt"
+    _, history = start(shapes_clips.folder, state, minutes=1e-4, save_every=2, steps=1000, lr_decay=0)
+    assert history[-1]["step"] == 2
+    _, again = start(shapes_clips.folder, state, minutes=1e-4, save_every=2, steps=1000, lr_decay=0)
+    assert again == history  # It was used up.
+    _, more = start(shapes_clips.folder, state, steps=3, lr_decay=0)
+    assert [row["step"] for row in more] == [1, 2, 3]

@@ -1,0 +1,169 @@
+"""Copies and mirror images: found, and never on both sides of a split."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hrvgan.datasets.clips import Clips
+from hrvgan.datasets.twins import find_twins, fingerprint, join_twins
+from hrvgan.datasets.videos import Video, read_videos_csv, write_videos_csv
+from hrvgan.extraction import extract
+from hrvgan.video import encode
+from tests.test_extraction import list_raw
+
+XVID = {"vcodec": "mpeg4", "vtag": "xvid", "pix_fmt": "yuv420p", "bf": 2, "q:v": 5}
+OPTIONS = {"size": 32, "num_frames": 8, "workers": 1, "scene_cut": 0}
+
+
+def scene(seed, num_frames=12):
+    """Soft random patches that drift, uint8 (T, 48, 64, 3): what a camera might see."""
+    draw = np.random.default_rng(seed)
+    wide = draw.integers(256, size=(7, 11 + num_frames // 4, 1)).astype(float).repeat(8, 0).repeat(8, 1)
+    wide = wide * draw.uniform(0.5, 1, size=3)  # the colour of the light
+    for axis in (0, 1):
+        wide = (wide + np.roll(wide, 3, axis) + np.roll(wide, -3, axis)) / 3
+    return np.stack([wide[4:52, 2 * time : 2 * time + 64] for time in range(num_frames)]).astype(np.uint8)
+
+
+def test_fingerprints_by_hand():
+    frame = np.zeros((16, 16, 3), np.uint8)
+    frame[:2, :2] = (30, 60, 90)  # the first of 8 x 8 fields, 0.299 * 30 + 0.587 * 60 + 0.114 * 90 = 54.45
+    frame[2, 0] = 200  # a quarter of the field below
+    fields = np.frombuffer(fingerprint(frame, 255 - frame), np.uint8).reshape(2, 8, 8)
+    assert fields[0, 0, 0] == 54
+    assert fields[0, 1, 0] == 50
+    assert fields[0].sum() == 104
+    assert fields[1, 0, 0] == 201
+
+
+def test_twins_are_all_pairs_within_the_tolerance():
+    """Against all with all, where many have the same mean."""
+    draw = np.random.default_rng(0)
+    prints = draw.integers(100, 109, size=(60, 2, 8, 8), dtype=np.uint8)
+    prints[20:40] = prints[:20, :, :, ::-1] + draw.integers(4, size=(20, 2, 8, 8), dtype=np.uint8)
+    prints[40:50] = prints[:10]
+    lengths = draw.integers(2, size=20).tolist() * 3
+    wanted = []
+    for one in range(60):
+        for other in range(one + 1, 60):
+            a, b = prints[one].astype(int), prints[other].astype(int)
+            near = min(abs(a - b).max(), abs(a - b[..., ::-1]).max()) <= 4
+            wanted += [(one, other)] if near and lengths[one] == lengths[other] else []
+    assert len(wanted) >= 30
+    found = find_twins(lengths, [print.tobytes() for print in prints])
+    assert set(found) <= set(wanted)
+    np.testing.assert_array_equal(connected(found, 60), connected(wanted, 60))
+    many = find_twins([3] * 5000, [prints[0].tobytes()] * 5000)  # black videos, say: not 12 million pairs
+    assert len(many) == 4999
+    assert find_twins([], []) == []
+    assert find_twins([3], [prints[0].tobytes()]) == []
+
+
+def connected(pairs, count):
+    """(count, count) bool: whether a chain of pairs leads from one to the other."""
+    linked = np.eye(count, dtype=bool)
+    for pair in pairs:
+        linked[pair] = linked[pair[::-1]] = True
+    for _ in range(6):
+        linked = linked @ linked
+    return linked
+
+
+def video(name, group, split="", md5="", class_name="a"):
+    return Video(Path(name), class_name, group, split, name, md5 or name)
+
+
+def test_groups_of_twins_become_one_and_copies_go():
+    videos = [
+        video("a", "g2", md5="x"),
+        video("b", "g1"),
+        video("c", "g3", md5="x"),
+        video("d", "g3"),
+        video("e", "g5"),
+    ]
+    joined, left_out = join_twins(videos, [(0, 2), (1, 3)])
+    assert left_out == {2: ("duplicate", "the same file as a")}
+    assert [v.group for v in joined] == ["g2", "g1", "g1", "g1", "g5"]
+    # A chain is one group. The same file under two labels stays, in one split.
+    chain = [video("a", "g9"), video("b", "g4"), video("c", "g7", md5="a", class_name="b")]
+    joined, left_out = join_twins(chain, [(0, 1), (0, 2)])
+    assert left_out == {}
+    assert {v.group for v in joined} == {"g4"}
+
+
+@pytest.mark.parametrize(("splits", "stays"), [
+    (("train", "test"), "b"), (("test", "train"), "a"), (("train", "val"), "b"), (("val", "test"), "b"),
+    (("", "test"), "b"),
+])  # fmt: skip
+def test_of_copies_the_one_that_is_held_out_stays(splits, stays):
+    copies = [video(name, name, split, md5="x") for name, split in zip("ab", splits, strict=True)]
+    _, left_out = join_twins(copies, [])
+    assert ["ab"[number] for number in {0, 1} - left_out.keys()] == [stays]
+
+
+def test_twins_that_lists_put_apart_are_not_trained_on():
+    videos = [
+        video("a", "g1", "train"),
+        video("b", "g2", "test"),
+        video("c", "g3", "train"),
+        video("d", "g4"),
+    ]
+    joined, left_out = join_twins(videos, [(0, 1), (2, 3)])
+    assert left_out == {0: ("twin", "shows the same as b, which is in test")}
+    assert [v.group for v in joined] == ["g1", "g2", "g3", "g3"]
+    # Also where the chain from one to the other leads over a third that is left out.
+    videos = [
+        video("a", "g1", "train"),
+        video("b", "g2", "train"),
+        video("c", "g3", "val"),
+        video("d", "g4", "test"),
+    ]
+    _, left_out = join_twins(videos, [(0, 1), (1, 2), (2, 3)])
+    assert set(left_out) == {0, 1, 2}
+
+
+def test_mirrored_and_encoded_anew_from_files_to_splits(tmp_path):
+    """Ten scenes in ten groups, and of each its mirror image, of another codec and quality, in a group of its own."""
+    for seed in range(10):
+        frames = scene(seed)
+        encode(tmp_path / "videos" / f"{seed}.avi", frames, fps=12, **XVID)
+        mirrored = np.ascontiguousarray(frames[:, :, ::-1])
+        encode(
+            tmp_path / "videos" / f"{seed}m.mp4",
+            mirrored,
+            fps=12,
+            vcodec="libx264",
+            pix_fmt="yuv420p",
+            crf=28,
+        )
+    encode(tmp_path / "videos" / "0again.mkv", scene(0), fps=12, vcodec="libx264", pix_fmt="yuv420p", crf=23)
+    raw = list_raw(tmp_path)
+    copy = raw / "videos" / "3copy.avi"
+    copy.write_bytes((raw / "videos" / "3.avi").read_bytes())
+    summary = extract(list_raw(raw), tmp_path / "clips", **OPTIONS)
+    assert (summary["videos"], summary["duplicate"], summary["clips"]) == (22, 1, 42)
+    clips = Clips(tmp_path / "clips").index.to_pylist()
+    sides = {row["video_id"]: (row["group"], row["split"]) for row in clips}
+    assert {split for _, split in sides.values()} == {"train", "val", "test"}
+    assert len({group for group, _ in sides.values()}) == 10
+    for seed in range(10):
+        assert sides[f"{seed}.avi"] == sides[f"{seed}m.mp4"]
+    assert sides["0again.mkv"] == sides["0.avi"]
+    assert "3copy.avi" not in sides
+
+
+def test_official_lists_do_not_leak(tmp_path):
+    for seed in range(6):
+        encode(tmp_path / "videos" / f"{seed}.avi", scene(seed), fps=12, **XVID)
+    mirrored = np.ascontiguousarray(scene(0)[:, :, ::-1])
+    encode(tmp_path / "videos" / "mirror.avi", mirrored, fps=12, **XVID)
+    lists = {"0.avi": "test", "1.avi": "test"}
+    listed = read_videos_csv(list_raw(tmp_path) / "videos.csv")
+    write_videos_csv(
+        tmp_path / "videos.csv", [replace(v, split=lists.get(v.video_id, "train")) for v in listed]
+    )
+    summary = extract(tmp_path, tmp_path / "clips", **OPTIONS)
+    assert (summary["twin"], summary["test"], summary["val"], summary["train"]) == (1, 4, 2, 6)
+    assert "mirror.avi" not in Clips(tmp_path / "clips").index["video_id"].to_pylist()

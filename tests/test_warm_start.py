@@ -1,0 +1,65 @@
+"""A model that starts from the weights of another one."""
+
+import pytest
+import torch
+
+import hrvgan
+from hrvgan import checkpoint
+from hrvgan.errors import InputError
+from hrvgan.models import build_model
+from hrvgan.session import new_model
+from hrvgan.training import identity, train
+
+NET = {"width": 0.04}
+
+
+@pytest.fixture(scope="module")
+def released(shapes_clips, tmp_path_factory):
+    """A folder with a model that was trained for two steps."""
+    folder = tmp_path_factory.mktemp("warm")
+    gan = new_model(shapes_clips, "hrvgan", preset="best", net={**NET, "beta": 0.5}, seed=0)
+    recipe = {"steps": 2, "batch_size": 4, "log_every": 2, "save_every": 2}
+    average, history = train(gan, shapes_clips, folder / "state.pt", **recipe)
+    checkpoint.release(folder / "model", gan, average, history, {"dataset": "x", "data_digest": "0" * 64})
+    return folder / "model"
+
+
+def new(shapes_clips, released, seed=1, **net):
+    net = {**NET, "beta": 0.5, **net}
+    return new_model(shapes_clips, "hrvgan", preset="best", net=net, seed=seed, init_from=released)
+
+
+def test_all_weights_of_g_with_its_e_and_of_d(shapes_clips, released, capsys):
+    gan, other = new(shapes_clips, released), hrvgan.load(released)
+    assert any(key.startswith("G.E.") for key in gan.state_dict())
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in gan.state_dict().items())
+    assert capsys.readouterr().err == ""
+    assert gan.D.fc.weight.requires_grad
+
+
+def test_what_does_not_fit_is_drawn_anew_and_named(shapes_clips, released, capsys):
+    gan, other = new(shapes_clips, released, num_classes=0), hrvgan.load(released)
+    said = capsys.readouterr().err
+    assert "no weights there for G.fc.weight: drawn anew" in said  # It has no class beside z.
+    assert torch.equal(gan.D.fc.weight, other.D.fc.weight)
+    fresh = new_model(
+        shapes_clips, "hrvgan", preset="best", net={**NET, "beta": 0.5, "num_classes": 0}, seed=1
+    )
+    assert torch.equal(gan.G.fc.weight, fresh.G.fc.weight)
+
+
+def test_what_it_started_from_is_part_of_what_a_training_is(shapes_clips, released):
+    cold = new_model(shapes_clips, "hrvgan", preset="best", net={**NET, "beta": 0.5}, seed=1)
+    about = [identity(gan, shapes_clips, seed=1) for gan in (cold, new(shapes_clips, released))]
+    assert about[0]["origin"] == ""
+    assert len(about[1]["origin"]) == 33
+    assert {**about[0], "origin": about[1]["origin"]} == about[1]
+
+
+def test_another_kind_of_model_and_no_model_are_refused(shapes_clips, released, tmp_path):
+    other = build_model("hrvgan", **NET)
+    other.name = "vgan"
+    with pytest.raises(InputError, match="a model 'hrvgan', cannot start a 'vgan' from it"):
+        checkpoint.warm_start(other, released)
+    with pytest.raises(InputError, match=r"no model\.json"):
+        new(shapes_clips, tmp_path)
