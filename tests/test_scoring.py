@@ -97,7 +97,7 @@ def test_a_folder_of_videos(tmp_path):
     before = source.digest
     write_video(tmp_path / "a" / "2.mp4", np.full((6, 16, 16, 3), 9, np.uint8), fps=8)
     assert open_source(tmp_path).digest != before
-    with pytest.raises(InputError, match=r"0\.mp4: 6 frames, need 9"):
+    with pytest.raises(InputError, match=r"[012]\.mp4: 6 frames, need 9"):
         read_all(source, Cut(9))
 
 
