@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvgan import draws
+from hrvgan.models.convolution import gradients_by_inputs_alone
 
 
 def logistic_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -87,7 +88,8 @@ def objective_pair(
 def zero_centred_penalty(logits: Tensor, clips: Tensor) -> Tensor:
     """E ||grad_x D(x)||^2 on real clips (R1) or generated ones (R2) (Mescheder et al. 2018, eq. 9 and 10, without
     their gamma / 2). `logits` (N,) are those of `clips`, which require a gradient."""
-    (gradient,) = torch.autograd.grad(logits.sum(), clips, create_graph=True)
+    with gradients_by_inputs_alone():
+        (gradient,) = torch.autograd.grad(logits.sum(), clips, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
 
 
@@ -103,5 +105,6 @@ def gradient_penalty(D, real: Tensor, fake: Tensor, c: Tensor) -> Tensor:
     """E (||grad_x D(x)|| - 1)^2 at points between real and fake (HRVGAN eq. 6; Gulrajani et al. 2017, eq. 3)."""
     mix = draws.rand(len(real), 1, 1, 1, 1, like=real)
     between = torch.lerp(real, fake, mix).requires_grad_()
-    (gradient,) = torch.autograd.grad(D(between, c).sum(), between, create_graph=True)
+    with gradients_by_inputs_alone():
+        (gradient,) = torch.autograd.grad(D(between, c).sum(), between, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

@@ -16,6 +16,7 @@ from hrvgan.errors import InputError
 from hrvgan.growing import Level, at_level, enlarge, fade, position
 from hrvgan.models.base import Batch, Phase, VideoGAN
 from hrvgan.models.blocks import NORMS, AveragePool, Block, MinibatchStd, PixelNorm, UpConv3d, equalise, full
+from hrvgan.models.convolution import Conv3d
 from hrvgan.optim import OPTIMIZERS, make_optimizer
 
 LADDER = (8, 16, 32, 64, 128, 256)
@@ -89,17 +90,17 @@ class Generator(nn.Module):
         self.levels = nn.ModuleDict()
         for px in ladder(size):
             c_in, c_out = num_channels(px // 2, width), num_channels(px, width)
-            up, same = UpConv3d(c_in, c_out, scale(px, temporal)), nn.Conv3d(c_out, c_out, 3, padding=1)
+            up, same = UpConv3d(c_in, c_out, scale(px, temporal)), Conv3d(c_out, c_out, 3, padding=1)
             self.levels[f"{px}px"] = nn.ModuleList([Block(up, norm, 0.0, w_dim), Block(same, norm, 0.0, w_dim)])
-        self.rgb = nn.Conv3d(num_channels(size, width), 3, 1)
+        self.rgb = Conv3d(num_channels(size, width), 3, 1)
         lower = ladder(size)[:-1] if grows else ()            # levels that show pictures only while G grows
-        self.small_rgbs = nn.ModuleList([nn.Conv3d(num_channels(px, width), 3, 1) for px in lower])
+        self.small_rgbs = nn.ModuleList([Conv3d(num_channels(px, width), 3, 1) for px in lower])
         self.E = self.skips = None
         if encodes or context:
             self.E = Encoder(size, temporal, width, z_dim, 4 if self.spans else 1)
         if context:
             channels = {px: num_channels(px // 2, width) for px in ladder(size)}
-            self.skips = nn.ModuleDict({f"{px}px": nn.Conv3d(n, n, 1) for px, n in channels.items()})
+            self.skips = nn.ModuleDict({f"{px}px": Conv3d(n, n, 1) for px, n in channels.items()})
             nn.init.zeros_(self.rgb.weight)                   # Training starts from copies of the last frame seen.
             nn.init.zeros_(self.rgb.bias)
 
@@ -153,7 +154,7 @@ def down_levels(size: int, temporal: str, width: float, norm: str) -> nn.ModuleD
     levels = nn.ModuleDict()
     for px in reversed(ladder(size)):
         c_in, c_out = num_channels(px, width), num_channels(px // 2, width)
-        same, wider = nn.Conv3d(c_in, c_in, 3, padding=1), nn.Conv3d(c_in, c_out, 3, padding=1)
+        same, wider = Conv3d(c_in, c_in, 3, padding=1), Conv3d(c_in, c_out, 3, padding=1)
         pool = AveragePool(scale(px, temporal))
         levels[f"{px}px"] = nn.Sequential(Block(same, norm, 0.2), Block(wider, norm, 0.2), pool)
     return levels
@@ -168,7 +169,7 @@ class Encoder(nn.Module):
     def __init__(self, size: int, temporal: str, width: float, z_dim: int, num_spans: int):
         super().__init__()
         base, self.num_spans = num_channels(4, width), num_spans
-        self.rgb = nn.Sequential(nn.Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
+        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
         self.levels = down_levels(size, temporal, width, "none")
         self.fc = nn.Linear(base * 4 * 4 * (4 // num_spans), z_dim)
 
@@ -187,14 +188,14 @@ class Discriminator(nn.Module):
     def __init__(self, num_classes: int, size: int, temporal: str, width: float, norm: str, grows: bool):
         super().__init__()
         base = num_channels(4, width)
-        self.rgb = nn.Sequential(nn.Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
+        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
         lower = ladder(size)[:-1] if grows else ()            # levels that see pictures only while D grows
         self.small_rgbs = nn.ModuleList(
-            [nn.Sequential(nn.Conv3d(3, num_channels(px, width), 1), nn.LeakyReLU(0.2)) for px in lower]
+            [nn.Sequential(Conv3d(3, num_channels(px, width), 1), nn.LeakyReLU(0.2)) for px in lower]
         )
         self.levels = down_levels(size, temporal, width, norm)
         self.std = MinibatchStd()
-        self.top = Block(nn.Conv3d(base + 1, base, 3, padding=1), "none", 0.2)
+        self.top = Block(Conv3d(base + 1, base, 3, padding=1), "none", 0.2)
         self.fc = nn.Linear(base * 4 * 4 * 4, 128)
         self.out = nn.Linear(128, 1)
         self.embed = nn.Embedding(num_classes, 128) if num_classes else None
