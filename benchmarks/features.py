@@ -15,7 +15,7 @@ import torch
 
 from hrvgan.datasets.clips import Clips
 from hrvgan.metrics.refnet import batch_size_for, featurise, load_refnet
-from hrvgan.reference import batches
+from hrvgan.scoring.reference import batches
 
 ROUNDS = 5
 

@@ -21,9 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.plain import PlainDiscriminator, PlainGenerator
-from hrvgan.iteration import update_average
 from hrvgan.models.base import Batch
 from hrvgan.models.hrvgan import HRVGAN
+from hrvgan.training.iteration import update_average
 
 BATCH = {8: 16, 16: 16, 32: 16, 64: 4, 128: 2, 256: 2}
 

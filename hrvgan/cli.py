@@ -52,20 +52,20 @@ def train(
 ) -> None:
     """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
-    from hrvgan import distributed, training
     from hrvgan.checkpoint import release
     from hrvgan.datasets.clips import Clips
     from hrvgan.lock import locked
-    from hrvgan.session import new_model
+    from hrvgan.training import distributed, loop
+    from hrvgan.training.session import new_model
 
     for key in train:
-        if key not in training.SETTINGS:
-            raise InputError(f"--train: no argument {key!r}; known: {', '.join(training.SETTINGS)}")
+        if key not in loop.SETTINGS:
+            raise InputError(f"--train: no argument {key!r}; known: {', '.join(loop.SETTINGS)}")
     store, first = Clips(clips), distributed.rank() == 0
     gan = new_model(store, model, preset=preset, net=net, seed=seed, init_from=init_from)
     state, lock = out.with_name(f"{out.name}.state.pt"), out.with_name(f".{out.name}.lock")
     with locked(lock, f"training of {out}") if first else contextlib.nullcontext():
-        average, history = training.train(gan, store.split("train"), state, seed=seed, **train)
+        average, history = loop.train(gan, store.split("train"), state, seed=seed, **train)
         if first:
             release(out, gan, average, history, {"dataset": clips.name, "data_digest": store.digest})
             print(f"{out}: released after {history[-1]['step']} steps; {state} continues it with more")

@@ -1,6 +1,6 @@
 """The two layouts of the project and the only way between them.
 
-On disk and in `video.py`: uint8 (T, H, W, C). In models: float (N, C, T, H, W) in [-1, 1].
+On disk and in `video/`: uint8 (T, H, W, C). In models: float (N, C, T, H, W) in [-1, 1].
 """
 
 import torch

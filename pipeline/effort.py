@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from hrvgan.distributed import world_size
 from hrvgan.files import write_json
+from hrvgan.training.distributed import world_size
 from pipeline import tracking
 
 

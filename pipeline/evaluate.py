@@ -6,14 +6,14 @@ from pathlib import Path
 
 from hrvgan.checkpoint import load
 from hrvgan.datasets.clips import Clips
-from hrvgan.evaluation import evaluate_all, evaluate_published, table
 from hrvgan.files import file_digest, write_json
-from hrvgan.memorisation import first_predictions, first_samples, write_nearest
 from hrvgan.metrics.features import load_features
 from hrvgan.metrics.refnet import load_refnet
 from hrvgan.models.base import VideoGAN
 from hrvgan.models.table import costs
-from hrvgan.prediction import score_prediction
+from hrvgan.scoring.evaluation import evaluate_all, evaluate_published, table
+from hrvgan.scoring.memorisation import first_predictions, first_samples, write_nearest
+from hrvgan.scoring.prediction import score_prediction
 from pipeline import params, stage, tracking
 
 WEIGHTS = Path("data/weights")

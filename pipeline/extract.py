@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from hrvgan.decoding import versions
-from hrvgan.extraction import extract
+from hrvgan.extraction.extract import extract
 from hrvgan.files import write_json
+from hrvgan.video.decoding import versions
 from pipeline import params, stage
 
 

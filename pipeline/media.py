@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hrvgan.datasets.clips import Clips
-from hrvgan.video import read_frames, write_video
+from hrvgan.video.files import read_frames, write_video
 
 TYPES = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import atomic_folder
-from hrvgan.reference import build_reference
+from hrvgan.scoring.reference import build_reference
 from pipeline import params, stage
 
 

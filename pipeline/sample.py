@@ -5,7 +5,7 @@ from pathlib import Path
 from hrvgan.checkpoint import load
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import atomic_folder
-from hrvgan.sampling import write_predictions, write_samples
+from hrvgan.sampling.samples import write_predictions, write_samples
 from pipeline import params, stage, tracking
 
 

@@ -123,7 +123,7 @@ class Recorder:
 
     def samples(self, step: int, clips) -> None:
         """clips: uint8 (N, T, H, W, 3), drawn with the same z each time: one picture of a series, a row a clip."""
-        from hrvgan.grids import filmstrips
+        from hrvgan.video.grids import filmstrips
 
         picture = filmstrips(clips.numpy(), enlarge=max(1, 64 // clips.shape[2]))
         self.jobs.put(lambda: self.client.log_image(self.id, picture, key="samples", step=step))

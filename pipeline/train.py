@@ -11,11 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hrvgan import checkpoint, distributed
+from hrvgan import checkpoint
 from hrvgan.datasets.clips import Clips
 from hrvgan.models.base import VideoGAN
-from hrvgan.session import new_model
-from hrvgan.training import identity, pick_device, train
+from hrvgan.training import distributed
+from hrvgan.training.loop import identity, pick_device, train
+from hrvgan.training.session import new_model
 from pipeline import params, stage
 from pipeline.effort import record_effort
 from pipeline.tracking import Recorder

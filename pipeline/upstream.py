@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from hrvgan.datasets import load_source
-from hrvgan.download import upstream
+from hrvgan.fetching.download import upstream
 from hrvgan.files import write_json
 from pipeline import params, stage
 

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvgan import distributed
 from hrvgan.datasets.clips import Clips
 from hrvgan.models import build_model
-from hrvgan.training import train
+from hrvgan.training import distributed
+from hrvgan.training.loop import train
 
 # Everything that draws random numbers, and a penalty by autograd.grad. SGD, as Adam makes steps of gradients that are
 # nothing but rounding; little mode seeking, whose gradient is the sign of small differences.

@@ -18,7 +18,7 @@ from hrvgan.metrics.gates import Gate
 from hrvgan.metrics.protocols import PROTOCOLS
 from hrvgan.models import build_model
 from hrvgan.models.base import VideoGAN
-from hrvgan.sampling import write_samples
+from hrvgan.sampling.samples import write_samples
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "train", "train", "val", "test")

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import rar_writer
 
-from hrvgan.archives import MAX_HEADER, unpack
 from hrvgan.errors import InputError
+from hrvgan.fetching.archives import MAX_HEADER, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "rar")
@@ -225,7 +225,7 @@ def test_a_disk_that_fills_up_is_told(tmp_path, out):
     archive = make(tmp_path / "x.tar", [("a", bytes(500_000))])
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))"
     call = f"unpack(Path({str(archive)!r}), Path({str(out)!r}), max_bytes=10**6)"
-    code = f"{limit}; from pathlib import Path; from hrvgan.archives import unpack; {call}"
+    code = f"{limit}; from pathlib import Path; from hrvgan.fetching.archives import unpack; {call}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert re.search(
         r"InputError: .*x\.tar: cannot be unpacked \(.*File too large.*\); free some disk", done.stderr

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hrvgan.augment import AUGMENTATIONS, Augment
 from hrvgan.errors import InputError
+from hrvgan.models.augment import AUGMENTATIONS, Augment
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hrvgan.accounting import dropped_table
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.extraction import extract
+from hrvgan.extraction.accounting import dropped_table
+from hrvgan.extraction.extract import extract
 from tests.fuzz import children, fuzz
 from tests.test_decoding import make, run
 from tests.test_extraction import SMALL, list_raw, stored_bytes, write_raw
@@ -104,7 +104,7 @@ def test_a_file_without_permission_is_left_out(readable):
             path.chmod(0o777)
         code = (
             "import json, os, tests.test_extraction as t\n"
-            "from hrvgan.extraction import extract; from pathlib import Path\n"
+            "from hrvgan.extraction.extract import extract; from pathlib import Path\n"
             f"raw = Path({str(raw)!r}); options = t.SMALL | {{'max_bad_fraction': 0.5}}\n"
             "extract(raw, raw / 'warm', **options)  # imports what another user may not be able to read\n"
             f"if os.geteuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_grow_is_one_sentence(tmp_path):
     """The limit on file sizes stands in for a full disk where none can be mounted: writes really fail."""
     raw = write_raw(tmp_path, {f"{number}.avi": 8 for number in range(4)})
     code = (
-        "import resource, signal, sys; from hrvgan.extraction import extract\n"
+        "import resource, signal, sys; from hrvgan.extraction.extract import extract\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"extract({str(raw)!r}, {str(tmp_path / 'clips')!r}, **{SMALL})"
     )
@@ -187,7 +187,7 @@ def test_memory_stays_flat_in_a_long_video(tmp_path):
         video = tmp_path / f"{repeats}.mp4"
         run("-stream_loop", repeats, "-i", loop, "-c", "copy", video)
         code = (
-            "import resource, sys; from hrvgan.cutting import Cut, cut_video\n"
+            "import resource, sys; from hrvgan.extraction.cutting import Cut, cut_video\n"
             "cut_video(sys.argv[1], Cut(256, 16, 4, 4, True, 0.0, 0.0, 10.0))\n"
             # Not getrusage's, which begins with what the process that starts this one holds.
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"

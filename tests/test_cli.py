@@ -12,7 +12,7 @@ import torch
 import hrvgan
 from hrvgan import cli
 from hrvgan.datasets.clips import Clips
-from hrvgan.video import probe, read_frames, write_video
+from hrvgan.video.files import probe, read_frames, write_video
 
 COMMANDS = ("train", "sample", "interpolate", "predict", "info", "clips")
 TINY = ["--net", "{width: 0.04}", "--train", "{steps: 2, batch_size: 4, log_every: 2, save_every: 2}"]

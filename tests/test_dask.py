@@ -12,7 +12,7 @@ import pytest
 
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.extraction import extract
+from hrvgan.extraction.extract import extract
 from hrvgan.parallel import ordered_map
 from tests.test_extraction import SMALL, stored_bytes, write_raw
 
@@ -68,7 +68,7 @@ def test_the_cluster_makes_the_same_bytes_though_a_worker_is_killed(cluster, tmp
     raw = write_raw(tmp_path, {f"{number:03d}.avi": 8 for number in range(120)} | {"short.avi": 3})
     extract(raw, tmp_path / "here", **SMALL)
     call = f"extract({str(raw)!r}, {str(tmp_path / 'there')!r}, dask={address!r}, **{SMALL})"
-    code = f"from hrvgan.extraction import extract; {call}"
+    code = f"from hrvgan.extraction.extract import extract; {call}"
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code], stderr=subprocess.PIPE, text=True
     )

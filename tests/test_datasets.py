@@ -18,7 +18,7 @@ from hrvgan.datasets.splits import assign_splits
 from hrvgan.datasets.videos import Video, read_videos_csv, write_videos_csv
 from hrvgan.errors import InputError
 from hrvgan.files import file_digest
-from hrvgan.video import probe, read_frames
+from hrvgan.video.files import probe, read_frames
 
 
 def touch(root, *names):

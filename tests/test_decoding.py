@@ -9,11 +9,11 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from hrvgan.cutting import Cut, clip_starts, cut_video
 from hrvgan.datasets import skvideo
-from hrvgan.decoding import decode, expected_frames
 from hrvgan.errors import SlowVideoError, VideoError
-from hrvgan.video import encode, probe, read_frames
+from hrvgan.extraction.cutting import Cut, clip_starts, cut_video
+from hrvgan.video.decoding import decode, expected_frames
+from hrvgan.video.files import encode, probe, read_frames
 from tests.test_video import moving_square
 
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()

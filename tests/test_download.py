@@ -14,17 +14,20 @@ import pytest
 from web_server import Site
 
 from hrvgan.cli import main
-from hrvgan.download import fetch, stream, upstream
 from hrvgan.errors import InputError
-from hrvgan.published import File
-from hrvgan.transfer import Patience
-from hrvgan.web import Unavailable
-from hrvgan.weights import WEIGHTS
+from hrvgan.fetching.download import fetch, stream, upstream
+from hrvgan.fetching.published import File
+from hrvgan.fetching.transfer import Patience
+from hrvgan.fetching.web import Unavailable
+from hrvgan.fetching.weights import WEIGHTS
 
 HASTY = Patience(tries=3, pause=0.01, timeout=0.4)
 DATA = np.random.default_rng(0).bytes(300_000)
 OTHER = DATA[:200_000] + b"other end" * 10_000
-IMPORTS = "from hrvgan.published import File; from hrvgan.transfer import Patience; from hrvgan.download import fetch"
+IMPORTS = (
+    "from hrvgan.fetching.published import File; from hrvgan.fetching.transfer import Patience; "
+    "from hrvgan.fetching.download import fetch"
+)
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -104,10 +107,8 @@ def test_a_part_that_is_whole_or_too_long_already(site, pinned, tmp_path, extra)
 
 def test_processes_that_want_one_file_take_turns(site, pinned, tmp_path):
     site.plan = ["stall:1000"]  # Long enough that the second one starts meanwhile.
-    code = (
-        f"from hrvgan.download import *; fetch({pinned!r}, {str(tmp_path)!r}, patience=Patience(timeout=3))"
-    )
-    command = [sys.executable, "-c", f"from hrvgan.transfer import Patience; {code}"]
+    code = f"from hrvgan.fetching.download import *; fetch({pinned!r}, {str(tmp_path)!r}, patience=Patience(timeout=3))"
+    command = [sys.executable, "-c", f"from hrvgan.fetching.transfer import Patience; {code}"]
     children = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) for _ in range(2)]
     assert [child.wait(timeout=60) for child in children] == [0, 0]
     assert site.ranges == ["", "bytes=1000-"]

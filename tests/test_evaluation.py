@@ -9,17 +9,17 @@ import torch
 
 from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.store import Clip, write_clips
-from hrvgan.drawing import CHUNK, draw
 from hrvgan.errors import InputError
-from hrvgan.evaluation import evaluate, evaluate_published, table
+from hrvgan.fetching.weights import WEIGHTS
 from hrvgan.files import write_json
 from hrvgan.metrics.features import load_features
 from hrvgan.metrics.networks.inception_v3 import InceptionV3
 from hrvgan.metrics.perturb import PERTURBATIONS
 from hrvgan.metrics.refnet import load_refnet
 from hrvgan.models import build_model
-from hrvgan.reference import build_reference
-from hrvgan.weights import WEIGHTS
+from hrvgan.scoring.drawing import CHUNK, draw
+from hrvgan.scoring.evaluation import evaluate, evaluate_published, table
+from hrvgan.scoring.reference import build_reference
 
 DISTANCES = ("refnet_fd", "refnet_kid", "refnet_fd_inf")
 NEIGHBOURS = ("refnet_precision", "refnet_recall", "refnet_density", "refnet_coverage")

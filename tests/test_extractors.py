@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from hrvgan.errors import InputError
+from hrvgan.fetching.weights import WEIGHTS
 from hrvgan.metrics.extractors import EXTRACTORS, open_extractor
 from hrvgan.metrics.networks import c3d, i3d, inception_v3
 from hrvgan.metrics.weights import WeightsMissing, fill, find_weights
-from hrvgan.weights import WEIGHTS
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 RNG = np.random.default_rng(0)

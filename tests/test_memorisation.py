@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hrvgan.evaluation import evaluate_all
-from hrvgan.memorisation import closeness, first_predictions, first_samples, write_nearest
 from hrvgan.metrics.comparing import ranks_of
 from hrvgan.metrics.features import Features, load_features
 from hrvgan.metrics.ranks import rank_stability
 from hrvgan.metrics.refnet import load_refnet
-from hrvgan.reference import build_reference
+from hrvgan.scoring.evaluation import evaluate_all
+from hrvgan.scoring.memorisation import closeness, first_predictions, first_samples, write_nearest
+from hrvgan.scoring.reference import build_reference
 
 
 class Copier:

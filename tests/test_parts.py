@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import hrvgan
-from hrvgan import cli, distributed, draws
+from hrvgan import cli, draws
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
-from hrvgan.training import train
+from hrvgan.training import distributed
+from hrvgan.training.loop import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from hrvgan.models import build_model
-from hrvgan.prediction import MOST_PSNR, score_prediction
-from hrvgan.sampling import write_predictions
-from hrvgan.video import probe
+from hrvgan.sampling.samples import write_predictions
+from hrvgan.scoring.prediction import MOST_PSNR, score_prediction
+from hrvgan.video.files import probe
 
 
 def predictor(clips):

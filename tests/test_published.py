@@ -23,10 +23,10 @@ from hrvgan.datasets import aeroplane, golf, ucf101
 from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.errors import InputError
-from hrvgan.extraction import extract
-from hrvgan.published import File
-from hrvgan.video import encode
-from hrvgan.web import Unavailable
+from hrvgan.extraction.extract import extract
+from hrvgan.fetching.published import File
+from hrvgan.fetching.web import Unavailable
+from hrvgan.video.files import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")  # Labels 1 to 3.

@@ -20,7 +20,7 @@ from hrvgan.metrics.refnet_training import (
     pretext_task,
     unexplained,
 )
-from hrvgan.reference import build_reference, motion_gain
+from hrvgan.scoring.reference import build_reference, motion_gain
 
 QUICK = {"steps": 3, "batch_size": 8, "width": 4, "num_features": 8}
 RNG = np.random.default_rng(0)

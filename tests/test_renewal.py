@@ -10,13 +10,13 @@ import time
 import numpy as np
 import pytest
 
-from hrvgan.accounting import read_account
 from hrvgan.datasets import folder
 from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import read_videos_csv, write_videos_csv
 from hrvgan.errors import InputError
-from hrvgan.extraction import extract
-from hrvgan.video import encode
+from hrvgan.extraction.accounting import read_account
+from hrvgan.extraction.extract import extract
+from hrvgan.video.files import encode
 from tests.test_extraction import SMALL, list_raw, stored_bytes, write_raw
 
 CLASSES = ("run", "walk")
@@ -143,7 +143,7 @@ def test_bad_videos_are_remembered_too(raw, tmp_path):
 
 def program(raw, out, options):
     call = f"extract({str(raw)!r}, {str(out)!r}, **{options})"
-    code = f"from hrvgan.extraction import extract\nif __name__ == '__main__': {call}"
+    code = f"from hrvgan.extraction.extract import extract\nif __name__ == '__main__': {call}"
     path = out.with_name("main.py")
     path.write_text(code)
     return subprocess.Popen([sys.executable, path], stderr=subprocess.PIPE, text=True,

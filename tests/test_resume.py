@@ -10,7 +10,7 @@ import torch
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
-from hrvgan.training import FREE, train
+from hrvgan.training.loop import FREE, train
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
 QUICK = {"batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 1000, "precision": "float32"}
@@ -61,7 +61,7 @@ class Victim:
         server = multiprocessing.get_context(
             "forkserver"
         )  # Imports once, and then forks a clean process each time.
-        server.set_forkserver_preload(["hrvgan.training", "hrvgan.models.hrvgan"])
+        server.set_forkserver_preload(["hrvgan.training.loop", "hrvgan.models.hrvgan"])
         before = state.stat().st_mtime_ns if state.exists() else 0
         self.state, self.process = state, server.Process(target=start, args=(folder, state))
         self.process.start()

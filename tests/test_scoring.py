@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from hrvgan import cli
-from hrvgan.drawing import GeneratorSource
 from hrvgan.errors import InputError
 from hrvgan.metrics import frechet_distance_from_features
 from hrvgan.metrics.comparing import check_comparable, compare, why_not
@@ -17,11 +16,12 @@ from hrvgan.metrics.extractors import Extractor
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.health import health
 from hrvgan.metrics.protocols import PROTOCOLS, protocol
-from hrvgan.reference import build_reference
-from hrvgan.scoring import plan, score_all, sets_of, spread
-from hrvgan.source_files import ArraySource, open_source
-from hrvgan.sources import Cut, StoreSource
-from hrvgan.video import write_video
+from hrvgan.scoring.drawing import GeneratorSource
+from hrvgan.scoring.reference import build_reference
+from hrvgan.scoring.scores import plan, score_all, sets_of, spread
+from hrvgan.scoring.source_files import ArraySource, open_source
+from hrvgan.scoring.sources import Cut, StoreSource
+from hrvgan.video.files import write_video
 
 RNG = np.random.default_rng(0)
 

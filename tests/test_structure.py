@@ -1,6 +1,7 @@
 """The house holds its shape: who imports whom, and what dvc.yaml says of it."""
 
 import ast
+import graphlib
 import importlib
 import re
 import subprocess
@@ -78,6 +79,15 @@ def test_imports_point_one_way():
         for file in (ROOT / room).rglob("*.py"):
             rooms = {name.partition(".")[0] for name in imported(file)} & set(allowed)
             assert rooms <= {room} | others, file
+
+
+def test_rooms_of_the_core_import_in_no_circle():
+    order = graphlib.TopologicalSorter()
+    for file in (ROOT / "hrvgan").rglob("*.py"):
+        room = file.relative_to(ROOT / "hrvgan").with_suffix("").parts[0]
+        others = {name.split(".")[1] for name in imported(file) if name.startswith("hrvgan.")} - {room}
+        order.add(room, *others)
+    assert {"models", "training", "scoring"} <= set(order.static_order())  # a circle raises CycleError
 
 
 @pytest.mark.parametrize("library", ["dvc", "mlflow", "prefect", "jinja2", "ruamel"])

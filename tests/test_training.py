@@ -13,7 +13,7 @@ from hrvgan import checkpoint
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.models.hrvgan import HRVGAN
-from hrvgan.training import train
+from hrvgan.training.loop import train
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04}
 QUICK = {"batch_size": 4, "log_every": 2, "save_every": 2, "sample_every": 1000}

@@ -9,8 +9,8 @@ import pytest
 from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.twins import find_twins, fingerprint, join_twins
 from hrvgan.datasets.videos import Video, read_videos_csv, write_videos_csv
-from hrvgan.extraction import extract
-from hrvgan.video import encode
+from hrvgan.extraction.extract import extract
+from hrvgan.video.files import encode
 from tests.test_extraction import list_raw
 
 XVID = {"vcodec": "mpeg4", "vtag": "xvid", "pix_fmt": "yuv420p", "bf": 2, "q:v": 5}

@@ -1,4 +1,4 @@
-"""video.py against frames that we know, and against ffmpeg's own program."""
+"""video/files.py against frames that we know, and against ffmpeg's own program."""
 
 import subprocess
 import warnings
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrvgan import grids, pictures
-from hrvgan.grids import tile
-from hrvgan.video import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
+from hrvgan.video import grids, pictures
+from hrvgan.video.files import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
+from hrvgan.video.grids import tile
 
 XVID = {"vcodec": "mpeg4", "vtag": "xvid", "pix_fmt": "yuv420p", "bf": 2, "q:v": 3}
 

@@ -7,8 +7,8 @@ import hrvgan
 from hrvgan import checkpoint
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
-from hrvgan.session import new_model
-from hrvgan.training import identity, train
+from hrvgan.training.loop import identity, train
+from hrvgan.training.session import new_model
 
 NET = {"width": 0.04}
 

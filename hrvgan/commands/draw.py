@@ -35,7 +35,7 @@ def sample(
     import torch
 
     from hrvgan.checkpoint import load
-    from hrvgan.sampling import long_clips
+    from hrvgan.sampling.samples import long_clips
 
     gan = load(model, device)
     labels = torch.full((num,), gan.label(class_name)) if class_name else gan.cycle_labels(num)
@@ -73,9 +73,9 @@ def interpolate(
     import torch
 
     from hrvgan.checkpoint import load
-    from hrvgan.inversion import invert
     from hrvgan.layout import to_float
-    from hrvgan.sampling import walk
+    from hrvgan.sampling.inversion import invert
+    from hrvgan.sampling.samples import walk
 
     gan = load(model, device)
     labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
@@ -122,7 +122,7 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
 
 def first_frames(video: Path, least: int, size: int, most: int = 0):
     """uint8 (T, size, size, 3): the first `most` frames of a video, at least `least`."""
-    from hrvgan.video import read_frames
+    from hrvgan.video.files import read_frames
 
     frames, _ = read_frames(video, size)
     if len(frames) < least:
@@ -134,9 +134,9 @@ def write(out: Path, clips, fps: float, labels) -> None:
     import numpy as np
 
     from hrvgan.files import atomic_path
-    from hrvgan.grids import filmstrips, write_image
-    from hrvgan.sampling import enlarge, grid
-    from hrvgan.video import write_video
+    from hrvgan.sampling.samples import enlarge, grid
+    from hrvgan.video.files import write_video
+    from hrvgan.video.grids import filmstrips, write_image
 
     if out.suffix in (".mp4", ".gif"):
         write_video(out, grid(clips), fps=fps)

@@ -61,8 +61,8 @@ def score_clips(real, fake, names, split, reference, weights, cache, num, seed, 
     from functools import partial
 
     from hrvgan.metrics.protocols import PROTOCOLS, protocol
-    from hrvgan.scoring import score_all
-    from hrvgan.source_files import open_source
+    from hrvgan.scoring.scores import score_all
+    from hrvgan.scoring.source_files import open_source
 
     wanted = [protocol(name) for name in names] or [
         entry
@@ -91,8 +91,8 @@ def score_features(real: Path, fake: Path, names: list[str], num: int | None, se
     """Features of any extractor, by the protocols features_*, or by those of the extractor that both files name."""
     from hrvgan.metrics.given import read_given
     from hrvgan.metrics.protocols import of_extractor, protocol
-    from hrvgan.scoring import make_sets, plan
-    from hrvgan.scoring import score as score_one
+    from hrvgan.scoring.scores import make_sets, plan
+    from hrvgan.scoring.scores import score as score_one
 
     (reals, by, digest), (fakes, fake_by, _) = read_given(real), read_given(fake)
     if by != fake_by:

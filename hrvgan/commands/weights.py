@@ -13,8 +13,8 @@ def add_weights(commands) -> None:
 
 def weights(names: list[str]) -> None:
     """Get the files NAMES into data/weights, or list what is known and what is there."""
-    from hrvgan.download import fetch
-    from hrvgan.weights import FOLDER, WEIGHTS
+    from hrvgan.fetching.download import fetch
+    from hrvgan.fetching.weights import FOLDER, WEIGHTS
 
     for name in names:
         if name not in WEIGHTS:

@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from hrvgan.archives import Guard, inside, readable, tar_members, write
 from hrvgan.datasets.videos import Video
-from hrvgan.download import downloads, stream
 from hrvgan.errors import InputError
-from hrvgan.published import File
+from hrvgan.fetching.archives import Guard, inside, readable, tar_members, write
+from hrvgan.fetching.download import downloads, stream
+from hrvgan.fetching.published import File
 
 TAR = File(
     "golf.tar.bz2",

@@ -8,7 +8,7 @@ import numpy as np
 
 from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import SPLITS
-from hrvgan.grids import filmstrips, labelled_rows, write_image
+from hrvgan.video.grids import filmstrips, labelled_rows, write_image
 
 
 def summary(clips: Clips) -> str:

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hrvgan.archives import unpack
 from hrvgan.datasets.videos import Video
-from hrvgan.download import downloads
-from hrvgan.download import fetch as fetch_file
 from hrvgan.errors import InputError
-from hrvgan.published import File
-from hrvgan.rar import program
-from hrvgan.web import Unavailable
+from hrvgan.fetching.archives import unpack
+from hrvgan.fetching.download import downloads
+from hrvgan.fetching.download import fetch as fetch_file
+from hrvgan.fetching.published import File
+from hrvgan.fetching.rar import program
+from hrvgan.fetching.web import Unavailable
 
 HOME = "https://www.crcv.ucf.edu/data/UCF101"
 RESEARCH = "for research; videos belong to their makers"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from hrvgan.errors import InputError
+from hrvgan.fetching.weights import FOLDER, WEIGHTS
 from hrvgan.files import file_digest
-from hrvgan.weights import FOLDER, WEIGHTS
 
 
 class WeightsMissing(InputError):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hrvgan.errors import InputError
-from hrvgan.growing import Level
 from hrvgan.layout import to_float, to_uint8
+from hrvgan.models.growing import Level
 
 
 @dataclass

@@ -12,10 +12,10 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from hrvgan.decoding import decode, open_video, rate_of
 from hrvgan.errors import VideoError
 from hrvgan.files import atomic_path
-from hrvgan.strips import STRIP_FPS, is_strip, open_strip, strip_frames
+from hrvgan.video.decoding import decode, open_video, rate_of
+from hrvgan.video.strips import STRIP_FPS, is_strip, open_strip, strip_frames
 
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
 

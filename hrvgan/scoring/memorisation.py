@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from hrvgan.datasets.clips import Clips
-from hrvgan.grids import filmstrips, labelled_rows, write_image
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.neighbours import nearest
 from hrvgan.metrics.refnet import RefNet, featurise
 from hrvgan.models.base import VideoGAN
+from hrvgan.video.grids import filmstrips, labelled_rows, write_image
 
 MAX_CLASSES, MAX_FRAMES, ENLARGED = 12, 8, 64
 

@@ -13,8 +13,8 @@ from hrvgan.datasets.folder import fetch
 from hrvgan.errors import InputError
 from hrvgan.files import file_digest
 from hrvgan.parallel import ordered_map
-from hrvgan.sources import CHUNK, Cut, Source, StoreSource
-from hrvgan.video import read_frames
+from hrvgan.scoring.sources import CHUNK, Cut, Source, StoreSource
+from hrvgan.video.files import read_frames
 
 
 def open_source(path: str | Path, split: str = "") -> Source:

@@ -19,7 +19,7 @@ from hrvgan.metrics.halves import halvings
 from hrvgan.metrics.health import health
 from hrvgan.metrics.protocols import Protocol
 from hrvgan.metrics.weights import WeightsMissing
-from hrvgan.sources import Cut, Source, Undefined
+from hrvgan.scoring.sources import Cut, Source, Undefined
 
 DRAWS = 5
 UCF_CLASSES = 101

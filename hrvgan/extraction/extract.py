@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from hrvgan.accounting import Account, first_few, read_account
-from hrvgan.cutting import Cut, Record, failed
 from hrvgan.datasets.renewal import Place, Stored, renew
 from hrvgan.datasets.splits import assign_splits
 from hrvgan.datasets.store import label_of, labels_of, store_metadata
@@ -15,10 +13,12 @@ from hrvgan.datasets.twins import find_twins, join_twins
 from hrvgan.datasets.videos import Video, read_videos_csv
 from hrvgan.datasets.workplace import workplace
 from hrvgan.errors import InputError
+from hrvgan.extraction.accounting import Account, first_few, read_account
+from hrvgan.extraction.cutting import Cut, Record, failed
+from hrvgan.extraction.parts import cut_file, load_record, part_key, seconds
 from hrvgan.files import atomic_folder
 from hrvgan.parallel import ordered_map
-from hrvgan.parts import cut_file, load_record, part_key, seconds
-from hrvgan.pictures import filters
+from hrvgan.video.pictures import filters
 
 Found = dict[str, tuple[Record, list[Place]]]  # what came of a file, by `part_key`, and where each clip lies
 

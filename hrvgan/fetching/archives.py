@@ -143,7 +143,7 @@ def _opened(archive: Path) -> Iterator[Iterable[Member]]:
         file = stack.enter_context(open(archive, "rb"))
         start = file.peek(8)
         if start.startswith(b"Rar!"):
-            from hrvgan.rar import rar_members
+            from hrvgan.fetching.rar import rar_members
 
             yield stack.enter_context(rar_members(archive))
         elif start.startswith(b"PK"):

@@ -1,12 +1,12 @@
 """The files of the published networks that scores are named after: where they are, and which file is the right one.
 
-None is part of this project. `hrvgan.download.fetch(WEIGHTS[name], FOLDER)` gets one, or finds the one at hand.
+None is part of this project. `fetching.download.fetch(WEIGHTS[name], FOLDER)` gets one, or finds the one at hand.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrvgan.published import File
+from hrvgan.fetching.published import File
 
 FOLDER = Path("data/weights")
 

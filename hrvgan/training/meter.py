@@ -7,7 +7,7 @@ import time
 import torch
 from torch import Tensor
 
-from hrvgan.distributed import average_
+from hrvgan.training.distributed import average_
 
 
 class Meter:

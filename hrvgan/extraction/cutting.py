@@ -10,10 +10,10 @@ import numpy as np
 
 from hrvgan.datasets.store import motion
 from hrvgan.datasets.twins import THUMBNAIL, fingerprint
-from hrvgan.decoding import Facts, Picture, decode, expected_frames
 from hrvgan.errors import InputError, VideoError
-from hrvgan.strips import STRIP_FPS, is_strip, open_strip, strip_frames
-from hrvgan.video import count_warning
+from hrvgan.video.decoding import Facts, Picture, decode, expected_frames
+from hrvgan.video.files import count_warning
+from hrvgan.video.strips import STRIP_FPS, is_strip, open_strip, strip_frames
 
 # Raise it when the same file and parameters would give other clips: stores made before are then cut anew.
 DECODING = 1

@@ -13,9 +13,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from hrvgan.archives import Member
 from hrvgan.errors import InputError
-from hrvgan.web import Unavailable
+from hrvgan.fetching.archives import Member
+from hrvgan.fetching.web import Unavailable
 
 # No question is ever asked: an empty password, and no terminal.
 OPTIONS = ("-p", "-sccUTF-8", "-bd", "--")

@@ -10,9 +10,9 @@ from tqdm import tqdm
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.files import write_json
-from hrvgan.grids import filmstrips, labelled_rows, tile, write_image
 from hrvgan.models.base import VideoGAN
-from hrvgan.video import write_video
+from hrvgan.video.files import write_video
+from hrvgan.video.grids import filmstrips, labelled_rows, tile, write_image
 
 ROW = 8  # clips in the row that stands for a model beside others
 ENLARGED = 96  # pixels: smaller clips are enlarged to about this, or nobody sees anything

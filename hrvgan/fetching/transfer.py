@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrvgan.errors import InputError
+from hrvgan.fetching.web import PROBLEMS, Unavailable, ask, identity, in_words
 from hrvgan.files import require_space, write_json
-from hrvgan.web import PROBLEMS, Unavailable, ask, identity, in_words
 
 CHUNK = 1 << 20
 GOES_ON = "the same command goes on where it stopped"

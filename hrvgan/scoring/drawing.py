@@ -11,7 +11,7 @@ from tqdm import tqdm
 from hrvgan.errors import InputError
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.refnet import RefNet, featurise
-from hrvgan.sources import Cut
+from hrvgan.scoring.sources import Cut
 
 CHUNK = 32  # Clips in memory at a time. Fixed: it decides the seeds, and so the clips.
 

@@ -10,13 +10,13 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from hrvgan import distributed
 from hrvgan.checkpoint import warm_start
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_path
 from hrvgan.models import build_model, model_class
 from hrvgan.models.base import Phase, VideoGAN
+from hrvgan.training import distributed
 
 
 def new_model(
@@ -36,7 +36,7 @@ def new_model(
 
 @dataclass
 class Session:
-    """A training under way: all that it changes, and what it is (`training.identity`)."""
+    """A training under way: all that it changes, and what it is (`loop.identity`)."""
 
     gan: VideoGAN
     average: nn.Module  # the EMA of G

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hrvgan import distributed
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.iteration import PRECISIONS, iterations
-from hrvgan.meter import Meter
 from hrvgan.models.base import VideoGAN
-from hrvgan.session import begin, save_state
+from hrvgan.training import distributed
+from hrvgan.training.iteration import PRECISIONS, iterations
+from hrvgan.training.meter import Meter
+from hrvgan.training.session import begin, save_state
 
 
 def train(

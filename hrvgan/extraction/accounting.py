@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hrvgan.cutting import Record
 from hrvgan.datasets.videos import SPLITS, Video
 from hrvgan.errors import InputError
+from hrvgan.extraction.cutting import Record
 
 VIDEOS, MANIFEST = "videos.parquet", "manifest.json"
 FAILURES = ("unreadable", "short", "static", "duplicate", "twin")

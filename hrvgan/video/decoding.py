@@ -17,7 +17,7 @@ import av
 import PIL
 
 from hrvgan.errors import SlowVideoError, VideoError
-from hrvgan.pictures import Converters, Picture, SceneDetector
+from hrvgan.video.pictures import Converters, Picture, SceneDetector
 
 FALLBACK_FPS = 25.0  # where a file says nothing about time
 LEAST_DECODED = 0.95  # Healthy xvid files are 2 frames short of their header; a cut one is short by far more.

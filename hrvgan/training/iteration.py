@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hrvgan import distributed, draws
+from hrvgan import draws
 from hrvgan.datasets.clips import BatchStream, Clips
-from hrvgan.growing import at_level
 from hrvgan.layout import to_float
-from hrvgan.meter import Meter
 from hrvgan.models.base import Batch, Phase, VideoGAN
+from hrvgan.models.growing import at_level
 from hrvgan.optim import clip_norm, scale_rates
-from hrvgan.session import Session
+from hrvgan.training import distributed
+from hrvgan.training.meter import Meter
+from hrvgan.training.session import Session
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

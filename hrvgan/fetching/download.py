@@ -16,10 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hrvgan.errors import InputError
+from hrvgan.fetching.published import File
+from hrvgan.fetching.transfer import CHUNK, PATIENCE, Changed, Part, Patience
+from hrvgan.fetching.web import PROBLEMS, Unavailable, ask, identity
 from hrvgan.files import file_digest, sync
-from hrvgan.published import File
-from hrvgan.transfer import CHUNK, PATIENCE, Changed, Part, Patience
-from hrvgan.web import PROBLEMS, Unavailable, ask, identity
 
 
 def downloads() -> Path:

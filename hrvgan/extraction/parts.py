@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hrvgan.cutting import Cut, Record, cut_video, failed
 from hrvgan.datasets.videos import Video
 from hrvgan.datasets.workplace import writing
 from hrvgan.errors import SlowVideoError, VideoError
+from hrvgan.extraction.cutting import Cut, Record, cut_video, failed
 
 
 def cut_file(video: Video, cut: Cut, parts: Path, time_limit: float) -> Record:

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hrvgan.datasets.clips import Clips
-from hrvgan.drawing import Generator, GeneratorSource, draw_all
 from hrvgan.errors import InputError
-from hrvgan.memorisation import closeness
 from hrvgan.metrics.accuracy import chance_accuracy
 from hrvgan.metrics.extractors import open_extractor
 from hrvgan.metrics.features import Features, load_features
@@ -17,8 +15,10 @@ from hrvgan.metrics.halves import RealHalves, halve_real
 from hrvgan.metrics.health import health
 from hrvgan.metrics.protocols import Protocol, of_extractor, protocol
 from hrvgan.metrics.refnet import load_refnet
-from hrvgan.scoring import DRAWS, score_all
-from hrvgan.sources import StoreSource
+from hrvgan.scoring.drawing import Generator, GeneratorSource, draw_all
+from hrvgan.scoring.memorisation import closeness
+from hrvgan.scoring.scores import DRAWS, score_all
+from hrvgan.scoring.sources import StoreSource
 
 TRIVIAL = ("noise", "mean", "one")  # Generators without any skill.
 
