@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvgan import draws
-from hrvgan.models.convolution import gradients_by_inputs_alone
+from hrvgan.convolution import gradients_by_inputs_alone
 
 
 def logistic_d(real: Tensor, fake: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from hrvgan.models.convolution import Conv3d, Convolution, gradients_by_inputs_alone
+from hrvgan.convolution import Conv3d, Convolution, gradients_by_inputs_alone
 
 
 def operands(kernel=3):

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvgan import draws, losses
+from hrvgan.convolution import Conv3d
 from hrvgan.errors import InputError
 from hrvgan.models.augment import Augment
 from hrvgan.models.base import Batch, Phase, VideoGAN
 from hrvgan.models.blocks import NORMS, AveragePool, Block, MinibatchStd, PixelNorm, UpConv3d, equalise, full
-from hrvgan.models.convolution import Conv3d
 from hrvgan.models.growing import Level, at_level, enlarge, fade, position
 from hrvgan.optim import OPTIMIZERS, make_optimizer
 

@@ -40,7 +40,9 @@ class Conv3d(nn.Conv3d):
 
 class Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, ...]) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, ...]
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding = padding
         return F.conv3d(x, weight, bias, padding=padding)
