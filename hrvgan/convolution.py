@@ -51,6 +51,8 @@ class Convolution(torch.autograd.Function):
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
         x_too, *weights_too = ctx.needs_input_grad[:3]
         wanted = (x_too, *(_by_weights and wanted for wanted in weights_too))
+        if ctx.saved_tensors[0].is_contiguous(memory_format=torch.channels_last_3d):
+            g = g.contiguous(memory_format=torch.channels_last_3d)
         return *Gradients.apply(g, *ctx.saved_tensors, ctx.padding, wanted), None
 
 

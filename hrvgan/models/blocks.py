@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from hrvgan.models.fused import leaky_relu_pooled, pixel_norm_modulated
+
 
 def full(x: Tensor) -> Tensor:
     """`x` in float32 where autocast has made it smaller: for sums that lose too much otherwise."""
@@ -68,21 +70,6 @@ class UpConv3d(nn.Conv3d):
         return F.conv_transpose3d(x, weight, self.bias, stride=self.factor, padding=1)
 
 
-class AveragePool(nn.Module):
-    """Means of blocks of `factor`, space before time: torch's pooling in three dimensions is slow in channels-last."""
-
-    def __init__(self, factor: tuple[int, int, int]):
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames = x.transpose(1, 2).flatten(0, 1)              # (N T, C, H, W)
-        x = F.avg_pool2d(frames, 2).unflatten(0, (len(x), -1))
-        if self.factor[0] == 2:
-            x = x.unflatten(1, (-1, 2)).mean(2)
-        return x.transpose(1, 2)                              # (N, C, T / factor, H / 2, W / 2)
-
-
 class MinibatchStd(nn.Module):
     """Appends one map: the mean over all positions of the standard deviation over the batch (Karras et al. 2018)."""
 
@@ -111,14 +98,27 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor | None = None) -> Tensor:
         """x (N, C, T, H, W), w (N, S, w_dim): one vector for a clip (S = 1) or for each of S spans of its time."""
-        x = self.norm(self.layer(x))
-        if self.affine is not None:
-            spans = self.affine(w).transpose(1, 2)            # (N, 2 C, S)
-            if spans.shape[2] > 1:
-                spans = spans.repeat_interleave(x.shape[2] // spans.shape[2], 2)
-            gain, shift = spans[..., None, None].chunk(2, 1)
-            x = torch.addcmul(shift, x, 1 + gain)
-        return self.act(x)
+        x = self.layer(x)
+        if self.affine is None:
+            return self.act(self.norm(x))
+        spans = self.affine(w).transpose(1, 2)                # (N, 2 C, S)
+        if spans.shape[2] > 1:
+            spans = spans.repeat_interleave(x.shape[2] // spans.shape[2], 2)
+        gain, shift = spans[..., None, None].chunk(2, 1)
+        if isinstance(self.norm, PixelNorm) and self.act.negative_slope == 0:
+            return pixel_norm_modulated(x, 1 + gain, shift)
+        return self.act(torch.addcmul(shift, self.norm(x), 1 + gain))
+
+
+class DownBlock(Block):
+    """A block that ends with means of blocks of `factor`."""
+
+    def __init__(self, layer: nn.Conv3d, norm: str, slope: float, factor: tuple[int, int, int]):
+        super().__init__(layer, norm, slope)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky_relu_pooled(self.norm(self.layer(x)), self.act.negative_slope, self.factor)
 
 
 class Scale(nn.Module):

@@ -15,7 +15,8 @@ from hrvgan.convolution import Conv3d
 from hrvgan.errors import InputError
 from hrvgan.models.augment import Augment
 from hrvgan.models.base import Batch, Phase, VideoGAN
-from hrvgan.models.blocks import NORMS, AveragePool, Block, MinibatchStd, PixelNorm, UpConv3d, equalise, full
+from hrvgan.models.blocks import NORMS, Block, DownBlock, MinibatchStd, PixelNorm, UpConv3d, equalise, full
+from hrvgan.models.fused import pool
 from hrvgan.models.growing import Level, at_level, enlarge, fade, position
 from hrvgan.optim import OPTIMIZERS, make_optimizer
 
@@ -155,8 +156,8 @@ def down_levels(size: int, temporal: str, width: float, norm: str) -> nn.ModuleD
     for px in reversed(ladder(size)):
         c_in, c_out = num_channels(px, width), num_channels(px // 2, width)
         same, wider = Conv3d(c_in, c_in, 3, padding=1), Conv3d(c_in, c_out, 3, padding=1)
-        pool = AveragePool(scale(px, temporal))
-        levels[f"{px}px"] = nn.Sequential(Block(same, norm, 0.2), Block(wider, norm, 0.2), pool)
+        down = DownBlock(wider, norm, 0.2, scale(px, temporal))
+        levels[f"{px}px"] = nn.Sequential(Block(same, norm, 0.2), down)
     return levels
 
 
@@ -204,7 +205,7 @@ class Discriminator(nn.Module):
         x, (top, alpha) = x.contiguous(memory_format=torch.channels_last_3d), level_at(position, len(self.levels))
         first, *others = list(self.levels.values())[len(self.levels) - 1 - top :]
         h = first([*self.small_rgbs, self.rgb][top](x) if self.small_rgbs else self.rgb(x))
-        x = fade(self.small_rgbs[top - 1](first[-1](x)), h, alpha) if alpha < 1 else h
+        x = fade(self.small_rgbs[top - 1](pool(x, first[-1].factor)), h, alpha) if alpha < 1 else h
         for level in others:
             x = level(x)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
         x = self.top(self.std(x))                             # (N, 128w, 4, 4, 4)

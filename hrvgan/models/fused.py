@@ -1,0 +1,126 @@
+"""Chains of element by element operations as one function each, computed piece by piece so that what lies between stays
+in the cache, and with no more kept for the backward pass than it needs.
+
+On a CPU these chains, and not the convolutions, were most of a training step in bfloat16. No compiler is needed.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+def pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Parts of x (N, C, T, H, W) by clips and times: a few hundred kB a thread on a CPU; on a GPU as much as keeps its
+    launches rare."""
+    n, c, t, h, w = x.shape
+    size = 2**24 if x.is_cuda else 2**16 * torch.get_num_threads()
+    times = max(1, size // (c * h * w))
+    clips = max(1, times // t)
+    for clip in range(0, n, clips):
+        for time in range(0, t, times):
+            yield slice(clip, clip + clips), slice(time, time + times)
+
+
+def pixel_norm_modulated(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+    """ReLU(PixelNorm(x) * gain + shift). x (N, C, T, H, W), gain and shift (N, C, 1 or T, 1, 1)."""
+    return PixelNormModulated.apply(x, gain.to(x.dtype), shift.to(x.dtype))
+
+
+class PixelNormModulated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        y, scale = torch.empty_like(x), x.new_empty(len(x), 1, *x.shape[2:])
+        wide = torch.promote_types(x.dtype, torch.float32)
+        for n, t in pieces(x):
+            part, w = x[n, :, t], spans(gain, t)
+            norm = torch.linalg.vector_norm(part, dim=1, keepdim=True, dtype=wide)
+            scale[n, :, t] = norm.square_().div_(x.shape[1]).add_(1e-8).rsqrt_()
+            out = part * scale[n, :, t]
+            y[n, :, t] = torch.addcmul(shift[n, :, w], out, gain[n, :, w], out=out).relu_()
+        ctx.save_for_backward(x, scale, gain, y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, scale, gain, y = ctx.saved_tensors
+        by_x = torch.empty_like(x)
+        by_gain, by_shift = (torch.zeros_like(gain, dtype=scale.dtype) for _ in range(2))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        by_gain, by_shift = by_gain.to(wide), by_shift.to(wide)
+        over = (2, 3, 4) if gain.shape[2] == 1 else (3, 4)
+        for n, t in pieces(x):
+            w = spans(gain, t)
+            inner = torch.ops.aten.threshold_backward(g[n, :, t], y[n, :, t], 0)  # through ReLU
+            normed = x[n, :, t] * scale[n, :, t]
+            product = inner * normed
+            by_shift[n, :, w] += inner.sum(over, keepdim=True)
+            by_gain[n, :, w] += product.sum(over, keepdim=True)
+
+            # Through x / |x|: what points along x falls out.
+            along = product.mul_(gain[n, :, w]).mean(1, keepdim=True)
+            inner = inner.mul_(gain[n, :, w]).addcmul_(normed, along, value=-1)
+            by_x[n, :, t] = inner.mul_(scale[n, :, t])
+        return by_x, by_gain.to(gain.dtype), by_shift.to(gain.dtype)
+
+
+def spans(gain: Tensor, times: slice) -> slice:
+    """The part of axis 2 of `gain` that belongs to `times`."""
+    return times if gain.shape[2] > 1 else slice(None)
+
+
+def leaky_relu_pooled(x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
+    """Means of blocks of `factor` (1 or 2, 2, 2) of LeakyReLU(x), which may be differentiated twice."""
+    return LeakyReluPooled.apply(x, slope, factor)
+
+
+class LeakyReluPooled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope, ctx.factor = slope, factor
+        return torch.cat([pool(F.leaky_relu(x[n : n + 1], slope), factor) for n in range(len(x))])
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, None, None]:
+        return LeakyReluPooledGradient.apply(g, *ctx.saved_tensors, ctx.slope, ctx.factor), None, None
+
+
+class LeakyReluPooledGradient(torch.autograd.Function):
+    """The gradient by x, given that by the means: linear in g, and flat in x."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, g: Tensor, x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope, ctx.factor = slope, factor
+        time, *_ = factor
+        rows = (g / (4 * time)).permute(0, 2, 3, 4, 1)[..., None, :]  # (N, T', H', W', 1, C)
+        rows = rows.expand(-1, -1, -1, -1, 2, -1).flatten(3, 4).permute(0, 4, 1, 2, 3)  # whole rows, for long runs
+        by_x = torch.empty_like(x)
+        blocks, out = (v.unflatten(3, (-1, 2)).unflatten(2, (-1, time)) for v in (x, by_x))
+        spread = rows[:, :, :, None, :, None].expand_as(blocks)
+        torch.ops.aten.leaky_relu_backward.grad_input(spread, blocks, slope, False, grad_input=out)
+        return by_x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gg: Tensor) -> tuple[Tensor, None, None, None]:
+        (x,) = ctx.saved_tensors
+        parts = [
+            pool(torch.ops.aten.leaky_relu_backward(gg[n : n + 1], x[n : n + 1], ctx.slope, False), ctx.factor)
+            for n in range(len(x))
+        ]
+        return torch.cat(parts), None, None, None
+
+
+def pool(x: Tensor, factor: tuple[int, int, int]) -> Tensor:
+    """Means of blocks, space before time: torch's pooling in three dimensions is slow in channels-last."""
+    frames = x.transpose(1, 2).flatten(0, 1)  # (N T, C, H, W)
+    x = F.avg_pool2d(frames, 2).unflatten(0, (len(x), -1))
+    if factor[0] == 2:
+        earlier, later = x.unflatten(1, (-1, 2)).unbind(2)
+        x = torch.lerp(earlier, later, 0.5)
+    return x.transpose(1, 2)  # (N, C, T / factor, H / 2, W / 2)
