@@ -44,7 +44,7 @@ schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
 	python -m flows.serve $(if $(PORT),--port $(PORT))
 
 bench: setup ## what we claim about speed, against a plain version or a floor
-	python -m benchmarks.training_step --sizes 32 64
+	python -m benchmarks.training_step --sizes 32 64 --rivals
 	python -m benchmarks.up_convolution
 	python -m benchmarks.clip_reads
 	python -m benchmarks.features

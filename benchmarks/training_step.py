@@ -1,10 +1,10 @@
 """One training iteration of HRVGAN, as it is and as one would first write it (benchmarks/plain.py).
 
-    python -m benchmarks.training_step [--sizes 32 64 128 256] [--rounds 5]
+    python -m benchmarks.training_step [--sizes 32 64 128 256] [--rounds 5] [--rivals]
 
 An iteration is a step of D with both penalties, a step of G and the average of G. Every number is the median of
 interleaved rounds in one process; peak memory is measured in a process of its own. First come the ceilings of the
-machine: products of matrices, and copying.
+machine: products of matrices, and copying. Then come clips drawn by G, and with --rivals one iteration of the rivals.
 """
 
 import argparse
@@ -21,11 +21,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.plain import PlainDiscriminator, PlainGenerator
+from hrvgan.models import MODELS, build_model
 from hrvgan.models.base import Batch
 from hrvgan.models.hrvgan import HRVGAN
 from hrvgan.training.iteration import update_average
 
-BATCH = {8: 16, 16: 16, 32: 16, 64: 4, 128: 2, 256: 2}
+BATCH = {32: 16, 64: 4, 128: 2, 256: 2}
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -58,9 +59,10 @@ def product_speed(dtype: torch.dtype) -> float:
 class Iteration:
     """Call it to train for one step. `plain`: with the plain networks, and optimisers that loop in Python."""
 
-    def __init__(self, size: int, plain: bool, bfloat16: bool = False):
+    def __init__(self, size: int, plain: bool, bfloat16: bool = False, name: str = "hrvgan"):
         torch.manual_seed(0)
-        self.gan = HRVGAN(10, size, r1_every=1)
+        arguments = {"r1_every": 1} if name == "hrvgan" else {}
+        self.gan = build_model(name, num_classes=10, size=size, **arguments)
         if plain:
             networks = (PlainGenerator(10, size, "paper", 1.0), PlainDiscriminator(10, size, "paper", 1.0))
             self.gan.G, self.gan.D = networks
@@ -72,7 +74,9 @@ class Iteration:
         self.average = copy.deepcopy(self.gan.G).requires_grad_(False)
         self.autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
         shape = (BATCH[size], 3, self.gan.num_frames, size, size)
-        self.batch = Batch(torch.rand(shape) * 2 - 1, torch.arange(BATCH[size]) % 10, 0)
+        self.batch = Batch(
+            torch.rand(shape) * 2 - 1, torch.arange(BATCH[size]) % max(self.gan.num_classes, 1), 0
+        )
 
     def __call__(self) -> None:
         for phase in self.phases:
@@ -83,6 +87,7 @@ class Iteration:
             sum(terms.values()).backward()
             phase.optimizer.step()
             phase.optimizer.zero_grad(set_to_none=True)
+            phase.after(0)
         update_average(self.average, self.gan.G, 0.999)
 
 
@@ -133,10 +138,47 @@ def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
         )
 
 
+@torch.no_grad()
+def measure_drawing(size: int, rounds: int, precisions: dict[str, bool]) -> None:
+    """Clips that G draws, and how long one takes by itself."""
+    networks = {"plain": (PlainGenerator(10, size, "paper", 1.0), False)}
+    fast = HRVGAN(10, size).G
+    networks |= {name: (fast, bfloat16) for name, bfloat16 in precisions.items()}
+    times = {(name, n): [] for name in networks for n in (1, BATCH[size])}
+    for _ in range(rounds + 1):
+        for (name, n), each in times.items():
+            network, bfloat16 = networks[name]
+            z, c = torch.randn(n, 128), torch.arange(n) % 10
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                each.append(seconds(lambda network=network, z=z, c=c: network(z, c)))
+    medians = {key: statistics.median(each[1:]) for key, each in times.items()}
+    for name in networks:
+        batch = medians[name, BATCH[size]]
+        print(
+            f"{size:>4} {name:>9} {BATCH[size]:>6} {BATCH[size] / batch:>8.2f} "
+            f"{medians['plain', BATCH[size]] / batch:>9.2f} {1e3 * medians[name, 1]:>9.0f}",
+            flush=True,
+        )
+
+
+def measure_rivals(rounds: int, size: int = 64) -> None:
+    """All models at 16 frames of `size` px in float32, each with the losses of its own preset."""
+    steps = {name: Iteration(size, False, name=name) for name in MODELS}
+    times = {name: [] for name in steps}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            times[name].append(seconds(step))
+    medians = {name: statistics.median(each[1:]) for name, each in times.items()}
+    for name, median in medians.items():
+        faster = medians["mocogan"] / median
+        print(f"{size:>4} {name:>9} {BATCH[size]:>6} {BATCH[size] / median:>8.2f} {faster:>9.2f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128, 256])
+    parser.add_argument("--sizes", type=int, nargs="+", choices=list(BATCH), default=[32, 64, 128, 256])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rivals", action="store_true")
     arguments = parser.parse_args()
     fast_half = ceilings()
     precisions = {"float32": False} | ({"bfloat16": True} if fast_half else {})
@@ -146,6 +188,12 @@ def main() -> None:
     for size in arguments.sizes:
         measure(size, arguments.rounds, precisions)
     print("\n* of the operations that the plain network needs")
+    print("\ndrawing        batch  clips/s   x plain  one clip, ms")
+    for size in arguments.sizes:
+        measure_drawing(size, arguments.rounds, precisions)
+    if arguments.rivals:
+        print("\nfloat32        batch  clips/s x mocogan")
+        measure_rivals(arguments.rounds)
 
 
 if __name__ == "__main__":
