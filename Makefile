@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz ui schedule bench sanity clean
+.PHONY: help setup run test fuzz hour ui schedule bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -53,6 +53,9 @@ bench: setup ## what we claim about speed, against a plain version or a floor
 
 sanity: setup ## what each metric answers to real clips, spoilt in known ways (DATASET=shapes)
 	python -m benchmarks.sanity $(if $(DATASET),$(DATASET))
+
+hour: setup ## an hour of 1080p video through extraction: time and memory
+	python -m benchmarks.long_video
 
 fuzz: setup ## 2,000 damaged video files through extraction, every one accounted for
 	python -m tests.fuzz --count 2000
