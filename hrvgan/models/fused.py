@@ -47,10 +47,9 @@ class PixelNormModulated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, scale, gain, y = ctx.saved_tensors
-        by_x = torch.empty_like(x)
-        by_gain, by_shift = (torch.zeros_like(gain, dtype=scale.dtype) for _ in range(2))
         wide = torch.promote_types(x.dtype, torch.float32)
-        by_gain, by_shift = by_gain.to(wide), by_shift.to(wide)
+        by_x = torch.empty_like(x)
+        by_gain, by_shift = (torch.zeros_like(gain, dtype=wide) for _ in range(2))
         over = (2, 3, 4) if gain.shape[2] == 1 else (3, 4)
         for n, t in pieces(x):
             w = spans(gain, t)
