@@ -43,14 +43,17 @@ def test_shapes_and_range(name, num_classes):
 
 
 @each_model
-def test_every_preset_gives_every_parameter_a_gradient(name):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_every_preset_gives_every_parameter_a_gradient(name, bfloat16):
     for preset in model_class(name).presets:
         gan = small(name, preset=preset)
         batch = batch_for(gan)
         for phase in gan.phases():
             gan.requires_grad_(False)
             phase.module.requires_grad_(True)
-            sum(phase.loss(batch).values()).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                terms = phase.loss(batch)
+            sum(terms.values()).backward()
             for key, parameter in phase.module.named_parameters():
                 assert parameter.grad is not None, f"{preset}: {phase.name} does not train {key}"
                 assert parameter.grad.isfinite().all(), f"{preset}: {key}"

@@ -125,6 +125,7 @@ class Generator(nn.Module):
         rgb = [*self.small_rgbs, self.rgb][top](h) if self.small_rgbs else self.rgb(h)   # (N, 3, T, size, size)
         if alpha < 1:
             rgb = fade(enlarge(self.small_rgbs[top - 1](below), rgb.shape[2:]), rgb, alpha)
+        rgb = full(rgb)                                       # Clips are float32, whatever made them.
         return self.go_on(x, rgb) if self.context else rgb.tanh()   # ReLU, as printed, could not go below 0
 
     def mix(self, z: Tensor, c: Tensor, code: Tensor | None) -> Tensor:
