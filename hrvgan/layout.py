@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def to_float(clips: Tensor) -> Tensor:
-    """uint8 (N, T, H, W, C) -> float32 (N, C, T, H, W) in [-1, 1], on the device of `clips`."""
-    return clips.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1)
+    """uint8 (N, T, H, W, C) -> torch's default dtype, float32, (N, C, T, H, W) in [-1, 1], on the device of `clips`."""
+    return clips.permute(0, 4, 1, 2, 3).to(torch.get_default_dtype()).div_(127.5).sub_(1)
 
 
 def to_uint8(clips: Tensor) -> Tensor:

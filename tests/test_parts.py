@@ -39,9 +39,9 @@ def whole(shapes_clips, tmp_path_factory):
 
 def trains_alike(state, whole):
     for key, weights in whole["gan"].items():
-        torch.testing.assert_close(state["gan"][key], weights, rtol=0, atol=5e-7)
+        torch.testing.assert_close(state["gan"][key], weights, rtol=0, atol=1e-11)
     for row, expected in zip(state["history"], whole["history"], strict=True):
-        assert row == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        assert row == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_weights_move_by_more_than_the_tolerance(whole):
