@@ -56,7 +56,7 @@ def sides(net: RefNet, clips: Clips, pool: Features, rows: list[np.ndarray]) -> 
 def table(made: dict[str, list[Features]], real: list[Features], labelled: bool) -> list[str]:
     """A column a protocol, a row a side: mean over halvings, and the sd over halvings of real against real."""
     protocols = [entry for entry in of_extractor("refnet") if labelled or not entry.needs_labels]
-    protocols = [entry for entry in protocols if len(real[0]) >= entry.least_clips]
+    protocols = [entry for entry in protocols if not entry.lacks(real[0], made[REAL][0])]
     heads = [f"`{entry.name}` {'↓' if entry.lower_is_better else '↑'}" for entry in protocols]
     lines = [
         "| in the place of generated clips | " + " | ".join(heads) + " |",

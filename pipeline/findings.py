@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrvgan.errors import InputError
+from hrvgan.metrics.comparing import FACTS, facts_of
 from pipeline import params
 
 
@@ -54,15 +55,17 @@ class Findings:
 
     @property
     def yardstick(self) -> str:
-        """Equal for runs whose scores may share a column: same extractor, real clips, numbers of clips."""
+        """Equal for runs whose scores may share a column: the facts by which `hrvgan compare` judges are the same."""
         if self.manifest is None:
             return self.name  # What is not known is like nothing else.
         keys = ("extractor", "real", "num_real", "num_fake")
-        # A model that takes no label lacks such scores, and is compared by the others.
+        facts = {name: facts_of(name, self.manifest) for name in self.manifest["protocols"]}
+        # A model that takes no label lacks such scores, and is compared by the others. What is no fact (warnings, the
+        # number of draws) says how good a run is, not what was measured.
         shared = {
-            name: about
-            for name, about in self.manifest["protocols"].items()
-            if not (isinstance(about, dict) and about["asks_labels"])
+            name: [about.get(fact) for fact in FACTS]
+            for name, about in facts.items()
+            if not about.get("asks_labels")
         }
         return json.dumps([shared, *(self.manifest[key] for key in keys)], sort_keys=True)
 

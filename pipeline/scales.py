@@ -40,6 +40,12 @@ SCALES = {
         "How often the reference network sees in a generated clip the class that was asked for.",
         (0.0, 1.0),
     ),
+    "refnet_intra_kid": Scale(
+        "Kernel distance within classes",
+        "The kernel distance between generated clips and the real ones of the class asked for, class by class. It "
+        "sees wrong labels, which the distances of whole crowds do not.",
+        (None, None),
+    ),
     "refnet_precision": Scale(
         "Precision",
         "The share of generated clips that lie among real ones: low where clips look wrong.",

@@ -12,6 +12,7 @@ import torch
 import hrvgan
 from hrvgan import cli
 from hrvgan.datasets.clips import Clips
+from hrvgan.scoring.source_files import open_source
 from hrvgan.video.files import probe, read_frames, write_video
 
 COMMANDS = ("train", "sample", "interpolate", "predict", "info", "clips")
@@ -71,6 +72,10 @@ def test_clips_are_written_by_suffix(model, tmp_path, command, suffix):
         arrays = np.load(out)
         assert arrays["frames"].shape == (4, 8, 32, 32, 3)
         assert set(arrays["labels"]) == {7}
+        assert arrays["classes"][7] == "DiscUp"
+        source = open_source(out)
+        assert source.classes == list(hrvgan.load(model).classes)
+        assert source.labels.tolist() == [7] * 4
     elif suffix == ".mp4":
         assert probe(out).num_frames == 8
     else:

@@ -101,6 +101,28 @@ def test_runs_of_another_yardstick_are_numbered_apart(project):
     assert "no common table" in markdown(find_all())
 
 
+def test_a_collapsed_run_stands_beside_a_good_one(project):
+    """Warnings and the number of draws say how good a run is, not what was measured."""
+    for run, about in (("ours", {"num_draws": 5}), ("rival", {"num_draws": 1, "warnings": ["collapsed"]})):
+        manifest = json.loads(Path(f"metrics/{run}.manifest.json").read_text())
+        fvd = {
+            "extractor_id": "i3d-0",
+            "real_digest": "d",
+            "num_real": 9,
+            "num_fake": 9,
+            "asks_labels": False,
+        }
+        change(
+            f"metrics/{run}.manifest.json", protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | about}
+        )
+    assert len(comparison.tables(find_all())) == 1
+    change(
+        "metrics/rival.manifest.json",
+        protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | {"seed": 1}},
+    )
+    assert not comparison.tables(find_all())
+
+
 def test_published_numbers_are_marked_and_in_a_table_of_their_own(project):
     ours, theirs = (part for part in markdown(find_all()).split("\n\n") if part.startswith("|"))
     assert "| ours | hrvgan | 31.4 ± 1.4 |" in ours

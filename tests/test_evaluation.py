@@ -118,6 +118,12 @@ def test_what_is_written(results, reference):
     assert json.loads(json.dumps(manifest, allow_nan=False)) == manifest
 
 
+def test_what_is_left_out_has_a_note(results):
+    notes = results["well"][1]["notes"]
+    assert "refnet_fd_inf is left out: 8 clips, need at least 500; give more" in notes
+    assert "refnet_intra_kid is left out: 1 clip(s) of a class, need at least 2; give more" in notes
+
+
 def test_gates_of_a_good_network(results):
     metrics, manifest = results["well"]
     assert metrics["gated"] is True
@@ -142,6 +148,31 @@ def test_draws_come_in_chunks_of_their_own_seeds(reference, shapes_clips):
     assert len(set(gan.seeds)) == 3
     np.testing.assert_array_equal(fake.labels, labels)
     assert (fake.logits.argmax(axis=1) == labels).mean() > 0.9
+
+
+@pytest.fixture(scope="module")
+def two_classes(tmp_path_factory):
+    """A store of films of two classes, ten clips a film, with its reference."""
+    folder = tmp_path_factory.mktemp("two")
+    clips = [
+        replace(clip, class_name="ab"[number % 2])
+        for number, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 4)
+        for clip in film(number, split)
+    ]
+    write_clips(folder / "clips", clips, shape=(8, 24, 24, 3), classes=["a", "b"], num_shards=1)
+    store = Clips(folder / "clips")
+    build_reference(store, folder, steps=4, batch_size=8, width=4)
+    return store.split("test"), folder
+
+
+def test_distance_within_classes(two_classes):
+    test, folder = two_classes
+    entries = {
+        how: evaluate(Resampler(test, how), folder)[0]["refnet_intra_kid"] for how in ("well", "wrong class")
+    }
+    assert set(entries["well"]) == {"value", "sd", "n", "floor", "train", "trivial_best"}
+    assert entries["well"]["value"] < entries["wrong class"]["value"]
+    assert "refnet_intra_kid" not in evaluate(Resampler(test, num_classes=0), folder, draws=2)[0]
 
 
 def test_an_untrained_model_is_far_off(reference, shapes_clips, results):
@@ -170,10 +201,14 @@ def test_published_protocols_go_on_without(shapes_clips, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(WEIGHTS, INCEPTION, replace(WEIGHTS[INCEPTION], size=None, sha256=""))
         metrics, manifest = evaluate_published(gan, shapes_clips, asked, weights=tmp_path, seed=0, num=4)
-    assert set(metrics) == {"fid_frame_clean_n4"}
-    assert set(metrics["fid_frame_clean_n4"]) == {"value", "sd", "n", "floor"}
-    assert manifest["protocols"]["fid_frame_clean_n4"]["extractor_id"].startswith("inception_2015-float32-")
-    assert "not above D = 2048" in manifest["protocols"]["fid_frame_clean_n4"]["warnings"][0]
+    assert set(metrics) == {"fid_frame_clean_n4_unverified"}
+    assert set(metrics["fid_frame_clean_n4_unverified"]) == {"value", "sd", "n", "floor"}
+    about = manifest["protocols"]["fid_frame_clean_n4_unverified"]
+    assert about["extractor_id"].startswith("inception_2015-float32-")
+    assert "not above D = 2048" in about["warnings"][0]
+    for num in (0, -3):
+        with pytest.raises(InputError, match=f"{num} clip\\(s\\) a draw asked for"):
+            evaluate_published(gan, shapes_clips, asked, weights=tmp_path, seed=0, num=num)
 
 
 def test_the_table(results):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from hrvgan.errors import InputError
 from hrvgan.fetching.weights import WEIGHTS
-from hrvgan.metrics.extractors import EXTRACTORS, open_extractor
+from hrvgan.files import file_digest
+from hrvgan.metrics.extractors import EXTRACTORS, Extractor, open_extractor
 from hrvgan.metrics.networks import c3d, i3d, inception_v3
 from hrvgan.metrics.weights import WeightsMissing, fill, find_weights
 
@@ -114,7 +115,11 @@ def test_files_of_the_published_layout_load(weights, name, shape, width, classes
     assert (None if logits is None else logits.shape[1]) == classes
     assert np.isfinite(features).all()
     assert extractor.id.startswith(f"{name}-float32-")
-    assert len(extractor.id.split("-")[2]) == 64
+    assert len(extractor.id.split("-")[2].removesuffix("_unverified")) == 64
+    assert extractor.id.endswith(
+        "_unverified"
+    )  # Any file of the layout loads; only the published one has the name.
+    assert not extractor.verified
     if name.startswith("c3d"):  # All weights but one are zero: biases come through, rectified.
         np.testing.assert_allclose(features[0], np.linspace(-1, 1, 4096).clip(0), atol=1e-6)
         np.testing.assert_allclose(logits[0], np.arange(101) + 1000 * (np.arange(101) == 3), rtol=1e-6)
@@ -250,6 +255,38 @@ def test_published_digests_are_checked(weights, monkeypatch):
     monkeypatch.setitem(WEIGHTS, INCEPTION, replace(known, size=size, sha256="0" * 64))
     with pytest.raises(InputError, match="damaged or other weights"):
         open_extractor("inception_2015", weights)
+
+
+def test_a_published_digest_is_a_name(weights, monkeypatch):
+    digest = file_digest(weights / INCEPTION)
+    monkeypatch.setitem(WEIGHTS, INCEPTION, replace(WEIGHTS[INCEPTION], sha256=digest))
+    extractor = open_extractor("inception_2015", weights)
+    assert extractor.id == f"inception_2015-float32-{digest}"
+    assert extractor.verified
+
+
+@pytest.fixture
+def coarse():
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_extraction_is_float32_whatever_the_caller_has_set(coarse):
+    seen = []
+
+    def read(clips):
+        seen.append(torch.backends.mkldnn.matmul.fp32_precision)
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return torch.ones(2, 2) @ torch.ones(2, 2), None
+
+    with torch.autocast("cpu", torch.bfloat16):
+        features, _ = Extractor("x-float32-0", 1, 2, read)(np.zeros((2, 1, 4, 4, 3), np.uint8))
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == ["ieee", "ieee"]
+    assert features.dtype == np.float32
+    assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"  # Torch's own default.
 
 
 def test_torchscript_is_run_only_by_its_digest(tmp_path, monkeypatch):

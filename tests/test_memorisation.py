@@ -92,6 +92,8 @@ def test_every_network_scores(references, shapes_clips):
     assert next(iter(manifest["networks"])) == manifest["extractor"]
     assert first["refnet_fd"] == metrics["refnet_fd"]["value"] != second["refnet_fd"]
     assert manifest["memorisation"]["generated"] < 1e-3
+    assert set(manifest["ungated_networks"]) <= set(manifest["networks"])
+    assert manifest["gated"] == (manifest["extractor"] not in manifest["ungated_networks"])
     assert load_refnet(references / "network-1")[1]["training"]["seed"] == 1
 
 
@@ -108,5 +110,7 @@ def test_rank_stability_by_hand():
     manifests["a"]["networks"]["net0"]["acc"] = 1.0  # Not every model has it.
     assert set(ranks_of(manifests)) == {"fd"}
     assert ranks_of({"a": {}, "b": {}}) == {}
+    manifests["b"]["ungated_networks"] = {"net2": ["accuracy: it is right about 10.0% of 40 val clips"]}
+    assert ranks_of(manifests) == {"fd": pytest.approx(1)}  # The network that disagrees is not believed.
     assert rank_stability({"a": [1.0], "b": [2.0]}) is None
     assert rank_stability({"a": [1.0, 1.0]}) is None

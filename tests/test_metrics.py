@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from hrvgan.metrics import (
     frechet_distance_from_features,
     inception_score,
     kernel_distance,
+    kernel_distance_within_classes,
     label_accuracy,
+    prdc,
 )
 from hrvgan.metrics.accuracy import chance_accuracy, mean_confidence, softmax
 from hrvgan.metrics.features import Features, load_features, save_features
 from hrvgan.metrics.frechet import moments
 from hrvgan.metrics.gates import accuracy_bar, check_gates
-from hrvgan.metrics.halves import halve_real, halved_by_group, halvings
+from hrvgan.metrics.halves import apart, halve_real, halved_by_group, halvings
 from hrvgan.metrics.perturb import PERTURBATIONS, half_speed, shuffled
 from hrvgan.metrics.protocols import protocol
 
@@ -117,6 +120,21 @@ def test_frechet_refuses_shapes_that_do_not_match():
         frechet_distance(np.zeros(2), np.eye(3), np.zeros(2), np.eye(2))
 
 
+def test_frechet_of_singular_covariances_rounded_to_float32():
+    sigma, zero = np.outer([1, 0.3, 0.9], [1, 0.3, 0.9]), np.zeros(3)
+    value = frechet_distance(zero, sigma, zero, np.eye(3))
+    assert value == pytest.approx(1.9 + 3 - 2 * np.sqrt(1.9), rel=1e-6)
+    rounded = sigma.astype(np.float32)
+    assert np.linalg.eigvalsh(rounded.astype(np.float64)).min() < -1e-9
+    for pair in ((rounded, np.eye(3)), (np.eye(3), rounded)):
+        found = frechet_distance(zero, pair[0], zero, pair[1])
+        assert 1e-6 < abs(found / value - 1) < 1e-3
+    with pytest.raises(InputError, match="no covariance; recompute it in float64"):
+        frechet_distance(zero, sigma - 1e-6 * np.eye(3), zero, np.eye(3))
+    as_float32 = (sigma - 1e-6 * np.eye(3)).astype(np.float32)
+    assert frechet_distance(zero, as_float32, zero, np.eye(3)) == pytest.approx(value, rel=1e-3)
+
+
 def test_moments_of_a_stream_are_those_of_the_whole():
     features = normal(101, 6, shift=1e6)  # Far from zero, where sums of squares lose everything.
     streamed = moments(features[:1])
@@ -148,6 +166,30 @@ def test_kernel_is_unbiased_over_blocks(monkeypatch):
     monkeypatch.setattr("hrvgan.metrics.kernel.BLOCK", 64)
     assert kernel_distance(features[:900], features[900:]) == pytest.approx(whole, rel=1e-9)
     assert kernel_distance(features[:900], features[900:] + 1) > 10 * max(map(abs, values))
+
+
+def test_kernel_within_classes_by_hand():
+    real, fake = np.array([[1.0], [2.0], [5.0], [6.0]]), np.array([[5.5], [0.0], [3.0], [7.0]])
+    labels, asked = np.array([4, 4, 0, 0]), np.array([0, 4, 4, 0])
+    each = kernel_distance(real[:2], fake[1:3]), kernel_distance(real[2:], fake[[0, 3]])
+    assert kernel_distance_within_classes(real, labels, fake, asked) == pytest.approx(np.mean(each))
+    with pytest.raises(InputError, match="class 0: 2 real and 1 fake clips, need at least 2 of each"):
+        kernel_distance_within_classes(real, labels, fake, np.array([0, 4, 4, 4]))
+    with pytest.raises(InputError, match="need one for each of 4 and 4 clips"):
+        kernel_distance_within_classes(real, labels[:3], fake, asked)
+
+
+def test_wrong_labels_are_far_within_classes():
+    """What the marginal distance cannot see: the same clips, under each other's labels."""
+    real, fake = (featured(80, seed=seed) for seed in (1, 2))
+    wrong = Features(fake.features, fake.logits, (fake.labels + 1) % 4, fake.groups)
+    marginal, within = protocol("refnet_kid"), protocol("refnet_intra_kid")
+    assert marginal.measure(real, wrong) == marginal.measure(real, fake)
+    assert abs(within.measure(real, fake)) < 0.05
+    assert within.measure(real, wrong) > 1
+    assert within.lacks(real, fake) == ""
+    assert within.lacks(real, fake.take(np.arange(7))) == "1 clip(s) of a class, need at least 2; give more"
+    assert within.lacks(real, fake.take(np.flatnonzero(fake.labels > 0))).startswith("0 clip(s) of a class")
 
 
 # Inception Score
@@ -184,6 +226,23 @@ def test_inception_splits_and_eps():
 def test_inception_refuses(probs, splits, message):
     with pytest.raises(InputError, match=message):
         inception_score(probs, splits=splits)
+
+
+@pytest.mark.parametrize("scale", [1e45, 1e60, 1e100, 1e160])
+@pytest.mark.parametrize("metric", [frechet_distance_from_features, kernel_distance, prdc])
+def test_what_overflows_is_no_number(metric, scale):
+    real, fake = normal(30, 3, seed=1), normal(30, 3, seed=2)
+    for pair in ((scale * real, fake), (real, scale * fake)):
+        with pytest.raises(InputError, match="overflow in float64"):
+            metric(*pair)
+    assert np.isfinite(metric(1e39 * real, 1e39 * fake) if metric is not prdc else 0)
+
+
+def test_moments_that_overflow():
+    with pytest.raises(InputError, match="sigma2: values up to 1e\\+100 overflow"):
+        frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), 1e100 * np.eye(2))
+    with pytest.raises(InputError, match="features: values"):
+        moments(1e160 * normal(5, 3))
 
 
 # Accuracy
@@ -244,13 +303,30 @@ def test_protocols_say_what_they_mean():
         assert (entry.context == "floor") == entry.lower_is_better
         assert entry.uses_real or not entry.lower_is_better
         assert "statistic" not in entry.text()
-        assert entry.text()["ddof"] == entry.ddof
     with pytest.raises(InputError, match="unknown protocol 'fvd'; known: refnet_fd"):
         protocol("fvd")
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_what_a_protocol_says_is_what_is_computed(name):
+    """Another ddof, number of splits or eps is another number."""
+    entry, real, fake = protocol(name), featured(600, seed=1), featured(600, label_noise=0.3, seed=2)
+    value = entry.measure(real, fake)
+    for field, other in (("ddof", 0), ("splits", 3), ("eps", 1e-2)):
+        if getattr(entry, field) is not None:
+            assert replace(entry, **{field: other}).measure(real, fake) != value, field
+    fields = {"ddof"} if "fd" in name or "fid" in name or "fvd" in name else set()
+    fields |= {"splits", "eps"} if "is" in name.partition("v")[0].split("_") else set()
+    assert {field for field in ("ddof", "splits", "eps") if getattr(entry, field) is not None} == fields
+
+
+@pytest.mark.parametrize("name", metrics.__all__)
+def test_every_public_name_is_there(name):
+    found = getattr(metrics, name)
+    assert name == "PROTOCOLS" or found.__name__ == name
+
+
 def test_an_unknown_public_name_is_an_attribute_error():
-    assert set(metrics.__all__) <= set(dir(metrics))
     with pytest.raises(AttributeError, match="no attribute 'fvd'"):
         _ = metrics.fvd
 
@@ -298,6 +374,22 @@ def test_smaller_halves_keep_the_shares_of_the_classes():
         assert np.bincount(real.labels[half]).tolist() == [10, 5]
     with pytest.raises(InputError, match="num_clips: 31, but half of the 60 real clips is 30"):
         halvings(real, 1, seed=3, size=31)
+
+
+def test_clips_apart_from_all_others():
+    real = clips(
+        [f"g{g}" for g in range(30) for _ in range(4)], [label % 3 for label in range(30) for _ in range(4)]
+    )
+    for n, found in ((10, 10), (60, 60), (200, 60)):
+        rest, some = apart(real, n, seed=0)
+        assert len(some) == found
+        assert not set(real.groups[rest]) & set(real.groups[some])
+        assert len(rest) == 120 - 4 * len(set(real.groups[some]))
+    single = clips(["only"] * 9, [0] * 9)
+    rest, some = apart(single, 3, seed=0)
+    assert sorted([*rest, *some]) == list(range(9))
+    with pytest.raises(InputError, match="3 real clips, need at least 4"):
+        apart(clips(["a", "b", "c"], [0, 0, 0]), 1, seed=0)
 
 
 def test_one_large_group_is_dealt_by_clip():

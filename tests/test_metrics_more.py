@@ -125,6 +125,9 @@ def test_prdc_of_copies_and_refusals():
     for k in (0, 20):
         with pytest.raises(InputError, match=f"k: {k}, need 1 to 19"):
             prdc(real, real, k)
+    with pytest.raises(InputError, match=r"k: 5\.0 is no whole number"):
+        prdc(real, real, 5.0)
+    assert prdc(real, real, np.int64(5)) == prdc(real, real, 5)
     with pytest.raises(InputError, match="NaN or infinite"):
         prdc(real, np.full((20, 3), np.nan), 5)
 

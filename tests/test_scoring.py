@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +11,19 @@ import torch
 
 from hrvgan import cli
 from hrvgan.errors import InputError
-from hrvgan.metrics import frechet_distance_from_features
+from hrvgan.metrics import frechet_distance_from_features, inception_score, kernel_distance
 from hrvgan.metrics.comparing import check_comparable, compare, why_not
 from hrvgan.metrics.extractors import Extractor
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.health import health
 from hrvgan.metrics.protocols import PROTOCOLS, protocol
+from hrvgan.scoring.bank import Bank
 from hrvgan.scoring.drawing import GeneratorSource
 from hrvgan.scoring.reference import build_reference
-from hrvgan.scoring.scores import plan, score_all, sets_of, spread
-from hrvgan.scoring.source_files import ArraySource, open_source
+from hrvgan.scoring.scores import candidates, plan, real_sides, score_all, sets_of, spread
+from hrvgan.scoring.source_files import ArraySource, _decode, open_source
 from hrvgan.scoring.sources import Cut, StoreSource
-from hrvgan.video.files import write_video
+from hrvgan.video.files import read_frames, write_video
 
 RNG = np.random.default_rng(0)
 
@@ -99,6 +101,54 @@ def test_a_folder_of_videos(tmp_path):
     assert open_source(tmp_path).digest != before
     with pytest.raises(InputError, match=r"[012]\.mp4: 6 frames, need 9"):
         read_all(source, Cut(9))
+
+
+def test_a_video_is_decoded_to_the_end_of_its_cut(tmp_path):
+    """What lies behind costs no time and no memory, and may even be missing."""
+    path, clip = tmp_path / "long.mp4", noise(1, 120, 48)[0]
+    write_video(path, clip, fps=8)
+    whole, cuts = read_frames(path)[0], [Cut(16, drawn=True, seed=seed) for seed in range(9)]
+    for cut in (Cut(16), *cuts):
+        np.testing.assert_array_equal(_decode((path, 0), cut), cut(whole, 0, ""))
+    tracemalloc.start()
+    _decode((path, 0), Cut(16))
+    assert tracemalloc.get_traced_memory()[1] < 2.5 * 16 * clip[0].nbytes < clip.nbytes / 2
+    tracemalloc.stop()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    np.testing.assert_array_equal(_decode((path, 0), Cut(16)), whole[:16])
+    with pytest.raises(InputError, match=r"long\.mp4: \d+ of 120 frames decode"):
+        _decode((path, 0), Cut(120))
+
+
+def test_a_header_that_promises_more_frames_than_there_are(tmp_path, monkeypatch):
+    path = tmp_path / "short.mp4"
+    write_video(path, noise(1, 30, 32)[0], fps=8)
+    whole = read_frames(path)[0]
+    monkeypatch.setattr("hrvgan.scoring.source_files.expected_frames", lambda path: 31)
+    for seed in range(20):
+        cut = Cut(16, drawn=True, seed=seed)
+        assert any((_decode((path, 0), cut) == whole[start : start + 16]).all() for start in range(15))
+    with pytest.raises(InputError, match="30 frames, need 31"):
+        _decode((path, 0), Cut(31))
+
+
+def test_arrays_may_have_labels(tmp_path):
+    clips = noise(6)
+    np.savez(tmp_path / "a.npz", frames=clips, labels=np.arange(6) % 3, classes=["x", "y", "z"])
+    np.savez(tmp_path / "b.npz", frames=clips, labels=np.arange(6) % 3)
+    np.savez(tmp_path / "c.npz", frames=clips, labels=np.zeros(6, int), classes=np.array([], str))
+    sources = [open_source(tmp_path / name) for name in ("a.npz", "b.npz", "c.npz")]
+    assert [source.classes for source in sources] == [["x", "y", "z"], ["0", "1", "2"], []]
+    assert sources[0].labels.tolist() == sources[1].labels.tolist() == [0, 1, 2, 0, 1, 2]
+    for labels, message in (
+        (["a"] * 6, "whole numbers"),
+        ([0] * 5, "need 6"),
+        ([3] * 6, "up to 3, but there are 3"),
+    ):
+        np.savez(tmp_path / "bad.npz", frames=clips, labels=labels, classes=["x", "y", "z"])
+        with pytest.raises(InputError, match=f"bad.npz: labels.*{message}"):
+            open_source(tmp_path / "bad.npz")
 
 
 def test_a_clip_store_and_its_split(shapes_clips):
@@ -181,7 +231,7 @@ def test_scores_floor_and_draws_by_hand(files):
     folder, clips = files
     source, other = ArraySource(folder / "clips.npy"), ArraySource(folder / "plain.npz")
     entry = protocol("fvd2048_16f")
-    sets = sets_of(entry, mean_colours(), source, other, num=5)
+    sets = sets_of(entry, mean_colours(), source, other, Bank(), num=5)
     assert (len(sets.real), [len(fake) for fake in sets.fakes]) == (5, [5] * 4)
     metrics, manifest = score_all([entry], source, other, lambda name: mean_colours(), num=5)
     assert list(metrics) == ["fvd2048_16f_n5"]
@@ -196,6 +246,61 @@ def test_scores_floor_and_draws_by_hand(files):
     assert json.loads(json.dumps(manifest, allow_nan=False)) == manifest
 
 
+def test_one_clip_of_each_real_video(tmp_path):
+    source, entry = ArraySource(files_of(tmp_path, noise(12))), protocol("fvd2048_16f")
+    source.videos = np.repeat(["a", "b", "c", "d", "e", "f"], 2)
+    drawn = [candidates(entry, source, seed) for seed in range(20)]
+    assert all(source.videos[rows].tolist() == list("abcdef") for rows in drawn)
+    assert {tuple(rows % 2) for rows in drawn} > {tuple(drawn[0] % 2)}  # Not always the first one.
+    assert candidates(protocol("fid_frame_clean"), source, 0).tolist() == list(range(12))
+    sets = sets_of(entry, mean_colours(), source, source, Bank())
+    assert len(sets.real) == len(sets.fakes[0]) == 6
+    assert sets.facts["seed"] == 0
+
+
+def files_of(folder, clips):
+    np.save(folder / "some.npy", clips)
+    return folder / "some.npy"
+
+
+def test_the_clips_of_a_video_in_a_store(shapes_clips):
+    source = StoreSource(shapes_clips.folder)
+    rows = candidates(protocol("fvd2048_16f"), source, 0)
+    assert len(rows) == len(set(shapes_clips.index["video_id"].to_pylist())) == len(source) // 2
+
+
+def test_the_floor_is_the_statistic_of_the_value():
+    """All real clips against N: the floor is all others against N, of other groups."""
+    draw = np.random.default_rng(0)
+    groups = np.repeat(np.arange(25), 8).astype(str)
+    real = Features(draw.standard_normal((200, 3)), np.zeros((200, 0)), np.zeros(200, int), groups)
+    side, (rest, instead) = real_sides(protocol("fid_c3d_fc7"), real, 40, seed=0)
+    assert (len(side), len(rest), len(instead)) == (200, 160, 40)
+    assert not set(rest.groups) & set(instead.groups)
+    side, pair = real_sides(protocol("fvd2048_16f"), real, 40, seed=0)
+    assert (len(side), *map(len, pair)) == (40, 40, 40)
+    _, (rest, instead) = real_sides(protocol("fid_c3d_fc7"), real, 150, seed=0)
+    assert (len(rest), len(instead)) == (104, 96)
+
+
+def test_protocols_of_one_network_and_cut_look_at_a_clip_once(files, tmp_path):
+    real, fake, calls = ArraySource(files[0] / "clips.npy"), ArraySource(files[0] / "plain.npz"), []
+
+    def counting(clips):
+        calls.append(len(clips))
+        return mean_colours().read(clips)
+
+    real.classes, asked = fake.classes, np.union1d(spread(21, 18), spread(21, 20))
+    entries = [replace(protocol("isv2048_c3d"), num_clips=num) for num in (6, 9)]
+    entries += [replace(protocol("fid_c3d_fc7"), name="fid", real_start="the first frame", num_clips=5)]
+    extractor = Extractor("counting", 4, 3, counting)
+    for expected in (21 + len(asked), len(asked)):  # The second time the real ones are known.
+        metrics, _ = score_all(entries, real, fake, lambda name: extractor, cache=tmp_path / "cache")
+        assert set(metrics) == {"isv2048_c3d", "fid"}
+        assert sum(calls) == expected
+        calls.clear()
+
+
 def test_features_of_real_clips_are_kept(files, tmp_path):
     folder, _ = files
     source, entry, calls = ArraySource(folder / "clips.npy"), protocol("fvd2048_16f"), []
@@ -205,13 +310,18 @@ def test_features_of_real_clips_are_kept(files, tmp_path):
         return mean_colours().read(clips)
 
     extractor = Extractor("counting", 4, 3, counting)
-    results = [
-        sets_of(entry, extractor, source, source, num=5, cache=tmp_path / "cache", seed=seed)
-        for seed in (0, 0, 1)
-    ]
+
+    def score(seed):
+        return sets_of(entry, extractor, source, source, Bank(tmp_path / "cache"), num=5, seed=seed)
+
+    results = [score(seed) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(results[0].real.features, results[1].real.features)
     real = [10, 0, 10]  # The second time only the fakes are looked at; another seed draws other starts.
     assert sum(calls) == sum(real) + 3 * 20
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_bytes(kept.read_bytes()[:300])  # Torn: as good as none.
+    np.testing.assert_array_equal(score(0).real.features, results[0].real.features)
+    assert sum(calls) == sum(real) + 3 * 20 + 10 + 20
 
 
 def test_what_is_missing_is_a_sentence_and_others_go_on(files, shapes_clips, tmp_path):
@@ -255,11 +365,20 @@ def test_only_like_is_compared_with_like():
         ("real_digest", "e", "different real clips"),
         ("num_fake", 6, "different number of generated clips"),
         ("frames", 8, "different frames"),
+        ("num_features", 7, "different D"),
+        ("seed", 1, "different seed of the real clips"),
+        ("start", "drawn", "different start of generated clips"),
+        ("real_start", "drawn", "different start of real clips"),
+        ("real_clips", "one a video", "different choice of real clips"),
     ):
         with pytest.raises(InputError, match=f"fvd cannot be compared: {words}"):
             check_comparable("fvd", first, {"protocols": {"fvd": {**fact, key: value}}})
     with pytest.raises(InputError, match="not scored by the same protocol"):
         check_comparable("fvd", first, {"protocols": {"fvd_n5": fact}})
+    assert (
+        why_not("fvd", first, {"protocols": {"fvd": {**fact, "num_draws": 1, "warnings": ["collapsed"]}}})
+        == []
+    )
 
 
 def test_predictions_are_compared_by_their_clips():
@@ -275,6 +394,11 @@ def test_predictions_are_compared_by_their_clips():
 
 
 # The commands
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +419,12 @@ def test_score_clips_and_compare(reference, shapes_clips, shapes_raw, tmp_path, 
     metrics = json.loads((tmp_path / "videos.json").read_text())
     assert {"refnet_fd", "refnet_acc", "refnet_precision"} <= set(metrics)
     assert {"value", "sd", "floor"} <= set(metrics["refnet_fd"])
+    manifest = json.loads((tmp_path / "videos.manifest.json").read_text())
+    assert manifest["gated"] is False  # Twenty steps teach it little.
+    assert any(reason.startswith("accuracy: it is right about") for reason in manifest["ungated"])
+    assert "refnet: ungated" in out
+    assert f"  {manifest['ungated'][0]}\n" in out
+    assert list((tmp_path / "home" / "hrvgan" / "features").glob("*.npz"))  # Real clips, for the next time.
     cli.main(["compare", str(tmp_path / "store.json"), str(tmp_path / "videos.json")])
     assert "refnet_kid" in capsys.readouterr().out
     cli.main(
@@ -319,9 +449,8 @@ def test_score_features(tmp_path, capsys):
         name for name, known in PROTOCOLS.items() if name.startswith("features_") and known.least_clips <= 50
     }
     a, b = (np.load(tmp_path / name)["features"] for name in ("a.npz", "b.npz"))
-    assert metrics["features_fd"]["value"] == pytest.approx(
-        frechet_distance_from_features(a[spread(60, 50)], b)
-    )
+    assert metrics["features_fd"]["value"] == pytest.approx(frechet_distance_from_features(a, b), rel=1e-12)
+    assert metrics["features_is"]["value"] == pytest.approx(inception_score(probs[:50]), rel=1e-9)
     with pytest.raises(SystemExit, match="across extractors"):
         cli.main([*score, str(tmp_path / "c.npz")])
     with pytest.raises(SystemExit, match="across extractors"):
@@ -331,8 +460,117 @@ def test_score_features(tmp_path, capsys):
     capsys.readouterr()
     cli.main(["score", "--real", str(tmp_path / "d.npy"), "--fake", str(tmp_path / "d.npy")])
     out, err = capsys.readouterr()
-    assert "features_is: the files hold no class probabilities" in err
+    assert "features_is: the real clips have no classes (given features no class probabilities)" in err
     assert "features_kid" in out
+
+
+def test_all_given_features_are_used(tmp_path, capsys):
+    real, fake = RNG.standard_normal((200, 6)), RNG.standard_normal((90, 6)) + 0.3
+    np.save(tmp_path / "real.npy", real)
+    np.save(tmp_path / "fake.npy", fake)
+    out = tmp_path / "out.json"
+    cli.main(
+        [
+            "score",
+            "--real",
+            str(tmp_path / "real.npy"),
+            "--fake",
+            str(tmp_path / "fake.npy"),
+            "--out",
+            str(out),
+        ]
+    )
+    metrics, manifest = (json.loads(path.read_text()) for path in (out, out.with_suffix(".manifest.json")))
+    assert metrics["features_fd"]["value"] == frechet_distance_from_features(real, fake)
+    assert metrics["features_kid"]["value"] == pytest.approx(kernel_distance(real, fake), rel=1e-12)
+    about = manifest["protocols"]["features_fd"]
+    assert (about["num_real"], about["num_fake"], about["num_draws"]) == (200, 90, 1)
+    assert "floor" in metrics["features_fd"]
+    assert "floor_n" not in metrics["features_fd"]  # 90 of the real clips against the other 110.
+
+
+def test_a_network_that_a_file_names_is_not_proven(tmp_path, capsys):
+    digest = "0" * 64
+    features, out = RNG.standard_normal((40, 400)), tmp_path / "out.json"
+    np.savez(tmp_path / "a.npz", features=features, extractor=f"i3d_kinetics400-float32-{digest}")
+    command = [
+        "score",
+        "--real",
+        str(tmp_path / "a.npz"),
+        "--fake",
+        str(tmp_path / "a.npz"),
+        "--out",
+        str(out),
+    ]
+    cli.main([*command, "--protocol", "fvd2048_16f"])
+    assert set(json.loads(out.read_text())) == {"fvd2048_16f_n40_unverified"}
+    about = json.loads(out.with_suffix(".manifest.json").read_text())["protocols"][
+        "fvd2048_16f_n40_unverified"
+    ]
+    assert about["extractor_id"] == f"i3d_kinetics400-float32-{digest}_unverified"
+
+
+def test_refnet_by_given_features(tmp_path, capsys):
+    """With labels in both files also the scores that ask for the class."""
+    labels, out = np.arange(40) % 4, tmp_path / "out.json"
+    logits = 5 * np.eye(4)[np.where(labels == 3, 0, labels)]
+    about = {"features": RNG.standard_normal((40, 3)), "logits": logits, "extractor": "refnet-0123"}
+    for name, more in (("a.npz", {"labels": labels}), ("b.npz", {})):
+        np.savez(tmp_path / name, **about, **more)
+    command = [
+        "score",
+        "--real",
+        str(tmp_path / "a.npz"),
+        "--protocol",
+        "refnet_acc",
+        "--out",
+        str(out),
+        "--fake",
+    ]
+    cli.main([*command, str(tmp_path / "a.npz")])
+    assert json.loads(out.read_text())["refnet_acc_unverified"]["value"] == pytest.approx(0.75)
+    with pytest.raises(SystemExit, match="write them as `labels` into both files"):
+        cli.main([*command, str(tmp_path / "b.npz")])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.empty((0, 4))}, r"features: 0 clip\(s\)"),
+        ({"features": np.empty((9, 0))}, r"features: shape \(9, 0\)"),
+        ({"features": np.full((9, 2), "a")}, "features: holds <U1"),
+        ({"features": np.ones((9, 2)), "probs": np.ones(9)}, r"probs: shape \(9,\)"),
+        ({"features": np.ones((9, 2)), "probs": np.full((9, 2), 3.5)}, "probs: rows are not >= 0 with sum 1"),
+        ({"features": np.ones((9, 2)), "probs": np.full((8, 2), 0.5)}, "9 features, 8 rows of classes"),
+        ({"features": np.ones((9, 2)), "logits": np.full((9, 2), np.nan)}, "logits: 18 of 18 values are NaN"),
+        ({"features": np.ones((9, 2)), "labels": np.full(9, "a")}, "labels: <U1 .* whole numbers from 0 on"),
+        ({"features": np.ones((9, 2)), "labels": np.full(9, -1)}, "labels: int64 .* with negative ones"),
+        ({"features": np.ones((9, 2)), "labels": np.full(9, 0.5)}, "labels: float64"),
+        ({"features": np.ones((9, 2)), "labels": np.zeros((9, 1), int)}, r"labels: int64 \(9, 1\)"),
+        (
+            {"features": np.ones((9, 2)), "labels": np.full(9, 2), "probs": np.full((9, 2), 0.5)},
+            "labels up to 2, but there are 2 classes",
+        ),
+        ({}, "an .npz without any array"),
+    ],
+)
+def test_files_of_features_that_are_wrong_name_the_array(tmp_path, arrays, message):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    np.savez(tmp_path / "good.npz", features=np.ones((9, 2)))
+    for pair in (("bad.npz", "good.npz"), ("good.npz", "bad.npz")):
+        real, fake = (str(tmp_path / name) for name in pair)
+        with pytest.raises(SystemExit, match=rf"bad.npz: {message}"):
+            cli.main(["score", "--real", real, "--fake", fake])
+
+
+@pytest.mark.parametrize("num", ["0", "-3", "1"])
+def test_numbers_of_clips_that_make_no_score(tmp_path, num):
+    np.save(tmp_path / "a.npy", RNG.standard_normal((20, 4)))
+    np.save(tmp_path / "b.npy", noise(20))
+    for name in ("a.npy", "b.npy"):
+        command = ["score", "--real", str(tmp_path / name), "--fake", str(tmp_path / name), "--num", num]
+        with pytest.raises(SystemExit, match=rf"error: {num} clip\(s\) a draw asked for, need at least 2"):
+            cli.main(command)
 
 
 def test_bad_features_are_a_sentence(tmp_path):

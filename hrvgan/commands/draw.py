@@ -43,7 +43,7 @@ def sample(
         clips = long_clips(gan, labels, frames, seed, truncation)
     else:
         clips = gan.draw(gan.latent(num, seed) * truncation, labels).numpy()
-    write(out, clips, gan.fps, labels.numpy())
+    write(out, clips, gan, labels.numpy())
 
 
 def add_interpolate(commands) -> None:
@@ -89,7 +89,7 @@ def interpolate(
         z = invert(gan, to_float(torch.from_numpy(real)), torch.tensor(labels), steps=refine, seed=seed).cpu()
         clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num)
         clips, labels = np.concatenate([real[:1], clips, real[1:]]), [labels[0], *labels, labels[1]]
-    write(out, clips, gan.fps, np.resize(labels[0], len(clips)))
+    write(out, clips, gan, np.resize(labels[0], len(clips)))
 
 
 def add_predict(commands) -> None:
@@ -117,7 +117,7 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
     clips = gan.predict(torch.from_numpy(real).expand(num, *real.shape), labels, seed).numpy()
     if len(real) == gan.num_frames:
         clips = np.concatenate([real[None], clips])
-    write(out, clips, gan.fps, np.full(len(clips), labels[0]))
+    write(out, clips, gan, np.full(len(clips), labels[0]))
 
 
 def first_frames(video: Path, least: int, size: int, most: int = 0):
@@ -130,7 +130,8 @@ def first_frames(video: Path, least: int, size: int, most: int = 0):
     return frames[: max(least, most)]
 
 
-def write(out: Path, clips, fps: float, labels) -> None:
+def write(out: Path, clips, gan, labels) -> None:
+    """Clips uint8 (N, T, H, W, 3) of `gan`; an .npz has their labels too, and the names of these."""
     import numpy as np
 
     from hrvgan.files import atomic_path
@@ -139,12 +140,13 @@ def write(out: Path, clips, fps: float, labels) -> None:
     from hrvgan.video.grids import filmstrips, write_image
 
     if out.suffix in (".mp4", ".gif"):
-        write_video(out, grid(clips), fps=fps)
+        write_video(out, grid(clips), fps=gan.fps)
     elif out.suffix == ".png":
         write_image(out, filmstrips(clips, enlarge=enlarge(clips.shape[2])))
     elif out.suffix == ".npz":
         with atomic_path(out) as temporary:
-            np.savez_compressed(temporary, frames=clips, labels=labels)
+            classes = np.array(gan.classes if gan.num_classes else [], dtype=np.str_)
+            np.savez_compressed(temporary, frames=clips, labels=labels, classes=classes)
     else:
         raise InputError(
             f"{out}: cannot write {out.suffix or 'a file without suffix'}; use .mp4, .gif, .png or .npz"

@@ -1,7 +1,9 @@
 """`hrvgan score` and `hrvgan compare`: metrics for any two sets of clips, and for what came of them."""
 
 import json
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from hrvgan.errors import InputError
@@ -19,7 +21,7 @@ def add_score(commands) -> None:
     parser.add_argument("--split", default="", help="of the real clips, where they are a clip store")
     parser.add_argument("--reference", type=Path, help="data/reference/<data set>, for the refnet protocols")
     parser.add_argument("--weights", type=Path, default=Path("data/weights"), help="folder of weight files")
-    parser.add_argument("--cache", type=Path, help="folder that keeps the features of real clips")
+    parser.add_argument("--cache", type=Path, help="keeps the features of real clips; else the user's own")
     parser.add_argument("--num", type=int, help="generated clips a draw; as published where there are enough")
     parser.add_argument("--seed", type=int, default=0, help="of the frames at which real clips start")
     parser.add_argument("--device", default="cpu")
@@ -28,52 +30,62 @@ def add_score(commands) -> None:
 
 
 def score(
-    real: Path, fake: Path, protocol: list[str], split: str, reference: Path | None, weights: Path,
+    real: Path, fake: Path, *, protocol: list[str], split: str, reference: Path | None, weights: Path,
     cache: Path | None, num: int | None, seed: int, device: str, out: Path | None,
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
     from hrvgan.files import write_json
     from hrvgan.metrics.given import holds_features
+    from hrvgan.scoring.scores import score_all
+    from hrvgan.scoring.source_files import open_source
 
-    if holds_features(real) and holds_features(fake):
-        metrics, manifest = score_features(real, fake, protocol, num, seed)
-    elif holds_features(real) or holds_features(fake):
+    given = [holds_features(path) for path in (real, fake)]
+    if all(given):
+        wanted, sources, opener = of_features(real, fake, protocol)
+    elif any(given):
         raise InputError(f"{real} and {fake}: one holds features, the other clips; give two of a kind")
     else:
-        metrics, manifest = score_clips(
-            real, fake, protocol, split, reference, weights, cache, num, seed, device
-        )
-    if not metrics:
-        raise InputError("nothing could be scored: " + "; ".join(manifest["left_out"]))
-    for sentence in manifest["left_out"]:
-        sys.stderr.write(f"left out: {sentence}\n")
-    for name, about in manifest["protocols"].items():
-        for sentence in about["warnings"]:
-            sys.stderr.write(f"warning: {name}: {sentence}\n")
-    print(table(metrics, manifest))
+        wanted, sources = of_clips(protocol, reference), (open_source(real, split), open_source(fake))
+        opener = partial(open_any, reference=reference, weights=weights, device=device)
+        cache = cache or cache_folder()
+    metrics, manifest = score_all(wanted, *sources, opener, seed=seed, num=num, cache=cache)
+    if any(about["extractor"] == "refnet" for about in manifest["protocols"].values()) and reference:
+        manifest |= gates_of(reference)
+    tell(metrics, manifest)
     if out:
         write_json(out.with_suffix(".manifest.json"), manifest)
         write_json(out, metrics)
 
 
-def score_clips(real, fake, names, split, reference, weights, cache, num, seed, device) -> tuple[dict, dict]:
-    from functools import partial
-
+def of_clips(names: list[str], reference: Path | None) -> list:
+    """The protocols asked for; without any, those of published networks, and of refnet where there is one."""
     from hrvgan.metrics.protocols import PROTOCOLS, protocol
-    from hrvgan.scoring.scores import score_all
-    from hrvgan.scoring.source_files import open_source
 
-    wanted = [protocol(name) for name in names] or [
-        entry
-        for entry in PROTOCOLS.values()
-        if entry.extractor not in ("given", *([] if reference else ["refnet"]))
-    ]
+    without = ("given",) if reference else ("given", "refnet")
+    wanted = [protocol(name) for name in names]
     if any(entry.extractor == "given" for entry in wanted):
         raise InputError("the features_ protocols are for files of features; these are clips")
-    opener = partial(open_any, reference=reference, weights=weights, device=device)
-    sources = open_source(real, split), open_source(fake)
-    return score_all(wanted, *sources, opener, seed=seed, num=num, cache=cache)
+    return wanted or [entry for entry in PROTOCOLS.values() if entry.extractor not in without]
+
+
+def of_features(real: Path, fake: Path, names: list[str]) -> tuple:
+    """(protocols, sources, opener): features_*, or those asked for of the extractor that both files name."""
+    from hrvgan.metrics.protocols import of_extractor, protocol
+    from hrvgan.scoring.given import given_extractor, open_given
+
+    sources = open_given(real, fake)
+    wanted, by = [protocol(name) for name in names] or of_extractor("given"), sources[0].extractor
+    for entry in wanted:
+        if entry.extractor not in ("given", by.partition("-")[0]):
+            raise InputError(
+                f"{entry.name} needs features of {entry.extractor}; these are of {by or 'unnamed'}"
+            )
+        if entry.asks_labels and not all(source.labelled for source in sources):
+            raise InputError(
+                f"{entry.name} needs the classes asked for; write them as `labels` into both files"
+            )
+    return wanted, sources, lambda name: given_extractor(sources[0])
 
 
 def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
@@ -87,37 +99,33 @@ def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
     return refnet_extractor(reference, device)
 
 
-def score_features(real: Path, fake: Path, names: list[str], num: int | None, seed: int) -> tuple[dict, dict]:
-    """Features of any extractor, by the protocols features_*, or by those of the extractor that both files name."""
-    from hrvgan.metrics.given import read_given
-    from hrvgan.metrics.protocols import of_extractor, protocol
-    from hrvgan.scoring.scores import make_sets, plan
-    from hrvgan.scoring.scores import score as score_one
+def cache_folder() -> Path:
+    """Where this user's programs keep what they can compute again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "hrvgan" / "features"
 
-    (reals, by, digest), (fakes, fake_by, _) = read_given(real), read_given(fake)
-    if by != fake_by:
-        raise InputError(f"{real} has features of {by or 'an unnamed extractor'}, {fake} of {fake_by or 'one'}; "
-                         "scores across extractors mean nothing")  # fmt: skip
-    metrics, about, left_out = {}, {}, []
-    for entry in [protocol(name) for name in names] or of_extractor("given"):
-        if entry.extractor not in ("given", by.partition("-")[0]):
-            raise InputError(
-                f"{entry.name} needs features of {entry.extractor}; these are of {by or 'unnamed'}"
-            )
-        if (entry.needs_labels and fakes.logits.shape[1] < 2) or entry.asks_labels:
-            left_out.append(f"{entry.name}: the files hold no class probabilities")
-            continue
-        num_real, n, draws = plan(entry, len(reals), len(fakes), num)
-        if n < entry.least_clips:
-            left_out.append(f"{entry.name}: {n} clips, need at least {entry.least_clips}")
-            continue
-        some = [fakes.take(range(draw, draws * n, draws)) for draw in range(draws)]
-        sets = make_sets(entry, reals.take(range(num_real)), some, digest, by or "given", seed)
-        named, metrics[entry.name], text = score_one(entry, sets)
-        metrics[named.name], about[named.name] = metrics.pop(entry.name), text
-    manifest = {"real": {"name": str(real), "digest": digest, "num_clips": len(reals)}, "fake": {"name": str(fake)},
-                "seed": seed, "protocols": about, "left_out": left_out}  # fmt: skip
-    return metrics, manifest
+
+def gates_of(reference: Path) -> dict:
+    """Whether the network of `reference` may be believed, for a manifest."""
+    from hrvgan.metrics.features import load_features
+    from hrvgan.metrics.gates import check_gates, verdict
+
+    return verdict(check_gates(load_features(reference / "features.npz")))
+
+
+def tell(metrics: dict, manifest: dict) -> None:
+    """Print the scores; on stderr what was left out and what to beware of. InputError where there is no score."""
+    if not metrics:
+        raise InputError("nothing could be scored: " + "; ".join(manifest["left_out"]))
+    for sentence in manifest["left_out"]:
+        sys.stderr.write(f"left out: {sentence}\n")
+    for name, about in manifest["protocols"].items():
+        for sentence in about["warnings"]:
+            sys.stderr.write(f"warning: {name}: {sentence}\n")
+    print(table(metrics, manifest))
+    if "gated" in manifest:
+        print("refnet: gated" if manifest["gated"] else "refnet: ungated, its scores are not to be believed")
+        for reason in manifest["ungated"]:
+            print(f"  {reason}")
 
 
 def table(metrics: dict, manifest: dict) -> str:
@@ -132,7 +140,7 @@ def table(metrics: dict, manifest: dict) -> str:
         sd = f" ± {entry['sd']:.2g}" if "sd" in entry else ""
         numbers = f"N {about['num_real']} real, {about['num_fake']} fake"
         lines.append(
-            f"{name:<24}{entry['value']:>10.4g}{sd:<10} {better} is better   {context}   {numbers}".rstrip()
+            f"{name:<24} {entry['value']:>9.4g}{sd:<10} {better} is better   {context}   {numbers}".rstrip()
         )
     return "\n".join(lines)
 

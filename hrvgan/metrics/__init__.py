@@ -15,6 +15,7 @@ _PUBLIC = {
     "inception_score": "inception",
     "kernel_distance": "kernel",
     "kernel_distance_subsets": "kernel",
+    "kernel_distance_within_classes": "kernel",
     "prdc": "neighbours",
     "psnr": "pictures",
     "ssim": "pictures",

@@ -4,6 +4,8 @@ import numpy as np
 
 from hrvgan.errors import InputError
 
+LARGEST = 1e40  # of features: their sixth power, the kernel distance's cube of products, is a float64 still
+
 
 def clip_rows(values: np.ndarray, name: str) -> np.ndarray:
     """`values` as float64 (N, D) with N >= 2; raises InputError with the array's `name` otherwise."""
@@ -29,6 +31,24 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
+def bounded(values: np.ndarray, name: str, most: float = LARGEST) -> np.ndarray:
+    """`values`; raises InputError where they are so large that products of them are infinite in float64."""
+    if values.size and (largest := np.abs(values).max()) > most:
+        raise InputError(
+            f"{name}: values up to {largest:.1g} overflow in float64; scale both sides alike, to {most:.0g} at most"
+        )
+    return values
+
+
+def class_labels(values: np.ndarray, n: int, name: str) -> np.ndarray:
+    """`values` as int64 (n,); raises InputError unless they are whole numbers from 0 on, one a clip."""
+    labels = np.asarray(values)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu" or (n and labels.min() < 0):
+        found = f"{labels.dtype} {labels.shape}" + (" with negative ones" if labels.dtype.kind == "i" else "")
+        raise InputError(f"{name}: {found}, need {n} whole numbers from 0 on, one a clip")
+    return labels.astype(np.int64)
+
+
 def same_width(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both feature arrays checked, float64 (N, D) and (M, D)."""
     real, fake = clip_rows(real, "real features"), clip_rows(fake, "fake features")
@@ -36,4 +56,4 @@ def same_width(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarr
         raise InputError(
             f"real features have D = {real.shape[1]}, fake ones {fake.shape[1]}; use one extractor for both"
         )
-    return real, fake
+    return bounded(real, "real features"), bounded(fake, "fake features")

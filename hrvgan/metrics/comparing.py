@@ -3,13 +3,19 @@
 from hrvgan.errors import InputError
 from hrvgan.metrics.ranks import rank_stability
 
-# What a manifest says of a protocol, and how a reader calls it.
+# What a manifest says of a protocol, and how a reader calls it. The number of draws is not among them: it sharpens a
+# mean and moves none.
 FACTS = {
     "extractor_id": "extractor",
     "real_digest": "real clips",
     "num_real": "number of real clips",
     "num_fake": "number of generated clips",
+    "num_features": "D",
     "frames": "frames",
+    "start": "start of generated clips",
+    "real_start": "start of real clips",
+    "real_clips": "choice of real clips",
+    "seed": "seed of the real clips",  # where they, or where they start, are drawn by it
     "resize": "resize",
     "ddof": "ddof",
     "splits": "splits",
@@ -65,9 +71,12 @@ def compare(results: list[tuple[dict, dict]]) -> dict[str, list[dict]]:
 
 
 def ranks_of(manifests: dict[str, dict]) -> dict[str, float]:
-    """Rank stability of each protocol over the networks that scored all of the models; {} where one network did."""
+    """Rank stability of each protocol over the networks that passed their gates and scored all of the models; {} where
+    fewer than two did."""
     networks = [manifest.get("networks", {}) for manifest in manifests.values()]
+    ungated = {network for manifest in manifests.values() for network in manifest.get("ungated_networks", ())}
     shared = [network for network in networks[0] if all(network in other for other in networks)]
+    shared = [network for network in shared if network not in ungated]
     found = {}
     for name in networks[0][shared[0]] if shared else ():
         scores = {model: [other[network].get(name) for network in shared]

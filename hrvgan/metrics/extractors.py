@@ -1,9 +1,9 @@
 """Published networks as extractors: uint8 clips in, float32 features and logits out, with an id that pins both.
 
-The id is architecture, preprocessing, dtype and the sha256 of the weights: equal ids, comparable features.
+The id is architecture, preprocessing, dtype and the sha256 of the weights: equal ids, comparable features. It ends in
+`_unverified` where that sha256 is not known to be the published one.
 """
 
-import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,25 +13,32 @@ import torch
 from torch import Tensor
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.weights import FOLDER, check_digest, fill, find_weights, read_arrays
+from hrvgan.metrics.precision import full_float32
+from hrvgan.metrics.weights import FOLDER, check_digest, fill, find_weights, is_published, read_arrays
 
+UNVERIFIED = "_unverified"
 BATCH = 16  # Clips at a time: I3D's first layer alone takes 26 MB a clip.
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """`read(clips)` maps uint8 (n, frames, H, W, 3) to features (n, D) and logits (n, K) or None."""
+    """`read(clips)` maps uint8 (n, frames, H, W, 3) to features (n, D) and logits (n, K) or None.
+
+    It runs in float32 and nothing less, whatever the caller has set for matrix products or autocast.
+    """
 
     id: str
-    frames: int
+    frames: int | None  # None: all
     num_features: int
     read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     device: str = "cpu"
     classes: list[str] | None = None  # What the logits mean, where it is a matter of the data set.
+    verified: bool = True  # whether the weights are known to be those that the name stands for
 
     @torch.inference_mode()
     def __call__(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        features, logits = self.read(torch.as_tensor(clips, device=self.device))
+        with full_float32(self.device):
+            features, logits = self.read(torch.as_tensor(clips, device=self.device))
         return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
@@ -41,37 +48,20 @@ class Extractor:
                 yield self(batch[start : start + BATCH])
 
 
-# name -> function of this module: (folder, device) -> Extractor.
-EXTRACTORS = {
-    "c3d_tgan": "_c3d",
-    "c3d_tganv2": "_c3d",
-    "i3d_kinetics400": "_i3d",
-    "inception_2015": "_inception",
-}
-
-
-def open_extractor(name: str, folder: str | Path = FOLDER, device: str = "cpu") -> Extractor:
-    """Extractor `name` with the weights in `folder`.
-
-    Raises WeightsMissing where its file is not there, and InputError for one that is not what it should be.
-    """
-    if name not in EXTRACTORS:
-        raise InputError(f"unknown extractor {name!r}; known: {', '.join(EXTRACTORS)}")
-    return globals()[EXTRACTORS[name]](name, Path(folder), device)
-
-
-def _network(name: str):
-    return importlib.import_module(f"hrvgan.metrics.networks.{name}")
-
-
-def _id(name: str, *digests: str) -> str:
-    return "-".join([name, "float32", *digests])
+def _marks(name: str, *files: Path) -> dict:
+    """The id by the digests of the weight `files`, and whether these are known to be the published ones."""
+    digests, verified = [check_digest(file) for file in files], all(map(is_published, files))
+    return {
+        "id": "-".join([name, "float32", *digests]) + ("" if verified else UNVERIFIED),
+        "verified": verified,
+    }
 
 
 def _c3d(name: str, folder: Path, device: str) -> Extractor:
-    c3d = _network("c3d")
+    from hrvgan.metrics.networks import c3d
+
     path, mean_path = find_weights(("conv3d_deepnetA_ucf.npz",), folder), find_weights(("mean2.npz",), folder)
-    digests = check_digest(path), check_digest(mean_path)
+    marks = _marks(name, path, mean_path)
     with torch.device("meta"):
         net = c3d.C3D()
     net.to_empty(device="cpu")
@@ -84,33 +74,58 @@ def _c3d(name: str, folder: Path, device: str) -> Extractor:
         ) from None
     net.to(device).eval()
     prepare = {"c3d_tgan": c3d.prepare_tgan, "c3d_tganv2": c3d.prepare_tganv2}[name]
-    return Extractor(_id(name, *digests), c3d.FRAMES, 4096, lambda x: net(prepare(x, mean)), device)
+    return Extractor(
+        frames=c3d.FRAMES, num_features=4096, read=lambda x: net(prepare(x, mean)), device=device, **marks
+    )
 
 
 def _i3d(name: str, folder: Path, device: str) -> Extractor:
-    i3d = _network("i3d")
+    from hrvgan.metrics.networks import i3d
+
     path = find_weights(("i3d_torchscript.pt", "i3d_pretrained_400.pt"), folder)
-    digest = check_digest(path)
+    marks = _marks(name, path)
     if path.name == "i3d_torchscript.pt":
         script = torch.jit.load(path, map_location=device).eval()  # A program: run only by its known digest.
         options = {"rescale": False, "resize": False, "return_features": True}
-        return Extractor(
-            _id(name, digest), 16, 400, lambda x: (script(i3d.prepare(x), **options), None), device
-        )
-    net = i3d.I3D()
-    fill(net, path, read_arrays(path))
-    net.to(device).eval()
-    return Extractor(_id(name, digest), 16, 400, lambda x: (net(i3d.prepare(x)), None), device)
+        read = lambda x: (script(i3d.prepare(x), **options), None)  # noqa: E731
+    else:
+        net = i3d.I3D()
+        fill(net, path, read_arrays(path))
+        net.to(device).eval()
+        read = lambda x: (net(i3d.prepare(x)), None)  # noqa: E731
+    return Extractor(frames=16, num_features=400, read=read, device=device, **marks)
 
 
 def _inception(name: str, folder: Path, device: str) -> Extractor:
-    inception = _network("inception_v3")
+    from hrvgan.metrics.networks import inception_v3 as inception
+
     path = find_weights(("pt_inception-2015-12-05-6726825d.pth",), folder)
-    digest = check_digest(path)
+    marks = _marks(name, path)
     net = inception.InceptionV3()
     fill(net, path, read_arrays(path))
     net.to(device).eval()
-    return Extractor(_id(name, digest), 1, 2048, lambda x: net(inception.prepare(x)), device)
+    return Extractor(
+        frames=1, num_features=2048, read=lambda x: net(inception.prepare(x)), device=device, **marks
+    )
+
+
+# name -> function of (name, folder, device).
+EXTRACTORS = {
+    "c3d_tgan": _c3d,
+    "c3d_tganv2": _c3d,
+    "i3d_kinetics400": _i3d,
+    "inception_2015": _inception,
+}
+
+
+def open_extractor(name: str, folder: str | Path = FOLDER, device: str = "cpu") -> Extractor:
+    """Extractor `name` with the weights in `folder`.
+
+    Raises WeightsMissing where its file is not there, and InputError for one that is not what it should be.
+    """
+    if name not in EXTRACTORS:
+        raise InputError(f"unknown extractor {name!r}; known: {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[name](name, Path(folder), device)
 
 
 def refnet_extractor(folder: str | Path, device: str = "cpu") -> Extractor:

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.arrays import finite, same_width
+from hrvgan.metrics.arrays import LARGEST, bounded, finite, same_width
 
 TOLERANCE = np.sqrt(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean (D,) and scatter (D, D), the sum of outer products about the mean, of the clips seen so far."""
+    """Count, mean (D,) and scatter (D, D), the sum of outer products about the mean, of the clips seen so far.
+
+    Public, for streams whose features do not fit into memory; the scores here keep features, which other metrics
+    than the Frechet distance need.
+    """
 
     n: int
     mean: np.ndarray
@@ -38,7 +42,7 @@ class Moments:
 
 def moments(features: np.ndarray) -> Moments:
     """Moments of one batch (N, D), N >= 1. Those of a stream are the sum of those of its batches."""
-    features = finite(features, "features")
+    features = bounded(finite(features, "features"), "features")
     if features.ndim != 2 or not features.size:
         raise InputError(f"features: shape {features.shape}, need (N, D) with at least one clip")
     mean = features.mean(axis=0)
@@ -49,7 +53,10 @@ def moments(features: np.ndarray) -> Moments:
 def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
     """Distance of N(mu1, sigma1) and N(mu2, sigma2): means (D,), covariances (D, D), singular ones included.
 
-    Raises InputError for unequal shapes, NaN or infinity, and for a matrix that is no covariance.
+    Raises InputError for unequal shapes, NaN, infinity or what overflows, and for a matrix that is no covariance.
+    A singular covariance that was once rounded to float32 has eigenvalues of up to 1e-7 of the largest where it had
+    zeros, and the distance is off by their root, some 3e-4 of the trace. Negative ones of that size are forgiven in a
+    float32 array; in float64 they may be refused.
     """
     mu1, mu2 = finite(np.atleast_1d(mu1), "mu1"), finite(np.atleast_1d(mu2), "mu2")
     sigma1, sigma2 = np.atleast_2d(sigma1), np.atleast_2d(sigma2)
@@ -59,6 +66,9 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     # What rounding can do to an eigenvalue, relative to the largest: generous, half of the digits of what came in.
     tolerance = max(np.sqrt(np.finfo(np.result_type(sigma, np.float32)).eps) for sigma in (sigma1, sigma2))
     sigma1, sigma2 = finite(sigma1, "sigma1"), finite(sigma2, "sigma2")
+    for values, name, most in ((mu1, "mu1", LARGEST), (mu2, "mu2", LARGEST),
+                               (sigma1, "sigma1", LARGEST**2), (sigma2, "sigma2", LARGEST**2)):  # fmt: skip
+        bounded(values, name, most)
     root = _root(sigma1, "sigma1", tolerance)
     _root(sigma2, "sigma2", tolerance)  # Only checked: a singular sigma1 would hide what is wrong with it.
     trace = np.trace(sigma1) + np.trace(sigma2)
@@ -74,7 +84,7 @@ def frechet_distance_from_features(real: np.ndarray, fake: np.ndarray, ddof: int
     """The same between features (N, D) and (M, D), N, M >= 2, covariances over N - `ddof`, in the cheapest form.
 
     With A, B the centred features over sqrt(n - ddof), so that S1 = A^T A and S2 = B^T B. Raises InputError
-    for NaN or infinity, fewer than two clips, unequal D.
+    for NaN, infinity or what overflows, fewer than two clips, unequal D.
     """
     real, fake = same_width(real, fake)
     few_real, few_fake = (len(features) <= features.shape[1] for features in (real, fake))

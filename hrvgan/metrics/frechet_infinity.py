@@ -7,7 +7,7 @@ from hrvgan.metrics.frechet import frechet_distance_from_features
 
 
 def frechet_distance_infinity(
-    real: np.ndarray, fake: np.ndarray, *, points: int = 15, seed: int = 0
+    real: np.ndarray, fake: np.ndarray, *, points: int = 15, seed: int = 0, ddof: int = 1
 ) -> float:
     """Where a line through the distances of smaller and smaller sets meets 1/N = 0 (Chong and Forsyth 2020).
 
@@ -20,7 +20,9 @@ def frechet_distance_infinity(
     inverses = np.linspace(1 / most, 1 / max(2, most // 2), points)
     sizes = np.clip(np.round(1 / inverses).astype(int), 2, most)
     values = [
-        frechet_distance_from_features(*(rows[rng.permutation(len(rows))[:size]] for rows in (real, fake)))
+        frechet_distance_from_features(
+            *(rows[rng.permutation(len(rows))[:size]] for rows in (real, fake)), ddof=ddof
+        )
         for size in sizes
     ]
     if len(set(sizes)) < 2:

@@ -1,6 +1,6 @@
 """Whether the reference network may be believed: four gates, each measured against a bar."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -36,6 +36,16 @@ def check_gates(sets: dict[str, Features], seed: int = 0) -> list[Gate]:
     return [group_gate(sets), accuracy_gate(sets["exam"]), calibration_gate(sets["exam"])] + [
         sensitivity_gate(name, sets["val"], sets[name], seed) for name in PERTURBATIONS
     ]
+
+
+def verdict(gates: list[Gate]) -> dict:
+    """What a manifest says of them: the verdict, each gate, and a sentence for each that did not pass."""
+    failed = [gate for gate in gates if not gate.passed]
+    return {
+        "gated": not failed,
+        "gates": [asdict(gate) for gate in gates],
+        "ungated": [f"{gate.name}: {gate.sentence}" for gate in failed],
+    }
 
 
 def group_gate(sets: dict[str, Features]) -> Gate:

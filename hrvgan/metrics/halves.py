@@ -62,6 +62,23 @@ def halvings(real: Features, count: int, seed: int, size: int | None = None) -> 
     return [tuple(_thin(rows, real.labels, n, rng) for rows in pair) for pair in pairs]
 
 
+def apart(real: Features, n: int, seed: int) -> Pair:
+    """(the rest, `n` clips to stand in the place of generated ones): no group straddles the two, as in `halvings`.
+
+    At most half of the clips, and fewer than `n` where whole groups do not add up to it.
+    """
+    if len(real) < 4:
+        raise InputError(f"{len(real)} real clips, need at least 4 to part them; extract more clips")
+    rng, n = np.random.default_rng(seed), min(n, len(real) // 2)
+    units = np.unique(real.groups, return_inverse=True)[1] if halved_by_group(real) else np.arange(len(real))
+    sizes, taken = np.bincount(units), np.zeros(units.max() + 1, dtype=bool)
+    for unit in rng.permutation(len(sizes)):
+        count = sizes[taken].sum()
+        taken[unit] = count < n and count + sizes[unit] <= max(n, len(real) // 2)
+    inside = np.flatnonzero(taken[units])
+    return np.flatnonzero(~taken[units]), _thin(inside, real.labels, min(n, len(inside)), rng)
+
+
 def halved_by_group(real: Features) -> bool:
     """Whether each half can have a third of the clips, and two of them, without splitting a group."""
     largest = np.unique_counts(real.groups).counts.max()

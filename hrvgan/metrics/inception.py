@@ -12,18 +12,22 @@ def inception_score(probs: np.ndarray, splits: int = 1, eps: float = 0.0) -> flo
     The number of splits decides the value (fewer clips a part score lower): one split is the headline. `eps` is
     added in both logarithms, as TGAN (1e-7) and TGANv2 (1e-20) do; with 0, 0 log 0 = 0.
     """
-    probs = clip_rows(probs, "class probabilities")
-    if probs.shape[1] < 2:
-        raise InputError(
-            "class probabilities: one class only; the Inception Score needs labels, at least 2 classes"
-        )
-    if probs.min() < 0 or np.abs(probs.sum(axis=1) - 1).max() > 1e-3:
-        raise InputError("class probabilities: rows are not >= 0 with sum 1; give the softmax of the logits")
+    probs = class_probabilities(probs)
     if not 1 <= splits <= len(probs) // 2:
         raise InputError(
             f"splits: {splits}, need 1 to {len(probs) // 2}: at least two of {len(probs)} clips a split"
         )
     return float(np.mean([_score(part, eps) for part in np.array_split(probs, splits)]))
+
+
+def class_probabilities(values: np.ndarray, name: str = "class probabilities") -> np.ndarray:
+    """`values` as float64 (N, K), N, K >= 2; raises InputError unless each row is >= 0 and sums to 1."""
+    probs = clip_rows(values, name)
+    if probs.shape[1] < 2:
+        raise InputError(f"{name}: one class only; the Inception Score needs labels, at least 2 classes")
+    if probs.min() < 0 or np.abs(probs.sum(axis=1) - 1).max() > 1e-3:
+        raise InputError(f"{name}: rows are not >= 0 with sum 1; give the softmax of the logits")
+    return probs
 
 
 def _score(probs: np.ndarray, eps: float) -> float:

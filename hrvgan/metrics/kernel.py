@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hrvgan.errors import InputError
 from hrvgan.metrics.arrays import same_width
 
 BLOCK = 2048  # Rows of the kernel matrix in memory at a time.
@@ -15,6 +16,29 @@ def kernel_distance(real: np.ndarray, fake: np.ndarray) -> float:
     real, fake = same_width(real, fake)
     within = _mean_of_pairs(real) + _mean_of_pairs(fake)
     return float(within - 2 * _kernel_sum(real, fake) / (len(real) * len(fake)))
+
+
+def kernel_distance_within_classes(
+    real: np.ndarray, real_labels: np.ndarray, fake: np.ndarray, fake_labels: np.ndarray
+) -> float:
+    """Mean over the classes of `real` of `kernel_distance` between its clips of the class and the fake ones.
+
+    Features (N, D) and (M, D), labels (N,) and (M,), two clips of each class on each side. What marginal distances
+    miss, right clips under wrong labels, is far off here.
+    """
+    real, fake = same_width(real, fake)
+    labels = [np.asarray(given) for given in (real_labels, fake_labels)]
+    if [given.shape for given in labels] != [(len(real),), (len(fake),)]:
+        shapes = " and ".join(str(given.shape) for given in labels)
+        raise InputError(f"labels of shapes {shapes}, need one for each of {len(real)} and {len(fake)} clips")
+    values = []
+    for label in np.unique(labels[0]):
+        pair = [rows[given == label] for rows, given in zip((real, fake), labels, strict=True)]
+        if min(map(len, pair)) < 2:
+            counts = f"{len(pair[0])} real and {len(pair[1])} fake"
+            raise InputError(f"class {label}: {counts} clips, need at least 2 of each; give more")
+        values.append(kernel_distance(*pair))
+    return float(np.mean(values))
 
 
 def kernel_distance_subsets(

@@ -3,10 +3,12 @@
 Kynkaanniemi et al. 2019 (eq. 1 and 2), Naeem et al. 2020 (eq. 3 and 4); all in float64.
 """
 
+from numbers import Integral
+
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.arrays import finite, same_width
+from hrvgan.metrics.arrays import bounded, finite, same_width
 
 BLOCK = 2048  # Rows of the distance matrix in memory at a time.
 ROUNDING = 1e-12  # Squared distances below this share of the squared lengths are copies.
@@ -21,6 +23,8 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
     """
     real, fake = same_width(real, fake)
     fewest = min(len(real), len(fake))
+    if not isinstance(k, Integral):
+        raise InputError(f"k: {k!r} is no whole number; 5 is usual")
     if not 1 <= k < fewest:
         raise InputError(f"k: {k}, need 1 to {fewest - 1}: there are {fewest} clips; lower k or give more")
     centre = real.mean(axis=0)  # Distances do not change, and their rounding shrinks.
@@ -43,7 +47,7 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
 
 def nearest(rows: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each of `rows` (N, D): which of `among` (M, D) is nearest, int64 (N,), and how far, float64 (N,)."""
-    among, rows = finite(among, "features"), finite(rows, "features")
+    among, rows = (bounded(finite(values, "features"), "features") for values in (among, rows))
     centre = among.mean(axis=0)
     index, squares = np.empty(len(rows), dtype=np.int64), np.empty(len(rows))
     for block, distances in _blocks(rows - centre, among - centre):

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+
 from hrvgan.errors import InputError
 from hrvgan.metrics.accuracy import label_accuracy, softmax
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.frechet import frechet_distance_from_features
 from hrvgan.metrics.frechet_infinity import frechet_distance_infinity
 from hrvgan.metrics.inception import inception_score
-from hrvgan.metrics.kernel import kernel_distance
+from hrvgan.metrics.kernel import kernel_distance, kernel_distance_within_classes
 from hrvgan.metrics.neighbours import prdc
 
 NEIGHBOURS = 5
@@ -17,14 +19,15 @@ NEIGHBOURS = 5
 
 @dataclass(frozen=True)
 class Protocol:
-    """A score of generated clips. `statistic(real, fake)` of two real halves is its yardstick, `context`.
+    """A score of generated clips. `statistic(real, fake, protocol)` of two real halves is its yardstick, `context`;
+    it takes ddof, splits and eps from here, so that what is written down is what was computed.
 
     A statistic that gives several numbers at once is shared by protocols that take one `part` each.
     """
 
     name: str
     extractor: str
-    statistic: Callable[[Features, Features], float | dict[str, float]]
+    statistic: Callable[[Features, Features, "Protocol"], float | dict[str, float]]
     context: str  # What real clips score in place of generated ones: "floor", "ceiling" or "real".
     description: str
     lower_is_better: bool = False
@@ -36,11 +39,13 @@ class Protocol:
     )
     num_clips: int | str = "half of the real split, real and generated alike"
     num_real: int | str = "as many"
+    real_clips: str = "any"  # or "one a video", drawn, where a video gave several
     frames: int | str = "all"
     start: str = "the first frame"  # Where in a longer video a clip begins, real or generated.
     real_start: str = "the first frame"
     resize: str = "area, to at most the network's size"
     least_clips: int = 2
+    least_of_class: int = 0  # clips of each class, on both sides
     ddof: int | None = None
     splits: int | None = None
     eps: float | None = None
@@ -48,12 +53,25 @@ class Protocol:
     def measure(self, real: Features, fake: Features, memo: dict | None = None) -> float:
         """The number. `memo` keeps what protocols of one statistic share; it must not outlive the features."""
         if not self.part:
-            return float(self.statistic(real, fake))
+            return float(self.statistic(real, fake, self))
         memo = {} if memo is None else memo
         key = (self.statistic, id(real), id(fake))
         if key not in memo:
-            memo[key] = self.statistic(real, fake)
+            memo[key] = self.statistic(real, fake, self)
         return float(memo[key][self.part])
+
+    def lacks(self, real: Features, fake: Features) -> str:
+        """What these clips lack for it, in words; "" where it can be computed."""
+        fewest = min(len(fake), len(real) if self.uses_real else len(fake))
+        if fewest < self.least_clips:
+            return f"{fewest} clips, need at least {self.least_clips}; give more"
+        if self.least_of_class:
+            present = np.unique(real.labels)
+            counts = (np.bincount(side.labels, minlength=present[-1] + 1) for side in (real, fake))
+            fewest = min(count[present].min() for count in counts)
+            if fewest < self.least_of_class:
+                return f"{fewest} clip(s) of a class, need at least {self.least_of_class}; give more"
+        return ""
 
     def text(self) -> dict:
         """Everything but the function, for manifests."""
@@ -65,17 +83,37 @@ class Protocol:
             return self
         return replace(self, name=f"{self.name}_n{num}", num_clips=num)
 
+    def unverified(self) -> "Protocol":
+        """The same by weights that nobody has vouched for: the published name is for the published file."""
+        return replace(self, name=f"{self.name}_unverified")
 
-def _distance(real: Features, fake: Features) -> float:
-    return frechet_distance_from_features(real.features, fake.features)
+
+def _distance(real: Features, fake: Features, how: Protocol) -> float:
+    return frechet_distance_from_features(real.features, fake.features, how.ddof)
 
 
-def _neighbours(real: Features, fake: Features) -> dict[str, float]:
+def _extrapolated(real: Features, fake: Features, how: Protocol) -> float:
+    return frechet_distance_infinity(real.features, fake.features, ddof=how.ddof)
+
+
+def _kernel(real: Features, fake: Features, how: Protocol) -> float:
+    return kernel_distance(real.features, fake.features)
+
+
+def _within_classes(real: Features, fake: Features, how: Protocol) -> float:
+    return kernel_distance_within_classes(real.features, real.labels, fake.features, fake.labels)
+
+
+def _neighbours(real: Features, fake: Features, how: Protocol) -> dict[str, float]:
     return prdc(real.features, fake.features, NEIGHBOURS)
 
 
-def _score(eps: float) -> Callable[[Features, Features], float]:
-    return lambda real, fake: inception_score(softmax(fake.logits), splits=1, eps=eps)
+def _score(real: Features, fake: Features, how: Protocol) -> float:
+    return inception_score(softmax(fake.logits), how.splits, how.eps)
+
+
+def _accuracy(real: Features, fake: Features, how: Protocol) -> float:
+    return label_accuracy(fake.logits, fake.labels)
 
 
 _REFNET = [
@@ -91,7 +129,7 @@ _REFNET = [
     Protocol(
         name="refnet_kid",
         extractor="refnet",
-        statistic=lambda real, fake: kernel_distance(real.features, fake.features),
+        statistic=_kernel,
         context="floor",
         lower_is_better=True,
         description="kernel distance of the same features, unbiased (Binkowski et al. 2018, eq. 4)",
@@ -99,7 +137,7 @@ _REFNET = [
     Protocol(
         name="refnet_is",
         extractor="refnet",
-        statistic=_score(eps=0.0),
+        statistic=_score,
         context="ceiling",
         needs_labels=True,
         uses_real=False,
@@ -110,7 +148,7 @@ _REFNET = [
     Protocol(
         name="refnet_acc",
         extractor="refnet",
-        statistic=lambda real, fake: label_accuracy(fake.logits, fake.labels),
+        statistic=_accuracy,
         context="real",
         needs_labels=True,
         asks_labels=True,
@@ -118,9 +156,20 @@ _REFNET = [
         description="share of clips that refnet takes for the class asked for (GAN-test, Shmelkov et al. 2018)",
     ),
     Protocol(
+        name="refnet_intra_kid",
+        extractor="refnet",
+        statistic=_within_classes,
+        context="floor",
+        lower_is_better=True,
+        needs_labels=True,
+        asks_labels=True,
+        least_of_class=2,
+        description="refnet_kid between real clips and those asked for as their class, mean over classes",
+    ),
+    Protocol(
         name="refnet_fd_inf",
         extractor="refnet",
-        statistic=lambda real, fake: frechet_distance_infinity(real.features, fake.features),
+        statistic=_extrapolated,
         context="floor",
         lower_is_better=True,
         least_clips=500,  # With fewer a straight line is no model of the bias: floors of -1 were seen with 120.
@@ -152,7 +201,7 @@ _PUBLISHED = [
     Protocol(
         name="isv9984_c3d",
         extractor="c3d_tgan",
-        statistic=_score(eps=1e-7),
+        statistic=_score,
         context="ceiling",
         needs_labels=True,
         uses_real=False,
@@ -166,7 +215,7 @@ _PUBLISHED = [
     Protocol(
         name="isv2048_c3d",
         extractor="c3d_tganv2",
-        statistic=_score(eps=1e-20),
+        statistic=_score,
         context="ceiling",
         needs_labels=True,
         uses_real=False,
@@ -199,6 +248,7 @@ _PUBLISHED = [
         lower_is_better=True,
         num_clips=2048,
         num_real=2048,
+        real_clips="one a video",
         frames=16,
         real_start="drawn",
         resize="bilinear (no antialiasing, squashed) to 224x224",
@@ -228,6 +278,7 @@ _GIVEN = [
         name=entry.name.replace("refnet_", "features_"),
         extractor="given",
         num_clips="all",
+        num_real="all",
         resize="unknown",
         description=entry.description.replace("refnet's", "given").replace("refnet_fd", "features_fd"),
     )

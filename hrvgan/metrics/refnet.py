@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_path, write_json
 from hrvgan.layout import to_float
+from hrvgan.metrics.precision import full_float32
 
 
 class RefNet(nn.Module):
@@ -104,7 +105,8 @@ def featurise(net: RefNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, n
     """
     device = net.rms.device
     net.eval()
-    pairs = [net(torch.as_tensor(batch, device=device)) for batch in batches]
+    with full_float32(device):
+        pairs = [net(torch.as_tensor(batch, device=device)) for batch in batches]
     widths = net.head.in_features, net.head.out_features
     columns = zip(*pairs, strict=True) if pairs else [[torch.empty(0, width)] for width in widths]
     features, logits = (torch.cat(column).cpu().numpy() for column in columns)

@@ -44,6 +44,11 @@ def check_digest(path: Path) -> str:
     return digest
 
 
+def is_published(path: Path) -> bool:
+    """Whether the sha256 of the published file is known; then `check_digest` let no other one pass."""
+    return bool(WEIGHTS[path.name].sha256)
+
+
 def read_arrays(path: Path) -> dict:
     """Name -> tensor, of an npz without pickles or a state dict that torch reads as weights only."""
     import torch

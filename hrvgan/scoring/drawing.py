@@ -79,7 +79,7 @@ class GeneratorSource:
         self.classes = list(gan.classes) if gan.num_classes else []
         shuffled = np.random.default_rng(seed).permutation(labels)
         self.labels = np.resize(shuffled, num)  # Over and over, if there are fewer.
-        self.groups = np.arange(num).astype(str)
+        self.groups = self.videos = np.arange(num).astype(str)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,6 +1,5 @@
 """Scores of a generator: draw clips, featurise them as they come, hold them against the real ones."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,14 @@ from hrvgan.errors import InputError
 from hrvgan.metrics.accuracy import chance_accuracy
 from hrvgan.metrics.extractors import open_extractor
 from hrvgan.metrics.features import Features, load_features
-from hrvgan.metrics.gates import check_gates
+from hrvgan.metrics.gates import check_gates, verdict
 from hrvgan.metrics.halves import RealHalves, halve_real
 from hrvgan.metrics.health import health
 from hrvgan.metrics.protocols import Protocol, of_extractor, protocol
 from hrvgan.metrics.refnet import load_refnet
 from hrvgan.scoring.drawing import Generator, GeneratorSource, draw_all
 from hrvgan.scoring.memorisation import closeness
-from hrvgan.scoring.scores import DRAWS, score_all
+from hrvgan.scoring.scores import DRAWS, check_num, score_all
 from hrvgan.scoring.sources import StoreSource
 
 TRIVIAL = ("noise", "mean", "one")  # Generators without any skill.
@@ -45,20 +44,27 @@ def evaluate(
     real = halve_real(sets, num_halvings, seed, None if num_clips == "auto" else num_clips)
     labels = [real.fake_side[number % num_halvings].labels for number in range(draws)]
     fakes = draw_all(gan, net, labels, info["clip_shape"], seed)
-    asked = [entry for entry in of_extractor("refnet") if defined(entry, info, gan, real.num_clips)]
+    meant = [entry for entry in of_extractor("refnet") if defined(entry, info, gan)]
+    reasons = {entry: lacks(entry, real) for entry in meant}
+    asked = [entry for entry in meant if not reasons[entry]]
+    left_out = [f"{entry.name} is left out: {reason}" for entry, reason in reasons.items() if reason]
     trivials = trivial_sides(sets, real)
     memo = {}  # By identity of the features above: all of them live as long as it does.
-    gates = check_gates(sets, seed)
+    gates = verdict(check_gates(sets, seed))
     metrics = {entry.name: score(entry, real, fakes, trivials, memo) for entry in asked}
-    metrics["gated"] = all(gate.passed for gate in gates)
-    manifest = describe(info, real, asked) | {
-        "num_draws": draws,
-        "seed": seed,
-        "gates": [asdict(gate) for gate in gates],
-        "ungated": [f"{gate.name}: {gate.sentence}" for gate in gates if not gate.passed],
-        "memorisation": closeness(fakes, sets[real.split], sets["train"]) if real.split == "test" else None,
-    }
-    manifest["notes"] += health(real.real_side[0], fakes)
+    metrics["gated"] = gates["gated"]
+    manifest = (
+        describe(info, real, asked)
+        | gates
+        | {
+            "num_draws": draws,
+            "seed": seed,
+            "memorisation": closeness(fakes, sets[real.split], sets["train"])
+            if real.split == "test"
+            else None,
+        }
+    )
+    manifest["notes"] += left_out + health(real.real_side[0], fakes)
     return metrics, manifest
 
 
@@ -72,14 +78,14 @@ def evaluate_all(
     num_halvings: int = 10,
 ) -> tuple[dict, dict]:
     """`evaluate` by every network of the folder `reference`. The scores are those of the first; the manifest's
-    "networks" has the values of each, by its id."""
+    "networks" has the values of each, by its id, "ungated_networks" the reasons to believe none of some."""
     arguments = {"draws": draws, "seed": seed, "num_clips": num_clips, "num_halvings": num_halvings}
     metrics, manifest = evaluate(gan, reference, **arguments)
-    networks = {manifest["extractor"]: values_of(metrics)}
-    for folder in sorted(Path(reference).glob("network-*")):
-        others, about = evaluate(gan, folder, **arguments)
-        networks[about["extractor"]] = values_of(others)
-    return metrics, manifest | {"networks": networks}
+    results = [(metrics, manifest)]
+    results += [evaluate(gan, folder, **arguments) for folder in sorted(Path(reference).glob("network-*"))]
+    networks = {about["extractor"]: values_of(values) for values, about in results}
+    ungated = {about["extractor"]: about["ungated"] for _, about in results if not about["gated"]}
+    return metrics, manifest | {"networks": networks, "ungated_networks": ungated}
 
 
 def values_of(metrics: dict) -> dict[str, float]:
@@ -100,6 +106,7 @@ def evaluate_published(
 
     `num` clips a draw, or as many as published; features of the real clips are kept in the folder `cache`.
     """
+    check_num(num)
     asked = [protocol(name) for name in protocols]
     split = "test" if len(clips.split("test")) >= 4 else ""
     real = StoreSource(clips.folder, split)
@@ -127,12 +134,20 @@ def check_classes(gan: Generator, info: dict) -> None:
         )
 
 
-def defined(protocol: Protocol, info: dict, gan: Generator, num_clips: int) -> bool:
-    return (
-        (info["labelled"] or not protocol.needs_labels)
-        and (gan.num_classes > 0 or not protocol.asks_labels)
-        and num_clips >= protocol.least_clips
+def defined(protocol: Protocol, info: dict, gan: Generator) -> bool:
+    """Whether it has a meaning for this data set and generator."""
+    return (info["labelled"] or not protocol.needs_labels) and (
+        gan.num_classes > 0 or not protocol.asks_labels
     )
+
+
+def lacks(protocol: Protocol, real: RealHalves) -> str:
+    """What keeps it from being computed on these clips, in words; "" where nothing does. Draws have the labels of
+    the fake side."""
+    pairs = [
+        (a, b) for side in (real.real_side, real.train) for a, b in zip(side, real.fake_side, strict=False)
+    ]
+    return next(filter(None, (protocol.lacks(*pair) for pair in pairs)), "")
 
 
 def trivial_sides(sets: dict[str, Features], real: RealHalves) -> list[list[Features]]:
@@ -166,7 +181,7 @@ def score(
             entry["train"] = float(np.mean(each(real.train)))
         best = min if protocol.lower_is_better else max
         entry["trivial_best"] = best(mean(real.real_side, trivial) for trivial in trivials)
-    if protocol.asks_labels:
+    if protocol.asks_labels and not protocol.uses_real:  # An answer, which can be guessed.
         entry["chance"] = chance_accuracy(np.concatenate([fake.labels for fake in fakes]))
     return entry
 
@@ -175,7 +190,13 @@ def describe(info: dict, real: RealHalves, asked: list[Protocol]) -> dict:
     """All that two results must share before they may be compared, and notes on what not to read into them."""
     n, width = real.num_clips, info["arguments"]["num_features"]
     extractor, digest = f"refnet-{info['id']}", f"{info['data_digest']}:{real.split}"
-    facts = {"extractor_id": extractor, "real_digest": digest, "num_real": n, "num_fake": n}
+    facts = {
+        "extractor_id": extractor,
+        "real_digest": digest,
+        "num_real": n,
+        "num_fake": n,
+        "num_features": width,
+    }
     notes = [
         (
             real.split == "train",

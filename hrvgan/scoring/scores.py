@@ -1,39 +1,39 @@
 """Scores of one set of clips against another, by protocols, whoever made them.
 
-Two steps: featurise (clips stream by, features stay) and score. Features of real clips are kept by digest.
+Two steps: featurise (clips stream by, features stay: `bank.py`) and score.
 """
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from hrvgan.errors import InputError
 from hrvgan.metrics.extractors import Extractor
-from hrvgan.metrics.features import Features, load_features, save_features
-from hrvgan.metrics.halves import halvings
+from hrvgan.metrics.features import Features
+from hrvgan.metrics.halves import apart, halvings
 from hrvgan.metrics.health import health
 from hrvgan.metrics.protocols import Protocol
 from hrvgan.metrics.weights import WeightsMissing
+from hrvgan.scoring.bank import Bank
 from hrvgan.scoring.sources import Cut, Source, Undefined
 
 DRAWS = 5
 UCF_CLASSES = 101
+CHOICE = ("extractor", "num_clips", "num_real", "real_clips", "start", "real_start", "uses_real")  # of clips
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What a protocol is computed from: the real side, disjoint real halves, and one or more draws of fakes."""
+    """What a protocol is computed from: the real side, disjoint real clips for both sides, and draws of fakes."""
 
     real: Features
     halves: tuple[Features, Features] | None  # None: fewer than four real clips
     fakes: list[Features]
-    real_digest: str
-    extractor: str
+    facts: dict  # extractor_id, real_digest, seed where something real is drawn by it
+    verified: bool  # whether the network is the published one
 
 
 def plan(protocol: Protocol, num_real: int, num_fake: int, num: int | None = None) -> tuple[int, int, int]:
@@ -50,16 +50,11 @@ def plan(protocol: Protocol, num_real: int, num_fake: int, num: int | None = Non
     return num_real, n, max(1, min(DRAWS, num_fake // n))
 
 
-def featurise(extractor: Extractor, source: Source, rows: np.ndarray, cut: Cut) -> Features:
-    """Features of the clips `rows` of `source`, ascending. Memory grows by the features alone."""
-    with tqdm(total=len(rows), desc=f"features of {source.name}", unit="clip") as bar:
-        pairs = []
-        for pair in extractor.stream(source.read(rows, cut)):
-            pairs.append(pair)
-            bar.update(len(pair[0]))
-    features = np.concatenate([features for features, _ in pairs])
-    logits = np.concatenate([np.empty((len(a), 0), np.float32) if b is None else b for a, b in pairs])
-    return Features(features, logits, source.labels[rows], source.groups[rows])
+def check_num(num: int | None) -> None:
+    if num is not None and num < 2:
+        raise InputError(
+            f"{num} clip(s) a draw asked for, need at least 2; leave it out for as many as published"
+        )
 
 
 def spread(available: int, num: int) -> np.ndarray:
@@ -67,54 +62,49 @@ def spread(available: int, num: int) -> np.ndarray:
     return np.arange(num) * available // num
 
 
-def kept(folder: Path | None, facts: dict, make: Callable[[], Features]) -> Features:
-    """`make()`, or what it gave the last time for the same `facts` (extractor, digest of the clips, cut, rows)."""
-    if folder is None:
-        return make()
-    path = folder / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.npz"
-    if path.exists():
-        return load_features(path)["real"]
-    features = make()
-    save_features(path, {"real": features})
-    return features
+def candidates(protocol: Protocol, real: Source, seed: int) -> np.ndarray:
+    """The real clips that may be taken, ascending: any, or one of each video, drawn."""
+    if protocol.real_clips == "any":
+        return np.arange(len(real))
+    order = np.random.default_rng(seed).permutation(len(real))
+    return np.sort(order[np.unique(real.videos[order], return_index=True)[1]])
 
 
 def sets_of(
-    protocol: Protocol,
-    extractor: Extractor,
-    real: Source,
-    fake: Source,
-    *,
-    seed: int = 0,
+    protocol: Protocol, extractor: Extractor, real: Source, fake: Source, bank: Bank, *, seed: int = 0,
     num: int | None = None,
-    cache: Path | None = None,
-) -> Sets:
-    """Featurise what `protocol` asks for of two sources of clips."""
-    num_real, n, draws = plan(protocol, len(real), len(fake), num)
-    frames = extractor.frames
-    real_cut = Cut(frames, protocol.real_start == "drawn", seed)
-    rows = spread(len(real), num_real)
-    facts = {"extractor": extractor.id, "real": real.digest, "frames": frames, "start": protocol.real_start,
-             "seed": seed, "rows": num_real}  # fmt: skip
-    reals = kept(cache, facts, lambda: featurise(extractor, real, rows, real_cut))
-    chosen = spread(len(fake), draws * n)
-    cut = Cut(frames, protocol.start == "drawn", seed)
-    fakes = [featurise(extractor, fake, chosen[draw::draws], cut) for draw in range(draws)]
-    return make_sets(protocol, reals, fakes, real.digest, extractor.id, seed)
+) -> Sets:  # fmt: skip
+    """Featurise what `protocol` asks for of two sources of clips, as far as `bank` does not know it."""
+    own = candidates(protocol, real, seed)
+    num_real, n, draws = plan(protocol, len(own), len(fake), num)
+    real_cut, cut = (
+        Cut(extractor.frames, start == "drawn", seed) for start in (protocol.real_start, protocol.start)
+    )
+    reals = bank.features(extractor, real, own[spread(len(own), num_real)], real_cut, keep=True)
+    made = bank.features(extractor, fake, spread(len(fake), draws * n), cut, keep=False)
+    fakes = [made.take(np.arange(draw, len(made), draws)) for draw in range(draws)]
+    drawn = real_cut.drawn or protocol.real_clips != "any"
+    facts = {"extractor_id": extractor.id, "real_digest": real.digest} | ({"seed": seed} if drawn else {})
+    return Sets(*real_sides(protocol, reals, n, seed), fakes, facts, extractor.verified)
 
 
-def make_sets(
-    protocol: Protocol, real: Features, fakes: list[Features], digest: str, extractor: str, seed: int = 0
-) -> Sets:
-    n = len(fakes[0])
-    halves = None
-    if len(real) >= 4:
-        halves = tuple(real.take(rows) for rows in halvings(real, 1, seed)[0])
-        if len(halves[0]) > n:
-            halves = tuple(half.take(spread(len(half), n)) for half in halves)
-    num_real = len(real) if protocol.num_real == "all" else min(n, len(real))
-    side = real.take(spread(len(real), num_real))
-    return Sets(side, halves, fakes, digest, extractor)
+def real_sides(
+    protocol: Protocol, real: Features, n: int, seed: int
+) -> tuple[Features, tuple[Features, Features] | None]:
+    """(the real side, real clips for both sides) of draws of `n` clips.
+
+    What real clips score is the statistic of the value. Where `n` real clips stand against `n` fake ones: two
+    disjoint sets of `n`. Where all real clips do: `n` of them against all others, which are fewer by those `n` (and
+    by clips of their groups). Where there are not 2 `n` real clips, with as many as there are.
+    """
+    every = protocol.num_real == "all"
+    side = real if every else real.take(spread(len(real), min(n, len(real))))
+    if len(real) < 4:
+        return side, None
+    if every:
+        return side, tuple(real.take(rows) for rows in apart(real, n, seed))
+    pair = (real.take(rows) for rows in halvings(real, 1, seed)[0])
+    return side, tuple(half.take(spread(len(half), min(n, len(half)))) for half in pair)
 
 
 def score(protocol: Protocol, sets: Sets, memo: dict | None = None) -> tuple[Protocol, dict, dict]:
@@ -124,28 +114,29 @@ def score(protocol: Protocol, sets: Sets, memo: dict | None = None) -> tuple[Pro
     with their number where it is smaller.
     """
     n = len(sets.fakes[0])
-    if n < protocol.least_clips:
-        raise Undefined(f"{n} clips, need at least {protocol.least_clips}; give more")
+    for fake in sets.fakes:
+        if reason := protocol.lacks(sets.real, fake):
+            raise Undefined(reason)
     named = protocol.reduced(n)
+    if not sets.verified and protocol.extractor != "given":
+        named = named.unverified()
     values = [protocol.measure(sets.real, fake, memo) for fake in sets.fakes]
     entry = {"value": float(np.mean(values)), "n": float(n)}
     if len(values) > 1:
         entry["sd"] = float(np.std(values, ddof=1))
     blind = protocol.needs_labels and sets.real.logits.shape[1] < 2  # Features were given without logits.
-    if sets.halves and len(sets.halves[0]) >= protocol.least_clips and not blind:
+    if sets.halves and not protocol.lacks(*sets.halves) and not blind:
         first, second = sets.halves
         entry[protocol.context] = protocol.measure(first, second, memo)
         if len(second) < n:
             entry[f"{protocol.context}_n"] = len(second)
-    about = named.text() | {
-        "extractor_id": sets.extractor,
-        "real_digest": sets.real_digest,
+    about = named.text() | sets.facts | {
         "num_real": len(sets.real),
         "num_fake": n,
         "num_features": sets.real.features.shape[1],
         "num_draws": len(values),
         "warnings": warnings(protocol, sets),
-    }
+    }  # fmt: skip
     return named, entry, about
 
 
@@ -170,21 +161,23 @@ def score_all(
     num: int | None = None,
     cache: Path | None = None,
 ) -> tuple[dict, dict]:
-    """(metrics, manifest) of all `protocols` with `num` clips a draw (as published); each extractor is opened once.
+    """(metrics, manifest) of all `protocols` with `num` clips a draw (as published); each extractor is opened once,
+    and looks once at each clip; with `cache`, a folder, at each real clip once for all runs.
 
     What one protocol lacks (weights, labels, frames) is a sentence of "left_out", and the others go on. A file that
     is not what it should be is an error.
     """
+    check_num(num)
     metrics, about, left_out = {}, {}, []
-    opened, memo, done = functools.cache(open_extractor), {}, {}
+    opened, bank, memo, done = functools.cache(open_extractor), Bank(cache), {}, {}
     for protocol in protocols:
         try:
             refuse(protocol, real, fake)
             extractor = opened(protocol.extractor)
             check_network(protocol, extractor, real)
-            key = (protocol.extractor, protocol.num_clips, protocol.num_real, protocol.real_start)
-            if key not in done:
-                done[key] = sets_of(protocol, extractor, real, fake, seed=seed, num=num, cache=cache)
+            key = tuple(getattr(protocol, name) for name in CHOICE)
+            if key not in done:  # The same arrays: `memo` knows them by identity.
+                done[key] = sets_of(protocol, extractor, real, fake, bank, seed=seed, num=num)
             named, metrics_entry, manifest_entry = score(protocol, done[key], memo)
         except (Undefined, WeightsMissing) as error:
             left_out.append(f"{protocol.name}: {error}")
@@ -200,7 +193,8 @@ def score_all(
 def refuse(protocol: Protocol, real: Source, fake: Source) -> None:
     """Raises Undefined where the protocol has no meaning for these sets."""
     if protocol.needs_labels and len(real.classes) < 2:
-        raise Undefined("the real clips have no classes, without which it means nothing")
+        raise Undefined("the real clips have no classes (given features no class probabilities), without which it "
+                        "means nothing")  # fmt: skip
     if protocol.asks_labels and fake.classes != real.classes:
         raise Undefined("the generated clips do not carry the real ones' classes")
 

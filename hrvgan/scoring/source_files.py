@@ -1,20 +1,25 @@
 """Sources of clips that are files of others: folders of videos, npz and npy (see sources.py)."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from hrvgan.datasets.folder import fetch
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, VideoError
 from hrvgan.files import file_digest
+from hrvgan.metrics.arrays import class_labels
 from hrvgan.parallel import ordered_map
 from hrvgan.scoring.sources import CHUNK, Cut, Source, StoreSource
+from hrvgan.video.decoding import decode, expected_frames
 from hrvgan.video.files import read_frames
+from hrvgan.video.strips import is_strip
 
 
 def open_source(path: str | Path, split: str = "") -> Source:
@@ -39,22 +44,23 @@ class FolderSource:
     """A folder of video files, one clip of each; what is in a folder of its own is a class."""
 
     def __init__(self, path: Path):
-        self.name, self.videos = str(path), fetch(path, path)
-        self.classes = sorted({video.class_name for video in self.videos} - {""})
+        self.name, self.files = str(path), fetch(path, path)
+        self.classes = sorted({video.class_name for video in self.files} - {""})
         known = {name: label for label, name in enumerate(self.classes)}
-        self.labels = np.array([known.get(video.class_name, 0) for video in self.videos])
-        self.groups = np.array([video.group for video in self.videos], dtype=str)
+        self.labels = np.array([known.get(video.class_name, 0) for video in self.files])
+        self.groups = np.array([video.group for video in self.files], dtype=str)
+        self.videos = np.array([video.video_id for video in self.files], dtype=str)
 
     @functools.cached_property
     def digest(self) -> str:
-        about = [(video.video_id, file_digest(video.path, "md5")) for video in self.videos]
+        about = [(video.video_id, file_digest(video.path, "md5")) for video in self.files]
         return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
     def __len__(self) -> int:
-        return len(self.videos)
+        return len(self.files)
 
     def read(self, rows: np.ndarray, cut: Cut) -> Iterator[np.ndarray]:
-        jobs = [(self.videos[row].path, row) for row in rows.tolist()]
+        jobs = [(self.files[row].path, row) for row in rows.tolist()]
         clips = ordered_map(
             functools.partial(_decode, cut=cut), jobs, workers="auto", desc="decode", unit="video"
         )
@@ -70,20 +76,46 @@ class FolderSource:
 
 def _decode(job: tuple[Path, int], cut: Cut) -> np.ndarray:
     path, row = job
-    return np.ascontiguousarray(cut(read_frames(path)[0], row, str(path)))
+    if is_strip(path) or not cut.frames:
+        return np.ascontiguousarray(cut(read_frames(path)[0], row, str(path)))
+    frames, length = _frames(path, *cut.place(expected_frames(path), row, str(path)))
+    if len(frames) < cut.frames:  # The header promised more than there is.
+        frames, _ = _frames(path, *cut.place(length, row, str(path)))
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(f"{path}: its frames change their size; encode it again")
+    return np.stack(frames)
+
+
+class _Enough(Exception):
+    """Ends a decoding whose rest nobody asks for."""
+
+
+def _frames(path: Path, start: int, stop: int) -> tuple[list[np.ndarray], int]:
+    """Frames `start` to `stop` of a video, and how many there are as far as was looked."""
+    frames = []
+
+    def put(number: int, picture: Callable) -> None:
+        frames.append(picture(None, True))
+        if number + 1 == stop:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        return frames, decode(path, range(start, stop).__contains__, put).num_frames
+    return frames, stop
 
 
 class ArraySource:
     """Frames uint8 (N, T, H, W, 3) in an .npy, or as `frames` or the first such array of an .npz; never whole in
-    memory, also where the .npz is compressed."""
+    memory, also where the .npz is compressed. An .npz may have `labels` (N,) from 0 on and names of `classes`."""
 
     def __init__(self, path: Path):
-        self.name, self.path, self.classes = str(path), path, []
+        self.name, self.path = str(path), path
         self.member, shape, dtype = _find_frames(path)
         if dtype != np.uint8 or len(shape) != 5 or shape[-1] != 3:
             raise InputError(f"{path}: holds {dtype} {shape}, need uint8 clips (N, T, H, W, 3)")
         self.shape = shape
-        self.labels, self.groups = np.zeros(shape[0], dtype=np.int64), np.arange(shape[0]).astype(str)
+        self.labels, self.classes = _read_labels(path, shape[0])
+        self.groups = self.videos = np.arange(shape[0]).astype(str)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -109,8 +141,33 @@ class ArraySource:
             yield np.stack(waiting)
 
 
-def _open_member(path: Path, member: str):
-    return zipfile.ZipFile(path).open(member) if member else open(path, "rb")
+def _read_labels(path: Path, n: int) -> tuple[np.ndarray, list[str]]:
+    """(labels int64 (n,), names of the classes) of an .npz; zeros and [] where it has none."""
+    stored = {}
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                stored = {name: file[name] for name in ("labels", "label", "classes") if name in file}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: labels that cannot be read ({error}); write it again") from None
+    given = stored.get("labels", stored.get("label"))  # `hrvgan clips export` calls its column by the latter.
+    if given is None or ("classes" in stored and not stored["classes"].size):
+        return np.zeros(n, dtype=np.int64), []
+    labels = class_labels(given, n, f"{path}: labels")
+    classes = stored.get("classes", np.arange(labels.max() + 1)).astype(str).tolist()
+    if labels.max() >= len(classes):
+        raise InputError(f"{path}: labels up to {labels.max()}, but there are {len(classes)} classes")
+    return labels, classes
+
+
+@contextlib.contextmanager
+def _open_member(path: Path, member: str) -> Iterator[IO[bytes]]:
+    if not member:
+        with open(path, "rb") as file:
+            yield file
+        return
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        yield file
 
 
 def _read_header(file) -> tuple[tuple[int, ...], np.dtype]:
@@ -140,6 +197,8 @@ def _find_frames(path: Path) -> tuple[str, tuple[int, ...], np.dtype]:
         for member in members:
             with _open_member(path, member) as file:
                 found.append((member, *_read_header(file)))
+        if not found:
+            raise ValueError("it has no array")
         return next((item for item in found if len(item[1]) == 5), found[0])
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no readable numpy file ({error}); write it again") from None

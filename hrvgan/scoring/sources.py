@@ -1,7 +1,8 @@
 """What can be scored, one bounded batch at a time: a source of clips, and the one that is a clip store.
 
 A source has a `name`, a `digest` of what it holds, `classes` ([] if there are none), `labels` int64 (N,), `groups`
-str (N,), a length, and `read(rows, cut)`, which yields uint8 batches (n, T, H, W, 3) of the clips `rows`, ascending.
+and `videos` str (N,) that each clip comes from, a length, and `read(rows, cut)`, which yields uint8 batches
+(n, T, H, W, 3) of the clips `rows`, ascending.
 """
 
 from collections.abc import Iterator
@@ -30,12 +31,17 @@ class Cut:
     seed: int = 0
 
     def __call__(self, clip: np.ndarray, row: int, name: str) -> np.ndarray:
-        frames = self.frames or len(clip)
-        if len(clip) < frames:
-            raise Undefined(f"{name}: {len(clip)} frames, need {frames}; leave it out or give longer videos")
-        room = len(clip) - frames
-        start = np.random.default_rng([self.seed, row]).integers(room + 1) if self.drawn else 0
-        return clip[start : start + frames]
+        start, stop = self.place(len(clip), row, name)
+        return clip[start:stop]
+
+    def place(self, length: int, row: int, name: str) -> tuple[int, int]:
+        """The first frame of the cut in a clip of `length` frames, and the one after its last."""
+        frames = self.frames or length
+        if length < frames:
+            raise Undefined(f"{name}: {length} frames, need {frames}; leave it out or give longer videos")
+        room = length - frames
+        start = int(np.random.default_rng([self.seed, row]).integers(room + 1)) if self.drawn else 0
+        return start, start + frames
 
 
 class Source(Protocol):
@@ -44,6 +50,7 @@ class Source(Protocol):
     classes: list[str]
     labels: np.ndarray
     groups: np.ndarray
+    videos: np.ndarray
 
     def __len__(self) -> int: ...
 
@@ -58,7 +65,9 @@ class StoreSource:
         self.clips = clips.split(split) if split else clips
         self.name, self.digest = f"{path}:{split}" if split else str(path), f"{clips.digest}:{split}"
         self.classes, self.labels = clips.classes, self.clips.labels
-        self.groups = np.array(self.clips.index["group"].to_pylist(), dtype=str)
+        self.groups, self.videos = (
+            np.array(self.clips.index[name].to_pylist(), dtype=str) for name in ("group", "video_id")
+        )
 
     def __len__(self) -> int:
         return len(self.clips)
