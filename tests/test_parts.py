@@ -65,6 +65,18 @@ def test_two_processes(shapes_clips, tmp_path, whole):
     assert json.loads((tmp_path / "losses-0.json").read_text()) == [3, "losses"]
 
 
+def test_processes_clip_alike(tmp_path):
+    """TGAN's clipping reads running variances, which are of each process's own clips."""
+    torchrun(ROOT / "tests/clipped_tgan.py", tmp_path)
+    ours, theirs = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    scales = [key for key in ours if key.endswith("running_var")]
+    assert scales
+    assert all((ours[key] != 1).all() for key in scales)
+    for key, value in ours.items():
+        if not key.endswith("running_mean"):  # It decides nothing in training.
+            assert torch.equal(value, theirs[key]), key
+
+
 def test_the_command_line_releases_once_and_goes_on_alone(shapes_clips, tmp_path):
     command = [
         "train",

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from hrvgan import draws
@@ -126,7 +127,13 @@ def clip_singular_values(weight: Tensor, limit: float = 1.0) -> None:
 
 @torch.no_grad()
 def clip_scale(norm: nn.Module) -> None:
-    """Clips the scale of a batch norm into [0.01 sigma, sigma], sigma that of its running variance."""
+    """Clips the scale of a batch norm into [0.01 sigma, sigma], sigma that of its running variance.
+
+    Of several processes each has seen clips of its own: they take the mean variance, or their weights would part.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(norm.running_var)
+        norm.running_var /= dist.get_world_size()
     sigma = norm.running_var.sqrt()
     norm.weight.clamp_(0.01 * sigma, sigma)
 
