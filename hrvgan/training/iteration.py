@@ -112,6 +112,7 @@ def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast. A CPU gains by it only with matrix units (AMX); others lose."""
-    fast = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    """Whether to autocast. A CPU gains by it that multiplies bfloat16 (AMX or AVX512_BF16); others lose."""
+    multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    fast = device.type == "cuda" or multiplies
     return precision == "bfloat16" or (precision == "auto" and fast)
