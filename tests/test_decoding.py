@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -19,6 +20,7 @@ from tests.test_video import moving_square
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
 # Real data lie beside the checkout; it is no part of it.
 DATA = Path(os.environ.get("HRVGAN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SIX_SECONDS = "testsrc2=size=96x64:rate=10:duration=6"
 UCF101 = DATA / "ucf101" / "v_ApplyEyeMakeup_g01_c01.avi"
 
 
@@ -308,6 +310,92 @@ def test_a_name_is_a_name_and_no_address(tmp_path, monkeypatch):
         Path(name).write_bytes(plain.read_bytes())
         assert probe(name).num_frames == 15
         assert len(read_frames(Path(name), 8)[0]) == 15
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_what_an_edit_list_hides_is_not_missing(tmp_path, name):
+    """Cut without encoding anew, a file keeps the frames before the cut that others need, and hides them."""
+    make(tmp_path / f"whole-{name}", "-c:v", "libx264", "-pix_fmt", "yuv420p", source=SIX_SECONDS)
+    run("-ss", 3, "-i", tmp_path / f"whole-{name}", "-c", "copy", tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames, _ = read_frames(tmp_path / name)
+    assert len(frames) == 30
+    np.testing.assert_array_equal(frames, read_frames(tmp_path / f"whole-{name}")[0][30:])
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / "half.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(VideoError):
+        read_frames(tmp_path / "half.mp4")
+
+
+def test_an_end_that_an_edit_list_hides_is_not_missing(tmp_path):
+    data = bytearray(
+        make(tmp_path / "a.mp4", "-c:v", "libx264", "-pix_fmt", "yuv420p", source=SIX_SECONDS).read_bytes()
+    )
+    length = data.index(b"elst") + 12  # in thousandths of a second
+    assert int.from_bytes(data[length : length + 4], "big") == 6000
+    data[length : length + 4] = (2000).to_bytes(4, "big")
+    (tmp_path / "a.mp4").write_bytes(data)
+    facts = decode(tmp_path / "a.mp4", lambda n: False, None)
+    assert (facts.num_frames, facts.promised) == (20, 20)
+
+
+CUTTABLE = {
+    "a.mkv": ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "10", "-c:a", "mp3"],
+    "a.webm": ["-c:v", "libvpx-vp9", "-cpu-used", "8", "-g", "10", "-c:a", "libopus"],
+    "a.mp4": ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "10", "-movflags", "frag_keyframe+empty_moov"],
+}
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+@pytest.mark.parametrize("seconds", [6, 4])  # of sound, which ends with the pictures, or before
+def test_a_cut_file_that_counts_no_frames_is_known_by_its_time(tmp_path, name, seconds):
+    sound = ["-f", "lavfi", "-i", f"sine=duration={seconds}"]
+    path = make(tmp_path / name, *sound, *CUTTABLE[name], source=SIX_SECONDS)
+    assert len(read_frames(path, 8)[0]) == 60
+    data = path.read_bytes()
+    place = len(data) * 6 // 10
+    if name == "a.mp4":  # Behind a whole fragment the file may as well have ended.
+        place = data.index(b"mdat", place) + 200
+    path.write_bytes(data[:place])
+    with pytest.raises(VideoError, match=rf"{name}: ends after \d\.\d\d of \d\.\d\d s; cut or damaged"):
+        read_frames(path, 8)
+
+
+def test_a_codec_that_nobody_knows_is_said_to_be(tmp_path):
+    data = make(tmp_path / "a.avi", "-c:v", "mpeg4", "-vtag", "xvid").read_bytes()
+    (tmp_path / "a.avi").write_bytes(data.replace(b"xvid", b"qqqq"))
+    with pytest.raises(VideoError, match=r"a\.avi: its codec is unknown here; encode it"):
+        read_frames(tmp_path / "a.avi")
+
+
+def test_the_picture_on_a_cover_is_no_video(tmp_path):
+    picture = make(tmp_path / "cover.png", "-frames:v", "1", source="color=c=red:size=640x640")
+    both = [
+        "-map",
+        "1:v",
+        "-map",
+        "0:v",
+        "-c:v:0",
+        "png",
+        "-disposition:v:0",
+        "attached_pic",
+        "-c:v:1",
+        "libx264",
+    ]
+    make(tmp_path / "film.mp4", "-i", picture, *both, "-pix_fmt:v:1", "yuv420p")
+    assert read_frames(tmp_path / "film.mp4")[0].shape == (15, 64, 96, 3)
+    make(tmp_path / "song.mp4", "-i", picture, "-map", "0:a", "-map", "1:v", "-c:v", "png", "-disposition:v:0",
+         "attached_pic", source="sine=duration=2")  # fmt: skip
+    with pytest.raises(VideoError, match=r"song\.mp4: no video stream in it"):
+        read_frames(tmp_path / "song.mp4")
+
+
+def test_a_frame_that_lasts_for_years_ends_with_the_time_limit(tmp_path):
+    times = "setpts=if(lt(N\\,10)\\,PTS\\,PTS+2e9/TB)"  # frame 10 comes after 63 years
+    make(tmp_path / "a.mkv", "-vf", times, "-fps_mode", "passthrough", "-c:v", "ffv1")
+    with pytest.raises(SlowVideoError, match=r"a\.mkv: took too long"):
+        decode(tmp_path / "a.mkv", lambda n: False, None, fps=25, deadline=time.monotonic() + 1)
 
 
 def test_what_takes_too_long_ends(tmp_path):

@@ -16,7 +16,7 @@ from hrvgan.video.files import count_warning
 from hrvgan.video.strips import STRIP_FPS, is_strip, open_strip, strip_frames
 
 # Raise it when the same file and parameters would give other clips: stores made before are then cut anew.
-DECODING = 1
+DECODING = 2
 
 
 @dataclass(frozen=True)
