@@ -1,6 +1,7 @@
 """Everything bad that a folder of videos may hold, in one folder, between good ones."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,13 @@ NAMES = [
     "with space.avi",
     "quote'\".avi",
     "new\nline.avi",
+    "carriage\rreturn.avi",
     "-dash.avi",
     "ünï-日本.avi",
     "per%03dcent.avi",
     "a:b.avi",
 ]
+LATIN = b"byte\xff.avi"  # as old cameras and archives name files
 NOBODY = 65534
 
 
@@ -33,7 +36,8 @@ def battery(tmp_path_factory):
     """Store and causes by name, of a folder with all of it."""
     root = tmp_path_factory.mktemp("battery")
     videos = root / "videos"
-    write_raw(root, {name: 8 for name in ["good.avi", *NAMES]} | {"one.avi": 1, "short.avi": 3})
+    write_raw(root, {name: 8 for name in ["good.avi", "latin.avi", *NAMES]} | {"one.avi": 1, "short.avi": 3})
+    (videos / "latin.avi").rename(videos / os.fsdecode(LATIN))
     whole = (videos / "good.avi").read_bytes()
     (videos / "empty.avi").write_bytes(b"")
     (videos / "text.avi").write_text("this is no video\n" * 100)
@@ -87,8 +91,8 @@ def test_each_bad_file_is_listed_with_its_cause(battery):
 def test_each_good_file_comes_through(battery):
     summary, _, root = battery
     stored = set(Clips(root / "clips").index["video_id"].to_pylist())
-    assert {"good.avi", "8k.avi", *NAMES} <= stored
-    assert summary["videos"] == len(stored) + summary["dropped"] == 19
+    assert {"good.avi", "8k.avi", "byte\\xff.avi", *NAMES} <= stored
+    assert summary["videos"] == len(stored) + summary["dropped"] == 21
     assert not children()
 
 
