@@ -11,12 +11,12 @@ from hrvgan.datasets.splits import assign_splits
 from hrvgan.datasets.store import label_of, labels_of, store_metadata
 from hrvgan.datasets.twins import find_twins, join_twins
 from hrvgan.datasets.videos import Video, read_videos_csv
-from hrvgan.datasets.workplace import workplace
+from hrvgan.datasets.workplace import workplace, writing
 from hrvgan.errors import InputError
 from hrvgan.extraction.accounting import Account, first_few, read_account
 from hrvgan.extraction.cutting import Cut, Record, failed
 from hrvgan.extraction.parts import cut_file, load_record, part_key, seconds
-from hrvgan.files import atomic_folder
+from hrvgan.files import atomic_folder, recover
 from hrvgan.parallel import ordered_map
 from hrvgan.video.pictures import filters
 
@@ -71,6 +71,7 @@ def extract(
     most_bad = math.floor(max_bad_fraction * len(videos))
     with workplace(out, cut.recipe()) as parts:
         # Find what is known of each file, and cut the others.
+        recover(out)
         old = Stored(out, workers)
         found = in_store(out, old, cut)
         cut_new(videos, found, cut, parts, most_bad, time_limit, workers=workers, dask=dask)
@@ -95,7 +96,7 @@ def extract(
             cut.shape, classes, ",".join("=".join(item) for item in filters(size, crop))
         )
         options = {"num_shards": num_shards, "compression": compression, "workers": workers}
-        with atomic_folder(out) as folder:
+        with writing(out), atomic_folder(out) as folder:
             renew(folder, rows, metadata, old, recipe=cut.recipe(), **options)
             account.write(folder)
     return account.counts()
