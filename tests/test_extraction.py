@@ -112,6 +112,20 @@ def test_a_class_that_ends_empty_is_named_with_its_cause(tmp_path):
         extract(raw, tmp_path / "clips", **SMALL)
 
 
+def test_a_class_that_a_bad_video_empties_is_left_out_with_a_warning(tmp_path, capfd):
+    """Below max_bad_fraction one bad video stops nothing, also where it is alone in its class."""
+    raw = write_raw(tmp_path, {f"{name}/a.avi": 8 for name in ("run", "jump", "walk")})
+    (tmp_path / "videos" / "run" / "a.avi").write_bytes(b"text")
+    summary = extract(list_raw(raw), tmp_path / "clips", **SMALL | {"max_bad_fraction": 0.4})
+    assert (summary["clips"], summary["unreadable"]) == (4, 1)
+    clips = Clips(tmp_path / "clips")
+    assert clips.classes == ["jump", "walk"]
+    assert clips.labels.tolist() == [0, 0, 1, 1]
+    warning = "class 'run' has no clips and is left out: run/a.avi: cannot be decoded"
+    assert json.loads((tmp_path / "clips" / "manifest.json").read_text())["warnings"][0].startswith(warning)
+    assert f"warning: {warning}" in capfd.readouterr().err
+
+
 def test_nothing_left_says_why(tmp_path):
     raw = write_raw(tmp_path, {f"{name}.avi": 3 for name in "abcde"})
     with pytest.raises(InputError, match=r"no clips: .*a\.avi: 3 frames, need 4; .*and 2 more"):

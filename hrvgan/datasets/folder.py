@@ -65,5 +65,6 @@ def _check_classes(root: Path, videos: list[Video]) -> None:
         raise InputError(f"{loose[0].path}: lies beside class folders but in none; move it into one")
     used = {video.path.relative_to(root).parts[0] for video in videos}
     for folder in sorted(root.iterdir()):
-        if folder.is_dir() and folder.name not in used and not folder.name.startswith("."):
+        hidden, named_as_video = folder.name.startswith("."), _is_video(Path(folder.name))
+        if folder.is_dir() and folder.name not in used and not hidden and not named_as_video:
             raise InputError(f"{folder}: a class with no videos; put some there or remove the folder")

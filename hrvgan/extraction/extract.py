@@ -63,8 +63,9 @@ def extract(
     bytes depend on neither, nor on `workers` or `dask`, the address of a scheduler whose workers see the same files
     under the same paths.
 
-    Raises InputError, and leaves `out` as it was, if more than `max_bad_fraction` of the videos cannot be decoded, a
-    class is left without clips, the disk is full, or another process is extracting to `out`.
+    A class that ends without clips is left out, with a warning. Raises InputError, and leaves `out` as it was, if more
+    than `max_bad_fraction` of the videos cannot be decoded, or are in classes without clips, if the disk is full, or
+    another process is extracting to `out`.
     """
     cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut)
     videos, out = read_videos_csv(Path(raw) / "videos.csv"), Path(out)
@@ -86,10 +87,10 @@ def extract(
         for number, video in zip(kept, assign_splits([videos[n] for n in kept], **options), strict=True):
             videos[number] = video
         account = Account(videos, records, left_out)
-        account.check()
+        account.check(most_bad)
 
         # Write the store: shards that are new or changed, the index, the account.
-        classes = sorted({video.class_name for video in videos} - {""})
+        classes = sorted({videos[n].class_name for n in kept} - {""})
         labels = labels_of(classes)
         rows = [row for n in kept for row in clip_rows(videos[n], *found[part_key(videos[n])], cut, labels)]
         metadata = store_metadata(
