@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from hrvgan.datasets import skvideo
-from hrvgan.errors import SlowVideoError, VideoError
-from hrvgan.extraction.cutting import Cut, clip_starts, cut_video
+from hrvgan.errors import InputError, SlowVideoError, VideoError
+from hrvgan.extraction import cutting
+from hrvgan.extraction.cutting import Cut, clip_frames, clip_starts
 from hrvgan.video.decoding import decode, expected_frames
 from hrvgan.video.files import encode, probe, read_frames
 from tests.test_video import moving_square
@@ -68,6 +69,13 @@ def test_frames_are_those_of_the_program(tmp_path, kind):
     small = read_frames(path, 16)[0]
     assert small.shape == (len(frames), 16, 16, 3)
     assert abs(small.mean() - np.stack([center(frame) for frame in frames]).mean()) < 3
+
+
+def cut_video(path, cut):
+    """Clips and record of a file."""
+    clips = {}
+    record = cutting.cut_video(path, cut, clips.__setitem__)
+    return np.array([clips[number] for number in range(len(record.starts))]), record
 
 
 def center(frame):
@@ -264,6 +272,42 @@ def test_cuts_after_resampling_count_in_new_frames(bikes):
 ])  # fmt: skip
 def test_starts_lie_in_scenes(length, cuts, count, starts):
     assert clip_starts(length, cuts, Cut(8, 4, 1, count, True, 0.0, 0.0, 10.0)) == starts
+
+
+@pytest.mark.parametrize(("short", "length", "cuts", "frames"), [
+    ("drop", 3, (), []),
+    ("loop", 3, (), [[0, 2, 1, 0]]),      # 0, 2, 4, 6 of 0 1 2 0 1 2 0
+    ("hold", 3, (), [[0, 2, 2, 2]]),
+    ("hold", 9, (2, 7), [[2, 4, 6, 6]]),  # the longest scene
+    ("loop", 0, (), []),
+    ("hold", 7, (), [[0, 2, 4, 6]]),      # long enough
+])  # fmt: skip
+def test_short_videos_are_dropped_looped_or_held(short, length, cuts, frames):
+    assert clip_frames(length, cuts, Cut(8, 4, 2, 2, True, 0.0, 0.0, 10.0, short)) == frames
+
+
+@pytest.mark.parametrize("short", ["loop", "hold"])
+def test_a_short_video_becomes_a_clip(tmp_path, short):
+    encode(tmp_path / "a.avi", moving_square(5), fps=10, vcodec="huffyuv", pix_fmt="rgb24")
+    clips, record = cut_video(tmp_path / "a.avi", Cut(32, 8, 1, 4, True, 0.0, 0.0, 0.0, short))
+    whole = read_frames(tmp_path / "a.avi", 32)[0]
+    order = {"loop": [0, 1, 2, 3, 4, 0, 1, 2], "hold": [0, 1, 2, 3, 4, 4, 4, 4]}[short]
+    np.testing.assert_array_equal(clips[0], whole[order])
+    assert (record.starts, record.failure, record.num_frames) == ((0,), "", 5)
+
+
+def test_what_is_smaller_is_enlarged_only_when_asked(tmp_path):
+    path = make(tmp_path / "a.mkv", "-c:v", "ffv1")  # 96x64 px
+    refused = cut_video(path, Cut(65, 4, 1, 2, True, 0.0, 0.0, 0.0))[1]
+    assert refused.failure == "small"
+    assert refused.cause == "96x64 px, need 65; lower extract.size or set extract.enlarge"
+    assert len(cut_video(path, Cut(65, 4, 1, 2, True, 0.0, 0.0, 0.0, enlarge=True))[0]) == 2
+    assert len(cut_video(path, Cut(64, 4, 1, 2, True, 0.0, 0.0, 0.0))[0]) == 2
+
+
+def test_a_word_for_short_videos_that_is_unknown_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"extract\.short 'pad' is unknown; known: drop, loop, hold"):
+        Cut(8, 4, 2, 2, True, 0.0, 0.0, 10.0, "pad")
 
 
 # Trust.

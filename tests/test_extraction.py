@@ -78,7 +78,8 @@ def test_a_bad_video_is_left_out_and_listed(tmp_path):
     (tmp_path / "videos" / "d.avi").write_bytes(b"")
     summary = extract(list_raw(raw), tmp_path / "clips", **SMALL | {"max_bad_fraction": 0.3})
     assert summary == {"videos": 10, "clips": 12, "train": 12, "val": 0, "test": 0,
-                       "dropped": 4, "unreadable": 3, "short": 1, "static": 0, "duplicate": 0, "twin": 0}  # fmt: skip
+                       "dropped": 4, "unreadable": 3, "small": 0, "short": 1, "static": 0, "duplicate": 0,
+                       "twin": 0}  # fmt: skip
     manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())
     assert [(item["video_id"], item["failure"]) for item in manifest["dropped"]] == [
         ("b.avi", "unreadable"), ("c.avi", "unreadable"), ("d.avi", "unreadable"), ("short.avi", "short"),

@@ -15,7 +15,7 @@ from hrvgan.errors import InputError
 from hrvgan.extraction.cutting import Record
 
 VIDEOS, MANIFEST = "videos.parquet", "manifest.json"
-FAILURES = ("unreadable", "short", "static", "duplicate", "twin")
+FAILURES = ("unreadable", "small", "short", "static", "duplicate", "twin")
 MOTION_EDGES = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 255)  # levels
 COLUMNS = {
     "video_id": pa.string(), "source_md5": pa.string(), "class_name": pa.string(), "split": pa.string(),

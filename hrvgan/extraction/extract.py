@@ -31,7 +31,9 @@ def extract(
     num_frames: int = 16,
     frame_step: int = 1,
     clips_per_video: int = 2,
+    short: str = "drop",
     crop: bool = True,
+    enlarge: bool = False,
     fps: float = 0.0,
     scene_cut: float = 10.0,
     min_motion: float = 0.0,
@@ -50,14 +52,15 @@ def extract(
     A clip is `num_frames` frames, every `frame_step`-th of its video, `size` pixels wide and high (`crop`:
     covering the square and cropped, else squashed), at `fps` frames a second (0: each video's own). None crosses a
     scene change, which is where ffmpeg's scdet scores `scene_cut` or more (0: not looked for). Of each video
-    `clips_per_video` are taken at evenly spread starts, fewer if it is so short. Strips of frames are taken as they
-    are: neither resampled nor searched for scenes.
+    `clips_per_video` are taken at evenly spread starts, fewer if it is so short; of one in which no scene is as long as
+    a clip, with `short` "loop" or "hold" the longest scene, over and over or with its last frame held. Strips of frames
+    are taken as they are: neither resampled nor searched for scenes.
 
     Left out, and listed in `out`/manifest.json: videos that cannot be decoded (within `time_limit` seconds, and one
-    more a megabyte) or have no scene as long as a clip; clips that move less than `min_motion` (mean absolute
-    difference of neighbouring frames, in levels of 255; the manifest has a histogram); exact copies; and twins of
-    videos that are held out from them (`datasets/twins.py`). `val_fraction`, `test_fraction` and `seed` decide over
-    the groups for which the data set does not (`assign_splits`).
+    more a megabyte), are smaller than `size` (without `enlarge`) or have no scene as long as a clip; clips that move
+    less than `min_motion` (mean absolute difference of neighbouring frames, in levels of 255; the manifest has a
+    histogram); exact copies; and twins of videos that are held out from them (`datasets/twins.py`). `val_fraction`,
+    `test_fraction` and `seed` decide over the groups for which the data set does not (`assign_splits`).
 
     What `out` holds already is not decoded again, nor what an earlier run had cut when it was stopped. The store's
     bytes depend on neither, nor on `workers` or `dask`, the address of a scheduler whose workers see the same files
@@ -67,7 +70,7 @@ def extract(
     than `max_bad_fraction` of the videos cannot be decoded, or are in classes without clips, if the disk is full, or
     another process is extracting to `out`.
     """
-    cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut)
+    cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge)
     videos, out = read_videos_csv(Path(raw) / "videos.csv"), Path(out)
     most_bad = math.floor(max_bad_fraction * len(videos))
     with workplace(out, cut.recipe()) as parts:
