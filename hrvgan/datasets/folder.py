@@ -15,8 +15,10 @@ from pathlib import Path
 
 from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
+from hrvgan.video.files import VIDEO_SUFFIXES
+from hrvgan.video.strips import STRIP_SUFFIXES
 
-SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".png", ".jpg", ".jpeg")
+SUFFIXES = (*VIDEO_SUFFIXES, *STRIP_SUFFIXES)
 UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")
 
 
