@@ -14,10 +14,8 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-PROGRAM, QUIET = (
-    imageio_ffmpeg.get_ffmpeg_exe(),
-    {"check": True, "stdin": subprocess.DEVNULL, "capture_output": True},
-)
+PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
+QUIET = {"check": True, "stdin": subprocess.DEVNULL, "capture_output": True}
 SOURCE = "testsrc2=size=1920x1080:rate=25:duration=30,noise=alls=8:allf=t"
 # Extracts in a process of its own and prints the most kB that it held.
 EXTRACT = """

@@ -29,16 +29,9 @@ def cluster(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                    "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "False"}  # fmt: skip
     python = [sys.executable, "-W", "ignore", "-m"]
-    scheduler = [
-        *python,
-        "distributed.cli.dask_scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        address.rpartition(":")[2],
-        "--no-dashboard",
-        "--no-show",
-    ]
+    port = address.rpartition(":")[2]
+    scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port,
+                 "--no-dashboard", "--no-show"]  # fmt: skip
     worker = [
         *python,
         "distributed.cli.dask_worker",
