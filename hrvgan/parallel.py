@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from hrvgan.errors import InputError
 
+STARTING = 120  # seconds that a process may take on a machine that is busy, before its first item counts
+
 
 def ordered_map(
     function: Callable,
@@ -100,10 +102,9 @@ class _Worker:
 
     def start(self, number: int, item: object, limit: Callable | None) -> None:
         self.number, self.item = number, item
-        self.deadline = time.monotonic() + limit(item) if limit else float("inf")
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # If it died between two items, `result` finds the pipe closed.
+        self.patience = limit(item) if limit else float("inf")
+        self.deadline = time.monotonic() + self.patience + (0 if self.started else STARTING)
+        with contextlib.suppress(BrokenPipeError):  # If it has died, `result` finds the pipe closed.
             self.pipe.send(item)
 
     def greet(self) -> None:
@@ -116,7 +117,7 @@ class _Worker:
                 f"a process ended before its first item ({_status(self.process.exitcode)}); in a script, call it below "
                 "`if __name__ == '__main__':`, else read above what it said"
             ) from error
-        self.started = True
+        self.started, self.deadline = True, time.monotonic() + self.patience
 
     def result(self, lost: Callable) -> object:
         try:
