@@ -76,7 +76,8 @@ def test_each_bad_file_is_listed_with_its_cause(battery):
     _, dropped, _ = battery
     causes = {
         "empty.avi": "cannot be decoded", "text.avi": "cannot be decoded", "half.avi": "of 8 frames decode",
-        "zero.avi": "", "sound.mp4": "no video stream", "loop.avi": "symbolic link", "gone.avi": "No such file",
+        "zero.avi": "0 of its frames decode", "sound.mp4": "no video stream", "loop.avi": "symbolic link",
+        "gone.avi": "No such file",
     }  # fmt: skip
     for name, cause in causes.items():
         failure, said = dropped.pop(name)
@@ -85,13 +86,14 @@ def test_each_bad_file_is_listed_with_its_cause(battery):
         assert str(Path(tempfile.gettempdir())) not in said  # The report is the same wherever the files lie.
     assert dropped.pop("one.avi") == ("short", "1 frames, need 4; lower extract.num_frames or drop the video")
     assert dropped.pop("short.avi")[0] == "short"
-    assert set(dropped) <= {"flipped.avi"}  # Half a kilobyte may cost too many frames, or none.
+    assert not dropped
 
 
 def test_each_good_file_comes_through(battery):
     summary, _, root = battery
     stored = set(Clips(root / "clips").index["video_id"].to_pylist())
-    assert {"good.avi", "8k.avi", "byte\\xff.avi", *NAMES} <= stored
+    # The decoder mends 400 bytes that are flipped; what it cannot mend is in tests/test_video.py.
+    assert {"good.avi", "8k.avi", "flipped.avi", "byte\\xff.avi", *NAMES} <= stored
     assert summary["videos"] == len(stored) + summary["dropped"] == 21
     assert not children()
 

@@ -80,30 +80,37 @@ def extract(
         found = in_store(out, old, cut)
         cut_new(videos, found, cut, parts, most_bad, time_limit, workers=workers, dask=dask)
 
-        # Decide which are in, and in which split.
-        records = [found[part_key(video)][0] for video in videos]
-        videos, left_out = without_twins(videos, records)
-        kept = [
-            number for number, record in enumerate(records) if not record.failure and number not in left_out
-        ]
-        options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
-        for number, video in zip(kept, assign_splits([videos[n] for n in kept], **options), strict=True):
-            videos[number] = video
-        account = Account(videos, records, left_out)
-        account.check(most_bad)
-
-        # Write the store: shards that are new or changed, the index, the account.
-        classes = sorted({videos[n].class_name for n in kept} - {""})
-        labels = labels_of(classes)
-        rows = [row for n in kept for row in clip_rows(videos[n], *found[part_key(videos[n])], cut, labels)]
-        metadata = store_metadata(
-            cut.shape, classes, ",".join("=".join(item) for item in filters(size, crop))
-        )
-        options = {"num_shards": num_shards, "compression": compression, "workers": workers}
+        # Decide which are in, and in which split; write shards that are new or changed, the index, the account.
+        fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
+        kept, account = decide(videos, found, most_bad, **fractions)
+        how = {"num_shards": num_shards, "compression": compression, "workers": workers}
         with writing(out), atomic_folder(out) as folder:
-            renew(folder, rows, metadata, old, recipe=cut.recipe(), **options)
+            write_store(folder, kept, found, cut, old, **how)
             account.write(folder)
     return account.counts()
+
+
+def decide(
+    videos: Sequence[Video], found: Found, most_bad: int, **fractions: float
+) -> tuple[list[Video], Account]:
+    """The videos whose clips make the store, each with its split, and the account of all."""
+    records = [found[part_key(video)][0] for video in videos]
+    videos, left_out = without_twins(videos, records)
+    kept = [number for number, record in enumerate(records) if not record.failure and number not in left_out]
+    for number, video in zip(kept, assign_splits([videos[n] for n in kept], **fractions), strict=True):
+        videos[number] = video
+    account = Account(videos, records, left_out)
+    account.check(most_bad)
+    return [videos[number] for number in kept], account
+
+
+def write_store(folder: Path, videos: Sequence[Video], found: Found, cut: Cut, old: Stored, **how) -> None:
+    """Write shards and index of the clips of `videos` into the empty `folder`, as `renew` does."""
+    classes = sorted({video.class_name for video in videos} - {""})
+    labels = labels_of(classes)
+    rows = [row for video in videos for row in clip_rows(video, *found[part_key(video)], cut, labels)]
+    chain = ",".join("=".join(item) for item in filters(cut.size, cut.crop))
+    renew(folder, rows, store_metadata(cut.shape, classes, chain), old, recipe=cut.recipe(), **how)
 
 
 def in_store(out: Path, old: Stored, cut: Cut) -> Found:
