@@ -47,6 +47,7 @@ bench: setup ## what we claim about speed, against a plain version or a floor
 	python -m benchmarks.training_step --sizes 32 64 --rivals
 	python -m benchmarks.up_convolution
 	python -m benchmarks.clip_reads
+	python -m benchmarks.data_wait
 	python -m benchmarks.features
 	python -m benchmarks.frechet
 	python -m benchmarks.decode_speed
@@ -57,8 +58,8 @@ sanity: setup ## what each metric answers to real clips, spoilt in known ways (D
 hour: setup ## an hour of 1080p video through extraction: time and memory
 	python -m benchmarks.long_video
 
-fuzz: setup ## 2,000 damaged video files through extraction, every one accounted for
-	python -m tests.fuzz --count 2000
+fuzz: setup ## 2,000 damaged video files through extraction, every one accounted for (SEEDS=folder of real files)
+	python -m tests.fuzz --count 2000 $(if $(SEEDS),--seeds "$(SEEDS)")
 
 clean: ## remove .venv and caches; data, models and state stay
 	rm -rf .venv .pytest_cache .ruff_cache

@@ -49,10 +49,10 @@ def by_us(paths: list[Path], size: int, workers: int = 1) -> None:
         pass
 
 
-def seconds(work: Callable[[], None], rounds: int = ROUNDS) -> float:
-    """Median over `rounds`, after one that warms the cache."""
+def seconds(work: Callable[[], None]) -> float:
+    """Median over ROUNDS, after one that warms the cache."""
     found = []
-    for _ in range(rounds + 1):
+    for _ in range(ROUNDS + 1):
         start = time.perf_counter()
         work()
         found.append(time.perf_counter() - start)
@@ -81,7 +81,7 @@ def main(videos: Path, root: Path) -> None:
     for size in (64, 256):
         ours = seconds(partial(by_us, paths, size))
         print(f"decode and resize to {size:3d} px      {ours:6.2f} s   {floor / ours:.2f} of its speed")
-    one, two = (seconds(partial(by_us, paths * 4, 64, workers), rounds=3) for workers in (1, 2))
+    one, two = (seconds(partial(by_us, paths * 4, 64, workers)) for workers in (1, 2))
     print(f"two processes against one         {two:6.2f} s   {one / two:.2f} times as fast")
     whole = extraction(paths, root, workers=1)
     print(f"extraction, 2 clips a video       {whole:6.2f} s   {floor / whole:.2f} of its speed")

@@ -4,12 +4,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from hrvgan.errors import InputError
+from hrvgan.lock import take
 
 
 @contextlib.contextmanager
@@ -17,37 +19,95 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """A temporary name beside `path` (same suffix) to write to; renamed to `path`, synced, when the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear(path.parent, path.stem, path.suffix)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        sync(temporary)
-        temporary.chmod(0o644)  # mkstemp gives 0600; the file is meant to be shared.
-        temporary.replace(path)
-        sync(path.parent)  # A rename lasts only once its folder is on disk.
+        with _held(handle):
+            yield temporary
+            sync(temporary)
+            temporary.chmod(0o644)  # mkstemp gives 0600; the file is meant to be shared.
+            temporary.replace(path)
+            sync(path.parent)  # A rename lasts only once its folder is on disk.
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A new empty folder beside `path`; it takes the place of `path` when the block succeeds."""
-    path = Path(path)
+    """A new empty folder beside `path`; it takes the place of `path` when the block succeeds. Where `path` is a link to
+    a folder, beside and in place of that."""
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     temporary.chmod(0o755)
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                sync(file)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-        sync(path.parent)
+        with _held(os.open(temporary, os.O_RDONLY)):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    sync(file)
+            _swap(temporary, path)
+            sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(_aside(path), ignore_errors=True)
+
+
+def recover(path: str | Path) -> None:
+    """Puts the folder `path` back where it was, and removes what lies beside it, after a process was killed that was
+    at work on it."""
+    path = Path(os.path.realpath(path))
+    if not path.exists() and _aside(path).exists():
+        _aside(path).replace(path)
+    clear(path.parent, path.name)
+
+
+def clear(folder: Path, stem: str, suffix: str = "") -> None:
+    """Removes temporaries of `folder`/`stem``suffix` whose process was killed."""
+    name = re.compile(rf"\.{re.escape(stem)}-[a-z0-9_]{{8}}{re.escape(suffix)}")  # as tempfile makes them
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if name.fullmatch(path.name) and _is_free(path):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _swap(new: Path, path: Path) -> None:
+    if path.is_dir():
+        path.replace(_aside(path))  # A kill from here on leaves the old one there, for `recover`.
+    try:
+        new.replace(path)
+    except OSError:
+        recover(path)
+        raise
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+@contextlib.contextmanager
+def _held(handle: int) -> Iterator[None]:
+    """Closes the handle of a temporary after the block; until then its lock says that somebody is at work on it."""
+    try:
+        with contextlib.suppress(OSError):  # Not every file system has locks.
+            take(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_free(temporary: Path) -> bool:
+    try:
+        handle = os.open(temporary, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return take(handle)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
 
 
 def sync(path: Path) -> None:

@@ -7,11 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from multiprocessing.connection import wait
 
 from tqdm import tqdm
 
 from hrvgan.errors import InputError
+
+STARTING = 120  # seconds that a process may take on a machine that is busy, before its first item counts
 
 
 def ordered_map(
@@ -27,12 +30,13 @@ def ordered_map(
 ) -> Iterator:
     """Yield `function(item)` for the items in order, computed in `workers` processes ("auto": one a CPU).
 
-    With 1 it is computed in this process. The order and so what is made of the results does not depend on
-    `workers`; at most a few results wait in memory. `function` must be importable, because the processes are
-    spawned: forking a process that has threads can deadlock.
+    With 1 it is computed in this process, which a `function` that crashes or hangs takes with it. The order and so what
+    is made of the results does not depend on `workers`; at most a few results wait in memory. `function` must be
+    importable, because the processes are spawned: forking a process that has threads can deadlock.
 
     A process that dies, or takes more than `limit(item)` seconds, is replaced, and `lost(item, cause)` stands
-    for the result; without `lost` it ends the map with a RuntimeError. An exception of `function` ends it too.
+    for the result; without `lost` it ends the map with a RuntimeError. So does a process that cannot start; and an
+    exception of `function` ends it too.
     With `dask`, the address of a scheduler (tcp://host:8786), the cluster computes; it tries an item again
     whose worker died, and knows no limit.
     """
@@ -70,6 +74,9 @@ def _pool_map(function, items: Sequence, count: int, lost, limit) -> Iterator:
                 patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
                 ready = wait([worker.pipe for worker in busy], min(patience, 3600))
                 for worker in busy:
+                    if worker.pipe in ready and not worker.started:
+                        worker.greet()
+                        continue
                     answered, late = worker.pipe in ready, time.monotonic() > worker.deadline
                     if answered or late:
                         place = worker.number  # which is forgotten once the answer is there
@@ -86,7 +93,7 @@ class _Worker:
     """A process that computes one item at a time; it is known which one, so that only that one can be lost."""
 
     def __init__(self, function: Callable):
-        self.function, self.number = function, None
+        self.function, self.number, self.started = function, None, False
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, function), daemon=True)
@@ -95,11 +102,22 @@ class _Worker:
 
     def start(self, number: int, item: object, limit: Callable | None) -> None:
         self.number, self.item = number, item
-        self.deadline = time.monotonic() + limit(item) if limit else float("inf")
-        with contextlib.suppress(
-            BrokenPipeError
-        ):  # If it died between two items, `result` finds the pipe closed.
+        self.patience = limit(item) if limit else float("inf")
+        self.deadline = time.monotonic() + self.patience + (0 if self.started else STARTING)
+        with contextlib.suppress(BrokenPipeError):  # If it has died, `result` finds the pipe closed.
             self.pipe.send(item)
+
+    def greet(self) -> None:
+        """Hears that the process has started; one that could not would fail with every item."""
+        try:
+            self.pipe.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self.process.join()
+            raise RuntimeError(
+                f"a process ended before its first item ({_status(self.process.exitcode)}); in a script, call it below "
+                "`if __name__ == '__main__':`, else read above what it said"
+            ) from error
+        self.started, self.deadline = True, time.monotonic() + self.patience
 
     def result(self, lost: Callable) -> object:
         try:
@@ -132,6 +150,7 @@ def _serve(pipe, function: Callable) -> None:
     # Ctrl-C is for the main process, which then stops its workers; if it dies at once, nobody would.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    pipe.send("started")
     while True:
         try:
             item = pipe.recv()
@@ -152,6 +171,7 @@ def _die_with_parent() -> None:
 def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterator:
     try:
         from distributed import Client, KilledWorker
+        from distributed.comm import CommClosedError
     except ImportError as error:
         raise InputError(f"{address}: needs Dask; pip install 'hrvgan[dask]'") from error
     try:
@@ -164,7 +184,13 @@ def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterat
         futures = client.map(function, items, pure=False)  # pure: equal items would become one
         for number, item in enumerate(items):
             try:
-                yield futures[number].result()
+                result = futures[number].result()
             except KilledWorker:
-                yield lost(item, "its Dask worker died again and again")
+                result = lost(item, "its Dask worker died again and again")
+            except (CancelledError, CommClosedError) as error:
+                cause = str(error).splitlines()[0]
+                raise InputError(
+                    f"{address}: the Dask cluster is gone ({cause}); start it and run this again, it goes on from here"
+                ) from error
+            yield result
             futures[number] = None  # lets the cluster forget the result

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from hrvgan.extraction.accounting import VIDEOS, dropped_table
 from hrvgan.extraction.extract import extract
 from hrvgan.files import write_json
 from hrvgan.video.decoding import versions
-from pipeline import params, stage
+from pipeline import params, stage, tracking
 
 
 def main(dataset: str) -> None:
@@ -14,6 +15,7 @@ def main(dataset: str) -> None:
     summary = params.call(extract, *folders, where=f"extract or datasets.{dataset}.clips", values=values)
     write_json(clips / f"{dataset}.json", summary)
     write_json(clips / f"{dataset}.decoder.json", versions())  # beside the clips: they do not depend on it
+    tracking.log_clips(dataset, clips / dataset / VIDEOS, summary, dropped_table(clips / dataset))
     print(f"{dataset}: " + ", ".join(f"{count} {name}" for name, count in summary.items() if count))
 
 

@@ -247,6 +247,30 @@ def record(run: str, metrics: dict | None = None, files: Path | None = None, to:
         )
 
 
+def log_clips(dataset: str, account: Path, counts: dict[str, int], dropped: dict[str, list[str]]) -> None:
+    """A run clips/<dataset> for each state of a clip store, known by its file `account`: what was counted, and videos
+    that were left out as a table, dropped.json. Says so, and stops nothing, when the tracker is away."""
+    try:
+        client, experiment = connect()
+        tags, state = {"clips": dataset}, {"account": file_digest(account)}
+        if find(client, experiment, tags | state):
+            return
+        run_id = client.create_run(
+            experiment, run_name=f"clips/{dataset}", tags=tags | git_tags()
+        ).info.run_id
+        log_curves(
+            client, run_id, [{"step": 0, **{f"clips/{name}": count for name, count in counts.items()}}]
+        )
+        client.log_table(run_id, dropped, "dropped.json")
+        client.set_tag(run_id, "account", state["account"])  # last: it says that the record is whole
+        client.set_terminated(run_id)
+    except Exception as error:  # The same is on disk, in the store.
+        reason = str(error).splitlines()[0]
+        sys.stderr.write(
+            f"warning: the clips of {dataset} are not recorded in MLflow at {uri()} ({reason})\n"
+        )
+
+
 def log_evaluation(run: str, metrics: dict, files: tuple[Path, ...] = ()) -> None:
     """Scores as metric/<protocol>, with metric/<protocol>/<floor, sd, ...> beside; the manifest as a file."""
     scores = {}

@@ -16,11 +16,29 @@ def main(dataset: str) -> None:
     config, path = params.dataset(dataset), Path("data/upstream") / f"{dataset}.json"
     source = load_source(config["source"])
     files = source.upstream(**config["options"]) if hasattr(source, "upstream") else []
-    noted = json.loads(path.read_text()) if path.exists() else {}
-    found = {file.name: upstream(file) or noted.get(file.name) for file in files}
-    write_json(path, found)
-    for name, identity in found.items():
-        print(f"{dataset}: {name}: {identity or 'cannot be asked now'}")
+    answers = stage.state_folder() / "upstream" / path.name  # No output: it may change while the data do not.
+    noted, known = read(path), read(answers)
+    for file in files:
+        answer = upstream(file)
+        noted[file.name] = note(noted, known, file.name, answer)
+        known[file.name] = answer or known.get(file.name)
+        print(f"{dataset}: {file.name}: {answer or 'cannot be asked now'}")
+    write_json(path, {file.name: noted[file.name] for file in files})
+    write_json(answers, known)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def note(noted: dict, known: dict, name: str, answer: dict | None) -> dict | None:
+    """What to note of file `name`. Who could not be asked at first, and so is noted as null, answers for the first time
+    what was true before: null stays, until a later answer is another than that one, which `known` holds."""
+    if name not in noted:
+        return answer
+    if noted[name] is None and known.get(name) in (None, answer):
+        return None
+    return answer or noted[name]
 
 
 if __name__ == "__main__":

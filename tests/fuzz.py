@@ -1,13 +1,14 @@
 """Real video files, damaged in every way that chance finds, through the whole of extraction.
 
-    python -m tests.fuzz --count 2000 --seed 0
+    python -m tests.fuzz --count 2000 --seed 0 [--seeds folder of real files]
 
+Half of the files are extracted as they are by one process, half resampled by two.
 Every file must be accounted for: a clip, or a line that says why not. No crash, no hang, no process left behind.
 """
 
 import argparse
 import collections
-import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -35,14 +36,17 @@ FORMATS = {
 }
 
 
-def real_files(root: Path) -> list[Path]:
-    """A small real file of each kind that is read, strips among them."""
+def real_files(root: Path, seeds: Path | None = None) -> list[Path]:
+    """A small real file of each kind that is read, strips among them; and those below the folder `seeds`."""
     program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error"]
     for name, options in FORMATS.items():
         subprocess.run([*program, *SOURCE, *SOUND, *options, root / name], check=True)
     strip = np.random.default_rng(0).integers(256, size=(16, 16 * 12, 3), dtype=np.uint8)
     Image.fromarray(strip).save(root / "strip.png")
     Image.fromarray(strip).save(root / "strip.jpg")
+    for number, path in enumerate(sorted(seeds.rglob("*")) if seeds else ()):
+        if path.suffix in folder.SUFFIXES:
+            shutil.copyfile(path, root / f"seed{number:04d}{path.suffix}")
     return sorted(root.iterdir())
 
 
@@ -75,18 +79,20 @@ def mutate(data: bytes, other: bytes, draw: np.random.Generator) -> bytes:
 
 
 def fuzz(
-    root: Path, count: int, seed: int = 0, workers: int = 2, time_limit: float = 10
+    root: Path, count: int, seed: int = 0, *, seeds: Path | None = None, workers: int = 2, fps: float = 0
 ) -> collections.Counter:
-    """Extract `count` damaged files below the empty folder `root`; returns how many came to what.
+    """Extract `count` damaged files below the empty folder `root`, at `fps`; returns how many came to what.
 
     Raises AssertionError if one is unaccounted for, or a process is left.
     """
     (root / "real").mkdir()
     (root / "videos").mkdir()
-    contents = {path.name: path.read_bytes() for path in real_files(root / "real")}
-    draw, names = np.random.default_rng(seed), list(contents)
+    contents = {path.name: path.read_bytes() for path in real_files(root / "real", seeds)}
+    draw, kinds = np.random.default_rng(seed), collections.defaultdict(list)
+    for name in contents:  # Of many strips no more are drawn than of one video.
+        kinds[Path(name).suffix if name.startswith("seed") else name].append(name)
     for number in range(count):
-        name, other = (names[index] for index in draw.integers(len(names), size=2))
+        name, other = (_any(draw, _any(draw, list(kinds.values()))) for _ in range(2))
         damaged = mutate(contents[name], contents[other], draw)
         (root / "videos" / f"{number:05d}-{name}").write_bytes(damaged)
     for name, content in contents.items():  # The sound ones must come through between them.
@@ -96,8 +102,9 @@ def fuzz(
         "size": 16,
         "num_frames": 4,
         "max_bad_fraction": 1.0,
-        "time_limit": time_limit,
+        "time_limit": 10,
         "workers": workers,
+        "fps": fps,
     }
     summary = extract(root, root / "clips", **options)
     rows = read_account(root / "clips")
@@ -114,6 +121,10 @@ def fuzz(
     assert clips.read(range(len(clips))).shape == (len(clips), 4, 16, 16, 3)
     assert not children(), "processes are left behind"
     return collections.Counter(row["failure"] or "good" for row in rows)
+
+
+def _any(draw: np.random.Generator, things: list):
+    return things[draw.integers(len(things))]
 
 
 def children() -> list[int]:
@@ -135,14 +146,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split("\n\n")[0])
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=Path, help="a folder of real videos and strips, damaged as well")
     arguments = parser.parse_args()
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as root:
-        found = fuzz(Path(root), arguments.count, arguments.seed, workers=len(os.sched_getaffinity(0)))
-    said = ", ".join(f"{count} {name}" for name, count in found.most_common())
-    print(
-        f"{found.total()} files in {time.monotonic() - start:.0f} s: {said}; every one accounted for, no process left"
-    )
+    for half, (workers, fps) in enumerate(((1, 0), (2, 7.5))):
+        start, count = time.monotonic(), (arguments.count + half) // 2
+        with tempfile.TemporaryDirectory() as root:
+            how = {"seeds": arguments.seeds, "workers": workers, "fps": fps}
+            found = fuzz(Path(root), count, arguments.seed + half, **how)
+        took = time.monotonic() - start
+        said = ", ".join(f"{count} {name}" for name, count in found.most_common())
+        print(f"workers {workers}, fps {fps}: {found.total()} files in {took:.0f} s: {said}", flush=True)
+    print("every one accounted for, no process left")
 
 
 if __name__ == "__main__":

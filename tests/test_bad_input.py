@@ -1,6 +1,7 @@
 """Everything bad that a folder of videos may hold, in one folder, between good ones."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,11 +21,13 @@ NAMES = [
     "with space.avi",
     "quote'\".avi",
     "new\nline.avi",
+    "carriage\rreturn.avi",
     "-dash.avi",
     "ünï-日本.avi",
     "per%03dcent.avi",
     "a:b.avi",
 ]
+LATIN = b"byte\xff.avi"  # as old cameras and archives name files
 NOBODY = 65534
 
 
@@ -33,7 +36,8 @@ def battery(tmp_path_factory):
     """Store and causes by name, of a folder with all of it."""
     root = tmp_path_factory.mktemp("battery")
     videos = root / "videos"
-    write_raw(root, {name: 8 for name in ["good.avi", *NAMES]} | {"one.avi": 1, "short.avi": 3})
+    write_raw(root, {name: 8 for name in ["good.avi", "latin.avi", *NAMES]} | {"one.avi": 1, "short.avi": 3})
+    (videos / "latin.avi").rename(videos / os.fsdecode(LATIN))
     whole = (videos / "good.avi").read_bytes()
     (videos / "empty.avi").write_bytes(b"")
     (videos / "text.avi").write_text("this is no video\n" * 100)
@@ -72,7 +76,8 @@ def test_each_bad_file_is_listed_with_its_cause(battery):
     _, dropped, _ = battery
     causes = {
         "empty.avi": "cannot be decoded", "text.avi": "cannot be decoded", "half.avi": "of 8 frames decode",
-        "zero.avi": "", "sound.mp4": "no video stream", "loop.avi": "symbolic link", "gone.avi": "No such file",
+        "zero.avi": "0 of its frames decode", "sound.mp4": "no video stream", "loop.avi": "symbolic link",
+        "gone.avi": "No such file",
     }  # fmt: skip
     for name, cause in causes.items():
         failure, said = dropped.pop(name)
@@ -81,14 +86,15 @@ def test_each_bad_file_is_listed_with_its_cause(battery):
         assert str(Path(tempfile.gettempdir())) not in said  # The report is the same wherever the files lie.
     assert dropped.pop("one.avi") == ("short", "1 frames, need 4; lower extract.num_frames or drop the video")
     assert dropped.pop("short.avi")[0] == "short"
-    assert set(dropped) <= {"flipped.avi"}  # Half a kilobyte may cost too many frames, or none.
+    assert not dropped
 
 
 def test_each_good_file_comes_through(battery):
     summary, _, root = battery
     stored = set(Clips(root / "clips").index["video_id"].to_pylist())
-    assert {"good.avi", "8k.avi", *NAMES} <= stored
-    assert summary["videos"] == len(stored) + summary["dropped"] == 19
+    # The decoder mends 400 bytes that are flipped; what it cannot mend is in tests/test_video.py.
+    assert {"good.avi", "8k.avi", "flipped.avi", "byte\\xff.avi", *NAMES} <= stored
+    assert summary["videos"] == len(stored) + summary["dropped"] == 21
     assert not children()
 
 
@@ -178,21 +184,22 @@ def test_damaged_files_are_all_accounted_for(tmp_path):
     assert found["unreadable"] > 20
 
 
-def test_memory_stays_flat_in_a_long_video(tmp_path):
-    """Half a minute and five minutes of the same, in fresh processes: the longer one may take a few megabytes more."""
+def test_memory_stays_flat_in_a_long_video_and_with_many_clips(tmp_path):
+    """Half a minute and five minutes of the same, in fresh processes: the longer one may take a few megabytes more, and
+    so may a hundred clips of it."""
     loop = make(tmp_path / "loop.mp4", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p",
                 source="testsrc2=size=640x360:rate=30:duration=3")  # fmt: skip
     peaks = []
-    for repeats in (9, 99):
+    for repeats, clips in ((9, 4), (99, 4), (99, 100)):
         video = tmp_path / f"{repeats}.mp4"
-        run("-stream_loop", repeats, "-i", loop, "-c", "copy", video)
+        run("-stream_loop", repeats, "-i", loop, "-c", "copy", "-y", video)
         code = (
             "import resource, sys; from hrvgan.extraction.cutting import Cut, cut_video\n"
-            "cut_video(sys.argv[1], Cut(256, 16, 4, 4, True, 0.0, 0.0, 10.0))\n"
+            f"cut_video(sys.argv[1], Cut(256, 16, 4, {clips}, True, 0.0, 0.0, 10.0), lambda n, clip: None)\n"
             # Not getrusage's, which begins with what the process that starts this one holds.
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )
         done = subprocess.run([sys.executable, "-c", code, video], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] < 600  # MB, most of it libraries; all of its 9,000 frames would be 1,770.
-    assert peaks[1] < peaks[0] + 30
+    assert max(peaks[1:]) < peaks[0] + 30  # The clips would be 315.

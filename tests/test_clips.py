@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -59,6 +60,9 @@ def test_clips_come_back(store):
     assert clips.fps == 12.5  # 25 frames a second, every second one taken
     np.testing.assert_array_equal(clips[3], wanted[3].frames)
     np.testing.assert_array_equal(clips.read([7, 0, 7]), np.stack([wanted[i].frames for i in (7, 0, 7)]))
+    out = np.zeros((2, *SHAPE), np.uint8)
+    assert clips.read([5, 9], out) is out
+    np.testing.assert_array_equal(out, clips.read([5, 9]))
     assert clips.labels.dtype == np.int64
     assert clips.labels.tolist() == [0, 0, 1, 1] * 5
     for row, clip in zip(clips.index.to_pylist(), wanted, strict=True):
@@ -96,6 +100,24 @@ def test_pandas_and_pyarrow_read_index_and_frames(store):
     by_id = {clip.clip_id: clip.frames for clip in wanted}
     for clip_id, frames in zip(shard["clip_id"], shard["frames"], strict=True):
         np.testing.assert_array_equal(np.frombuffer(frames, np.uint8).reshape(SHAPE), by_id[clip_id])
+
+
+def test_the_example_for_polars_and_duckdb_does_what_it_says(store, tmp_path, monkeypatch):
+    pytest.importorskip("polars", reason="the extra `test` is not installed")
+    pytest.importorskip("duckdb", reason="the extra `test` is not installed")
+    text = (Path(__file__).parents[1] / "data" / "README.md").read_text()
+    example = text.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "data" / "clips").mkdir(parents=True)
+    (tmp_path / "data" / "clips" / "shapes").symlink_to(store)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(example, found)
+    clips = Clips(store)
+    np.testing.assert_array_equal(found["clips"], clips.split("test").read(range(2)))
+    motions = clips.index["motion"].to_numpy()
+    for label, name in enumerate(clips.classes):
+        most = max(np.flatnonzero(clips.labels == label), key=motions.__getitem__)
+        np.testing.assert_array_equal(found["liveliest"][name], clips[most])
 
 
 def test_splits_are_views(store):

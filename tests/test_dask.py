@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -21,23 +22,16 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 @pytest.fixture
 def cluster(tmp_path):
-    """Address, and the processes of two workers with one thread each."""
+    """Address, and the processes of the scheduler and of two workers with one thread each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                    "DASK_DISTRIBUTED__WORKER__MEMORY__TERMINATE": "False"}  # fmt: skip
     python = [sys.executable, "-W", "ignore", "-m"]
-    scheduler = [
-        *python,
-        "distributed.cli.dask_scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        address.rpartition(":")[2],
-        "--no-dashboard",
-        "--no-show",
-    ]
+    port = address.rpartition(":")[2]
+    scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port,
+                 "--no-dashboard", "--no-show"]  # fmt: skip
     worker = [
         *python,
         "distributed.cli.dask_worker",
@@ -57,14 +51,14 @@ def cluster(tmp_path):
         subprocess.Popen(scheduler, **options),
         *(subprocess.Popen(worker, **options) for _ in range(2)),
     ]
-    yield address, processes[1:]
+    yield address, processes
     for process in processes:
         process.kill()
         process.wait()
 
 
 def test_the_cluster_makes_the_same_bytes_though_a_worker_is_killed(cluster, tmp_path):
-    address, workers = cluster
+    address, (_, *workers) = cluster
     raw = write_raw(tmp_path, {f"{number:03d}.avi": 8 for number in range(120)} | {"short.avi": 3})
     extract(raw, tmp_path / "here", **SMALL)
     call = f"extract({str(raw)!r}, {str(tmp_path / 'there')!r}, dask={address!r}, **{SMALL})"
@@ -87,6 +81,24 @@ def test_the_cluster_makes_the_same_bytes_though_a_worker_is_killed(cluster, tmp
     names = Clips(tmp_path / "there").index["clip_id"].to_pylist()
     assert len(names) == len(set(names)) == 240
     assert re.search(r"121/121", said)  # the bar of the whole
+
+
+def test_a_scheduler_that_dies_is_one_sentence_and_nothing_is_lost(cluster, tmp_path):
+    """Not that the disk is full."""
+    address, (scheduler, *_) = cluster
+    raw = write_raw(tmp_path, {f"{number:03d}.avi": 8 for number in range(120)})
+
+    def kill_in_mid_run():
+        while len(list((tmp_path / ".clips.parts").glob("*/*.json"))) < 10:
+            time.sleep(0.005)
+        scheduler.kill()
+
+    killer = threading.Thread(target=kill_in_mid_run, daemon=True)
+    killer.start()
+    with pytest.raises(InputError, match=r"tcp:.*: the Dask cluster is gone .*; start it and run this again"):
+        extract(raw, tmp_path / "clips", dask=address, **SMALL)
+    done = len(list((tmp_path / ".clips.parts").glob("*/*.json")))
+    assert 10 <= done < 120
 
 
 def test_no_scheduler_is_one_sentence():

@@ -173,6 +173,12 @@ def test_folder_refuses(tmp_path, names, message):
         folder.fetch(tmp_path / "out", path=root)
 
 
+def test_a_folder_with_the_name_of_a_video_is_no_class(tmp_path):
+    touch(tmp_path, "run/a.avi")
+    (tmp_path / "b.avi").mkdir()
+    assert [v.video_id for v in folder.fetch(tmp_path, path=tmp_path)] == ["run/a.avi"]
+
+
 def test_folder_follows_links_and_survives_their_loops(tmp_path):
     touch(tmp_path, "elsewhere/a.avi", "videos/walk/b.avi")
     (tmp_path / "videos" / "run").symlink_to(tmp_path / "elsewhere")

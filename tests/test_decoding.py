@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+import warnings
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from hrvgan.datasets import skvideo
-from hrvgan.errors import SlowVideoError, VideoError
-from hrvgan.extraction.cutting import Cut, clip_starts, cut_video
+from hrvgan.errors import InputError, SlowVideoError, VideoError
+from hrvgan.extraction import cutting
+from hrvgan.extraction.cutting import Cut, clip_frames, clip_starts
 from hrvgan.video.decoding import decode, expected_frames
 from hrvgan.video.files import encode, probe, read_frames
 from tests.test_video import moving_square
@@ -19,6 +21,7 @@ from tests.test_video import moving_square
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
 # Real data lie beside the checkout; it is no part of it.
 DATA = Path(os.environ.get("HRVGAN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SIX_SECONDS = "testsrc2=size=96x64:rate=10:duration=6"
 UCF101 = DATA / "ucf101" / "v_ApplyEyeMakeup_g01_c01.avi"
 
 
@@ -66,6 +69,13 @@ def test_frames_are_those_of_the_program(tmp_path, kind):
     small = read_frames(path, 16)[0]
     assert small.shape == (len(frames), 16, 16, 3)
     assert abs(small.mean() - np.stack([center(frame) for frame in frames]).mean()) < 3
+
+
+def cut_video(path, cut):
+    """Clips and record of a file."""
+    clips = {}
+    record = cutting.cut_video(path, cut, clips.__setitem__)
+    return np.array([clips[number] for number in range(len(record.starts))]), record
 
 
 def center(frame):
@@ -264,6 +274,42 @@ def test_starts_lie_in_scenes(length, cuts, count, starts):
     assert clip_starts(length, cuts, Cut(8, 4, 1, count, True, 0.0, 0.0, 10.0)) == starts
 
 
+@pytest.mark.parametrize(("short", "length", "cuts", "frames"), [
+    ("drop", 3, (), []),
+    ("loop", 3, (), [[0, 2, 1, 0]]),      # 0, 2, 4, 6 of 0 1 2 0 1 2 0
+    ("hold", 3, (), [[0, 2, 2, 2]]),
+    ("hold", 9, (2, 7), [[2, 4, 6, 6]]),  # the longest scene
+    ("loop", 0, (), []),
+    ("hold", 7, (), [[0, 2, 4, 6]]),      # long enough
+])  # fmt: skip
+def test_short_videos_are_dropped_looped_or_held(short, length, cuts, frames):
+    assert clip_frames(length, cuts, Cut(8, 4, 2, 2, True, 0.0, 0.0, 10.0, short)) == frames
+
+
+@pytest.mark.parametrize("short", ["loop", "hold"])
+def test_a_short_video_becomes_a_clip(tmp_path, short):
+    encode(tmp_path / "a.avi", moving_square(5), fps=10, vcodec="huffyuv", pix_fmt="rgb24")
+    clips, record = cut_video(tmp_path / "a.avi", Cut(32, 8, 1, 4, True, 0.0, 0.0, 0.0, short))
+    whole = read_frames(tmp_path / "a.avi", 32)[0]
+    order = {"loop": [0, 1, 2, 3, 4, 0, 1, 2], "hold": [0, 1, 2, 3, 4, 4, 4, 4]}[short]
+    np.testing.assert_array_equal(clips[0], whole[order])
+    assert (record.starts, record.failure, record.num_frames) == ((0,), "", 5)
+
+
+def test_what_is_smaller_is_enlarged_only_when_asked(tmp_path):
+    path = make(tmp_path / "a.mkv", "-c:v", "ffv1")  # 96x64 px
+    refused = cut_video(path, Cut(65, 4, 1, 2, True, 0.0, 0.0, 0.0))[1]
+    assert refused.failure == "small"
+    assert refused.cause == "96x64 px, need 65; lower extract.size or set extract.enlarge"
+    assert len(cut_video(path, Cut(65, 4, 1, 2, True, 0.0, 0.0, 0.0, enlarge=True))[0]) == 2
+    assert len(cut_video(path, Cut(64, 4, 1, 2, True, 0.0, 0.0, 0.0))[0]) == 2
+
+
+def test_a_word_for_short_videos_that_is_unknown_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"extract\.short 'pad' is unknown; known: drop, loop, hold"):
+        Cut(8, 4, 2, 2, True, 0.0, 0.0, 10.0, "pad")
+
+
 # Trust.
 
 
@@ -308,6 +354,92 @@ def test_a_name_is_a_name_and_no_address(tmp_path, monkeypatch):
         Path(name).write_bytes(plain.read_bytes())
         assert probe(name).num_frames == 15
         assert len(read_frames(Path(name), 8)[0]) == 15
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_what_an_edit_list_hides_is_not_missing(tmp_path, name):
+    """Cut without encoding anew, a file keeps the frames before the cut that others need, and hides them."""
+    make(tmp_path / f"whole-{name}", "-c:v", "libx264", "-pix_fmt", "yuv420p", source=SIX_SECONDS)
+    run("-ss", 3, "-i", tmp_path / f"whole-{name}", "-c", "copy", tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames, _ = read_frames(tmp_path / name)
+    assert len(frames) == 30
+    np.testing.assert_array_equal(frames, read_frames(tmp_path / f"whole-{name}")[0][30:])
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / "half.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(VideoError):
+        read_frames(tmp_path / "half.mp4")
+
+
+def test_an_end_that_an_edit_list_hides_is_not_missing(tmp_path):
+    data = bytearray(
+        make(tmp_path / "a.mp4", "-c:v", "libx264", "-pix_fmt", "yuv420p", source=SIX_SECONDS).read_bytes()
+    )
+    length = data.index(b"elst") + 12  # in thousandths of a second
+    assert int.from_bytes(data[length : length + 4], "big") == 6000
+    data[length : length + 4] = (2000).to_bytes(4, "big")
+    (tmp_path / "a.mp4").write_bytes(data)
+    facts = decode(tmp_path / "a.mp4", lambda n: False, None)
+    assert (facts.num_frames, facts.promised) == (20, 20)
+
+
+CUTTABLE = {
+    "a.mkv": ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "10", "-c:a", "mp3"],
+    "a.webm": ["-c:v", "libvpx-vp9", "-cpu-used", "8", "-g", "10", "-c:a", "libopus"],
+    "a.mp4": ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-g", "10", "-movflags", "frag_keyframe+empty_moov"],
+}
+
+
+@pytest.mark.parametrize("name", CUTTABLE)
+@pytest.mark.parametrize("seconds", [6, 4])  # of sound, which ends with the pictures, or before
+def test_a_cut_file_that_counts_no_frames_is_known_by_its_time(tmp_path, name, seconds):
+    sound = ["-f", "lavfi", "-i", f"sine=duration={seconds}"]
+    path = make(tmp_path / name, *sound, *CUTTABLE[name], source=SIX_SECONDS)
+    assert len(read_frames(path, 8)[0]) == 60
+    data = path.read_bytes()
+    place = len(data) * 6 // 10
+    if name == "a.mp4":  # Behind a whole fragment the file may as well have ended.
+        place = data.index(b"mdat", place) + 200
+    path.write_bytes(data[:place])
+    with pytest.raises(VideoError, match=rf"{name}: ends after \d\.\d\d of \d\.\d\d s; cut or damaged"):
+        read_frames(path, 8)
+
+
+def test_a_codec_that_nobody_knows_is_said_to_be(tmp_path):
+    data = make(tmp_path / "a.avi", "-c:v", "mpeg4", "-vtag", "xvid").read_bytes()
+    (tmp_path / "a.avi").write_bytes(data.replace(b"xvid", b"qqqq"))
+    with pytest.raises(VideoError, match=r"a\.avi: its codec is unknown here; encode it"):
+        read_frames(tmp_path / "a.avi")
+
+
+def test_the_picture_on_a_cover_is_no_video(tmp_path):
+    picture = make(tmp_path / "cover.png", "-frames:v", "1", source="color=c=red:size=640x640")
+    both = [
+        "-map",
+        "1:v",
+        "-map",
+        "0:v",
+        "-c:v:0",
+        "png",
+        "-disposition:v:0",
+        "attached_pic",
+        "-c:v:1",
+        "libx264",
+    ]
+    make(tmp_path / "film.mp4", "-i", picture, *both, "-pix_fmt:v:1", "yuv420p")
+    assert read_frames(tmp_path / "film.mp4")[0].shape == (15, 64, 96, 3)
+    make(tmp_path / "song.mp4", "-i", picture, "-map", "0:a", "-map", "1:v", "-c:v", "png", "-disposition:v:0",
+         "attached_pic", source="sine=duration=2")  # fmt: skip
+    with pytest.raises(VideoError, match=r"song\.mp4: no video stream in it"):
+        read_frames(tmp_path / "song.mp4")
+
+
+def test_a_frame_that_lasts_for_years_ends_with_the_time_limit(tmp_path):
+    times = "setpts=if(lt(N\\,10)\\,PTS\\,PTS+2e9/TB)"  # frame 10 comes after 63 years
+    make(tmp_path / "a.mkv", "-vf", times, "-fps_mode", "passthrough", "-c:v", "ffv1")
+    with pytest.raises(SlowVideoError, match=r"a\.mkv: took too long"):
+        decode(tmp_path / "a.mkv", lambda n: False, None, fps=25, deadline=time.monotonic() + 1)
 
 
 def test_what_takes_too_long_ends(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from web_server import Site
 
 from hrvgan.cli import main
@@ -20,6 +21,7 @@ from hrvgan.fetching.published import File
 from hrvgan.fetching.transfer import Patience
 from hrvgan.fetching.web import Unavailable
 from hrvgan.fetching.weights import WEIGHTS
+from pipeline.upstream import main as note_upstream
 
 HASTY = Patience(tries=3, pause=0.01, timeout=0.4)
 DATA = np.random.default_rng(0).bytes(300_000)
@@ -308,6 +310,23 @@ def test_upstream_tells_a_changed_file_from_the_same_one(site, unpinned):
     site.files["/a.bin"] = OTHER
     assert upstream(unpinned) not in (before, None)
     assert upstream(File("a.bin", ("http://127.0.0.1:9/a.bin",))) is None
+
+
+def test_a_first_answer_after_nobody_answered_is_no_new_data(site, tmp_path, monkeypatch):
+    """Nobody answers, then somebody, then the same again, nobody, and at last another file: the last alone is new."""
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["runs"]["laptop"]["dataset"], url = "golf", f"{site.url}/a.bin"
+    values["datasets"] = {"golf": {"source": "golf", "watch": "x", "options": {"url": url}, "clips": {}}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    noted = []
+    for content in (None, DATA, DATA, None, OTHER, None):
+        site.files, site.plan = {"/a.bin": content}, [] if content else ["404"]
+        note_upstream("golf")
+        noted.append((tmp_path / "data/upstream/golf.json").read_text())
+    assert noted[0] == noted[1] == noted[2] == noted[3] == '{\n  "golf.tar.bz2": null\n}\n'
+    assert '"size": ' + str(len(OTHER)) in noted[4]
+    assert noted[5] == noted[4]
 
 
 def test_refresh_replaces_what_changed_and_leaves_what_came_by_hand(site, unpinned, tmp_path):

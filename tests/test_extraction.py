@@ -78,15 +78,15 @@ def test_a_bad_video_is_left_out_and_listed(tmp_path):
     (tmp_path / "videos" / "d.avi").write_bytes(b"")
     summary = extract(list_raw(raw), tmp_path / "clips", **SMALL | {"max_bad_fraction": 0.3})
     assert summary == {"videos": 10, "clips": 12, "train": 12, "val": 0, "test": 0,
-                       "dropped": 4, "unreadable": 3, "short": 1, "static": 0, "duplicate": 0, "twin": 0}  # fmt: skip
+                       "dropped": 4, "unreadable": 3, "small": 0, "short": 1, "static": 0, "duplicate": 0,
+                       "twin": 0}  # fmt: skip
     manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())
     assert [(item["video_id"], item["failure"]) for item in manifest["dropped"]] == [
         ("b.avi", "unreadable"), ("c.avi", "unreadable"), ("d.avi", "unreadable"), ("short.avi", "short"),
     ]  # fmt: skip
     assert manifest["dropped"][3]["cause"].startswith("3 frames, need 4; lower extract.num_frames")
-    assert manifest["dropped"][1]["cause"].startswith(
-        "cannot be decoded (Invalid data"
-    )  # No path: places differ.
+    cause = manifest["dropped"][1]["cause"]
+    assert cause.startswith("cannot be decoded (Invalid data")  # No path: places differ.
     assert dropped_table(tmp_path / "clips")["video_id"] == ["b.avi", "c.avi", "d.avi", "short.avi"]
 
 
@@ -112,6 +112,20 @@ def test_a_class_that_ends_empty_is_named_with_its_cause(tmp_path):
         extract(raw, tmp_path / "clips", **SMALL)
 
 
+def test_a_class_that_a_bad_video_empties_is_left_out_with_a_warning(tmp_path, capfd):
+    """Below max_bad_fraction one bad video stops nothing, also where it is alone in its class."""
+    raw = write_raw(tmp_path, {f"{name}/a.avi": 8 for name in ("run", "jump", "walk")})
+    (tmp_path / "videos" / "run" / "a.avi").write_bytes(b"text")
+    summary = extract(list_raw(raw), tmp_path / "clips", **SMALL | {"max_bad_fraction": 0.4})
+    assert (summary["clips"], summary["unreadable"]) == (4, 1)
+    clips = Clips(tmp_path / "clips")
+    assert clips.classes == ["jump", "walk"]
+    assert clips.labels.tolist() == [0, 0, 1, 1]
+    warning = "class 'run' has no clips and is left out: run/a.avi: cannot be decoded"
+    assert json.loads((tmp_path / "clips" / "manifest.json").read_text())["warnings"][0].startswith(warning)
+    assert f"warning: {warning}" in capfd.readouterr().err
+
+
 def test_nothing_left_says_why(tmp_path):
     raw = write_raw(tmp_path, {f"{name}.avi": 3 for name in "abcde"})
     with pytest.raises(InputError, match=r"no clips: .*a\.avi: 3 frames, need 4; .*and 2 more"):
@@ -128,18 +142,7 @@ def test_still_clips_are_left_out_when_asked(tmp_path):
     summary = extract(raw, tmp_path / "clips", **SMALL | {"min_motion": 1.0})
     assert (summary["clips"], summary["static"], summary["dropped"]) == (2, 1, 1)
     manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())
-    assert manifest["motion"]["clips"] == [
-        2,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        2,
-    ]  # two stills; noise moves by 85 of 255
+    assert manifest["motion"]["clips"] == [2, *[0] * 8, 2]  # two stills; noise moves by 85 of 255
     assert manifest["motion"]["edges"][:2] == [0, 0.1]
     assert manifest["motion"]["edges"][-2:] == [50, 255]
 

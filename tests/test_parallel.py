@@ -108,3 +108,22 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"  # Dead, and nobody has asked for its exit status.
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_script_without_a_guard_is_told_so_and_blames_no_item(tmp_path, workers):
+    """Each process imports the script anew, and would start processes in its turn."""
+    code = (
+        "from hrvgan.parallel import ordered_map\n"
+        f"options = dict(workers={workers}, lost=lambda item, cause: item, desc='test', unit='item')\n"
+        "print(list(ordered_map(abs, [-1, -2, -3], **options)))\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, tmp_path / "main.py"], env=environment, capture_output=True, text=True,
+                          check=False, timeout=60)  # fmt: skip
+    if workers == 1:
+        assert done.stdout == "[1, 2, 3]\n"
+    else:
+        assert done.stdout == ""
+        assert "its first item (exit code 1); in a script, call it below" in done.stderr.splitlines()[-1]

@@ -179,7 +179,7 @@ def test_two_extractions_of_one_store_at_once(tmp_path):
     while not list((tmp_path / ".clips.parts").glob("*/*.json")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    with pytest.raises(InputError, match=rf"clips: process {process.pid} is extracting to it; wait"):
+    with pytest.raises(InputError, match=rf"clips is running already \(process {process.pid}\); wait"):
         extract(raw, tmp_path / "clips", **SMALL)
     assert process.wait(60) == 0, process.stderr.read()
     process.stderr.close()

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from hrvgan.datasets import DATASETS
+from hrvgan.extraction.extract import extract
 from hrvgan.models import MODELS
 from pipeline import params
 
@@ -21,8 +22,8 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # and times.
 NO_DEPENDENCY = {
     "hrvgan/__init__.py", "hrvgan/datasets/__init__.py", "hrvgan/metrics/__init__.py", "hrvgan/models/__init__.py",
-    "hrvgan/errors.py", "hrvgan/files.py", "pipeline/__init__.py", "pipeline/params.py", "pipeline/stage.py",
-    "pipeline/tracking.py", "pipeline/effort.py",
+    "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/lock.py", "pipeline/__init__.py", "pipeline/params.py",
+    "pipeline/stage.py", "pipeline/tracking.py", "pipeline/effort.py",
 }  # fmt: skip
 
 
@@ -63,6 +64,15 @@ def test_dependencies_of_a_stage_are_what_its_program_imports(stage):
             *(closure(model, set()) for model in models)
         ) - models
     assert declared == found
+
+
+def test_extraction_depends_on_what_changes_its_bytes_alone():
+    arguments = set(extract.__kwdefaults__)
+    assert arguments == set(
+        params.load(ROOT / "params.yaml")["extract"]
+    )  # All can be set, and are explained.
+    declared = {name.removeprefix("extract.") for name in STAGES["extract"]["do"]["params"]}
+    assert declared == arguments - {"workers", "dask"} | {"datasets.${key}.clips"}
 
 
 def test_the_graph_names_no_data_set_model_or_run():

@@ -7,7 +7,7 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from hrvgan.video import grids, pictures
 from hrvgan.video.files import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
@@ -151,6 +151,22 @@ def test_strips_lie_or_stand(tmp_path):
         np.testing.assert_array_equal(read, frames)
         assert fps == 25
         assert read_frames(tmp_path / name, 4)[0].shape == (7, 4, 4, 3)
+
+
+def test_strips_of_16_bits_of_grey_keep_their_shades(tmp_path):
+    levels = np.repeat(np.arange(0, 256, 51), 8).astype(np.uint16)  # six frames, black to white
+    Image.fromarray(np.tile(levels * 257, (8, 1))).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_frames(tmp_path / "a.png")[0][:, 0, 0, 0], [0, 51, 102, 153, 204, 255])
+
+
+def test_strips_are_turned_as_their_camera_says(tmp_path):
+    frames = noise(5, 8, 8, 3)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned right by 90 degrees
+    standing = np.concatenate(list(frames), axis=0)
+    Image.fromarray(np.rot90(standing)).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_frames(tmp_path / "a.png")[0], frames)
+    assert probe(tmp_path / "a.png") == (8, 8, 25, 5)
 
 
 def test_a_strip_of_broken_frames_is_an_error(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from hrvgan.datasets import folder
 from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
+from hrvgan.video.strips import is_strip
 
 WHY = (
     "the Aeroplane set was never published (iVGAN's authors cut it from YouTube-BoundingBoxes), so it cannot be "
@@ -27,7 +28,7 @@ def fetch(out: Path, path: str | Path = "data/aeroplane") -> list[Video]:
 
 
 def _assign(video: Video, root: Path) -> Video:
-    if video.path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+    if not is_strip(video.path):
         raise InputError(f"{video.path}: not a strip; {WHY}")
     inside = video.path.relative_to(root)
     group = inside.parent.as_posix() if len(inside.parts) > 1 else inside.stem

@@ -39,7 +39,10 @@ class Clips:
     def _set_rows(self, table: pa.Table) -> None:
         self.index = table
         self.labels = table["label"].to_numpy().astype(np.int64)
-        self._places = np.stack([table[name].to_numpy() for name in ("shard", "row", "offset")], axis=1)
+        # A list: a number of it is had faster than one of an array.
+        self._places = list(
+            zip(*(table[name].to_pylist() for name in ("shard", "row", "offset")), strict=True)
+        )
 
     @property
     def num_classes(self) -> int:
@@ -56,7 +59,7 @@ class Clips:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Clip `index`, uint8 (T, H, W, 3): a view of the mapped file, not to be written to."""
-        return self._reader.read(*self._places[index].tolist()).reshape(self.shape)
+        return self._reader.read(*self._places[index]).reshape(self.shape)
 
     def damaged(self) -> list[str]:
         """Names of the clips whose frames are no longer those that were written, or cannot be read."""
@@ -64,13 +67,12 @@ class Clips:
         sound = set(self._reader.sound(rows))
         return [row["clip_id"] for number, row in enumerate(rows) if number not in sound]
 
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Clips `indices`, uint8 (N, T, H, W, 3)."""
-        clips = np.empty((len(indices), *self.shape), np.uint8)
-        for clip, place in zip(
-            clips.reshape(len(indices), -1), self._places[list(indices)].tolist(), strict=True
-        ):
-            clip[:] = self._reader.read(*place)
+    def read(self, indices: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Clips `indices`, uint8 (N, T, H, W, 3); in the array `out`, which may be pinned memory, if one is given: new
+        memory costs as much as what is copied into it."""
+        clips = np.empty((len(indices), *self.shape), np.uint8) if out is None else out
+        for clip, index in zip(clips, indices, strict=True):
+            clip[:] = self[index]
         return clips
 
 

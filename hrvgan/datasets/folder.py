@@ -15,8 +15,10 @@ from pathlib import Path
 
 from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
+from hrvgan.video.files import VIDEO_SUFFIXES
+from hrvgan.video.strips import STRIP_SUFFIXES
 
-SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov", ".png", ".jpg", ".jpeg")
+SUFFIXES = (*VIDEO_SUFFIXES, *STRIP_SUFFIXES)
 UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")
 
 
@@ -65,5 +67,6 @@ def _check_classes(root: Path, videos: list[Video]) -> None:
         raise InputError(f"{loose[0].path}: lies beside class folders but in none; move it into one")
     used = {video.path.relative_to(root).parts[0] for video in videos}
     for folder in sorted(root.iterdir()):
-        if folder.is_dir() and folder.name not in used and not folder.name.startswith("."):
+        hidden, named_as_video = folder.name.startswith("."), _is_video(Path(folder.name))
+        if folder.is_dir() and folder.name not in used and not hidden and not named_as_video:
             raise InputError(f"{folder}: a class with no videos; put some there or remove the folder")

@@ -29,10 +29,7 @@ def prefetch(
                 frames, labels = upcoming.popleft().result()
                 if copying:
                     torch.cuda.current_stream(device).wait_stream(copying)
-                    for tensor in (
-                        frames,
-                        labels,
-                    ):  # Its memory is not used again before this stream is done.
+                    for tensor in (frames, labels):  # Not used again before this stream is done.
                         tensor.record_stream(torch.cuda.current_stream(device))
                 yield step, frames, labels
         finally:

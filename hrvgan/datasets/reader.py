@@ -28,15 +28,21 @@ class Reader:
 
     def read(self, shard: int, row: int, offset: int) -> np.ndarray:
         """The bytes of a clip, uint8 (T * H * W * 3,), not to be written to. Raises InputError."""
-        path = self.folder / shard_name(shard)
         try:
             if offset < 0:
-                return self._decode(path, row)
+                return self._decode(self._path(shard), row)
             if shard not in self._maps:
-                self._maps[shard] = _map(path)
-            return np.frombuffer(self._maps[shard], np.uint8, self.size, offset)
+                self._maps[shard] = _map(self._path(shard))
+            clip = self._maps[shard][offset : offset + self.size]
+            if len(clip) < self.size:
+                raise ValueError("it is too short")
+            return clip
         except (OSError, ValueError, pa.ArrowException, KeyError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); extract the data set again") from error
+            cause = f"cannot be read ({error}); extract the data set again"
+            raise InputError(f"{self._path(shard)}: {cause}") from error
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / shard_name(shard)
 
     def sound(self, rows: Sequence[dict]) -> list[int]:
         """Numbers of the `rows` of the index whose frames are what it says."""
@@ -58,9 +64,9 @@ class Reader:
         )
 
 
-def _map(path: Path) -> mmap.mmap:
+def _map(path: Path) -> np.ndarray:
     with open(path, "rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if content[-4:] != b"PAR1":
+        content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    if content[-4:].tobytes() != b"PAR1":
         raise ValueError("its end is missing")
     return content

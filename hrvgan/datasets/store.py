@@ -119,11 +119,8 @@ class Shard:
         self.path, self.size = path, int(np.prod(metadata["shape"]))
         self.schema = _schema(COLUMNS | {"frames": pa.binary(self.size)}, metadata)
         options = {"use_dictionary": False, "write_statistics": list(COLUMNS), "compression": compression}
-        self.file, self.count, self.plain = (
-            pq.ParquetWriter(path, self.schema, **options),
-            0,
-            compression == "none",
-        )
+        self.file = pq.ParquetWriter(path, self.schema, **options)
+        self.count, self.plain = 0, compression == "none"
 
     def add(self, row: dict, frames: bytes) -> dict:
         """Append a clip; returns its row with what the index says beside, but for the offset."""

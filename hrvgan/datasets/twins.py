@@ -47,11 +47,7 @@ def find_twins(lengths: Sequence[int], fingerprints: Sequence[bytes]) -> list[tu
         near = near[near + step < len(order)]
         one, other = order[near], order[near + step]
         close = (lengths[one] == lengths[other]) & (means[other] - means[one] <= TOLERANCE)
-        near, one, other = (
-            near[close],
-            one[close],
-            other[close],
-        )  # Who is too far at this step is so at the next.
+        near, one, other = near[close], one[close], other[close]  # Who is too far now is so at the next step.
         if not len(near):
             break
         alike = _alike(prints[one], prints[other])

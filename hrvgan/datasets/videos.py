@@ -11,6 +11,7 @@ from hrvgan.errors import InputError
 from hrvgan.files import atomic_path, file_digest
 
 SPLITS = ("train", "val", "test")
+TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
 COLUMNS = ("video_id", "path", "class_name", "group", "split", "bytes", "md5")
 
 
@@ -29,22 +30,30 @@ class Video:
 def write_videos_csv(path: str | Path, videos: Iterable[Video]) -> None:
     """Write the list with size and md5 of each file, so that a file changed in place changes the list.
 
-    Paths inside the csv's folder are written relative to it, others as they were given.
+    Paths inside the csv's folder are written relative to it, others as they were given, byte by byte; of names that
+    are not UTF-8 all but the path is made readable.
     """
     rows = sorted(_row(video, Path(path).parent) for video in videos)
     twice = [name for name, count in Counter(row[0] for row in rows).items() if count > 1]
     if twice:
         raise InputError(f"{path}: two videos are called {twice[0]!r}; rename one")
-    with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with atomic_path(path) as temporary, open(temporary, "w", **TEXT) as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # A name may hold a "\r".
         writer.writerow(COLUMNS)
         writer.writerows(rows)
 
 
 def _row(video: Video, folder: Path) -> tuple:
     path = video.path.relative_to(folder) if video.path.is_relative_to(folder) else video.path
-    name = video.video_id or path.as_posix()
-    return (name, path.as_posix(), video.class_name, video.group, video.split, *_content(video.path))
+    name, class_name, group = map(
+        _readable, (video.video_id or path.as_posix(), video.class_name, video.group)
+    )
+    return (name, path.as_posix(), class_name, group, video.split, *_content(video.path))
+
+
+def _readable(name: str) -> str:
+    """Valid Unicode: a byte of a file's name that is none becomes its number, \\xff."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _content(path: Path) -> tuple[int, str]:
@@ -58,7 +67,7 @@ def _content(path: Path) -> tuple[int, str]:
 def read_videos_csv(path: str | Path) -> list[Video]:
     """The videos of a list in its order. Raises InputError if it is missing, empty or of another kind."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, **TEXT) as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: no list of videos ({error}); run the download stage first") from error

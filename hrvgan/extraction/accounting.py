@@ -1,6 +1,7 @@
 """What became of every video: counts, causes, and what a later extraction need not find out again."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from hrvgan.errors import InputError
 from hrvgan.extraction.cutting import Record
 
 VIDEOS, MANIFEST = "videos.parquet", "manifest.json"
-FAILURES = ("unreadable", "short", "static", "duplicate", "twin")
+FAILURES = ("unreadable", "small", "short", "static", "duplicate", "twin")
 MOTION_EDGES = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 255)  # levels
 COLUMNS = {
     "video_id": pa.string(), "source_md5": pa.string(), "class_name": pa.string(), "split": pa.string(),
@@ -41,6 +42,7 @@ class Account:
                 "warning": record.warning, "lasting": record.lasting, "fingerprint": record.fingerprint,
                 "stills": list(record.stills),
             })  # fmt: skip
+        self.warnings = [f"{row['video_id']}: {row['warning']}" for row in self.rows if row["warning"]]
         self.motions = [motion for record in records for motion in (*record.motions, *record.stills)]
 
     def counts(self) -> dict[str, int]:
@@ -53,15 +55,21 @@ class Account:
             "dropped": len(self.rows) - failures[""], **{name: failures[name] for name in FAILURES},
         }  # fmt: skip
 
-    def check(self) -> None:
-        """Raises InputError for a class that ends without clips, with the causes."""
-        clips = Counter()
+    def check(self, most: int) -> None:
+        """Warns of classes that end without clips. Raises InputError, with the causes, if more than `most` videos are
+        in such classes, or none has clips."""
+        clips, empty = Counter(), {}
         for row in self.rows:
             clips[row["class_name"]] += row["clips"]
         for name in sorted(name for name, count in clips.items() if not count):
-            title = f"class {name!r} has no clips" if name else "no clips"
             causes = [f"{row['video_id']}: {row['cause']}" for row in self.rows if row["class_name"] == name]
-            raise InputError(f"{title}: {first_few(causes)}")
+            empty[f"class {name!r} has no clips" if name else "no clips"] = causes
+        lost = sum(map(len, empty.values()))
+        for title, causes in empty.items():
+            if lost > most or not clips.total():
+                raise InputError(f"{title}: {first_few(causes)}")
+            self.warnings.insert(0, f"{title} and is left out: {first_few(causes)}")
+            sys.stderr.write(f"warning: {self.warnings[0]}\n")
 
     def write(self, folder: Path) -> None:
         """videos.parquet, a row a video; and manifest.json with what a person asks about first."""
@@ -70,7 +78,7 @@ class Account:
         manifest = {
             "counts": self.counts(),
             "dropped": [{key: row[key] for key in keys} for row in self.rows if row["failure"]],
-            "warnings": [f"{row['video_id']}: {row['warning']}" for row in self.rows if row["warning"]],
+            "warnings": self.warnings,
             "motion": {"edges": list(edges), "clips": counts},
         }
         (folder / MANIFEST).write_text(

@@ -2,6 +2,8 @@
 
 import hashlib
 import math
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +14,19 @@ from hrvgan.datasets.store import motion
 from hrvgan.datasets.twins import THUMBNAIL, fingerprint
 from hrvgan.errors import InputError, VideoError
 from hrvgan.video.decoding import Facts, Picture, decode, expected_frames
-from hrvgan.video.files import count_warning
+from hrvgan.video.files import count_warning, probe
 from hrvgan.video.strips import STRIP_FPS, is_strip, open_strip, strip_frames
 
 # Raise it when the same file and parameters would give other clips: stores made before are then cut anew.
-DECODING = 1
+DECODING = 2
+# How a video that is shorter than a clip becomes long enough: frame n of the clip is which one of the video?
+SHORT: dict[str, Callable[[int, int], int] | None] = {
+    "drop": None,
+    "loop": lambda n, length: n % length,
+    "hold": lambda n, length: min(n, length - 1),
+}
+
+Keep = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,12 @@ class Cut:
     min_motion: float
     fps: float
     scene_cut: float
+    short: str = "drop"
+    enlarge: bool = False
 
     def __post_init__(self):
+        if self.short not in SHORT:
+            raise InputError(f"extract.short {self.short!r} is unknown; known: {', '.join(SHORT)}")
         if min(astuple(self)[:4]) < 1:
             raise InputError(f"extract: {self}: size, num_frames, frame_step and clips_per_video start at 1")
         if min(self.min_motion, self.fps, self.scene_cut) < 0:
@@ -63,7 +77,7 @@ class Record:
     digests: tuple[str, ...] = ()  # sha256 of each clip's frames
     stills: tuple[float, ...] = ()  # motions of the clips that were left out
     fingerprint: bytes = b""
-    failure: str = ""  # unreadable, short or static
+    failure: str = ""  # unreadable, small, short or static
     cause: str = ""
     warning: str = ""
     lasting: bool = True  # Another try would come to the same.
@@ -73,87 +87,130 @@ def failed(failure: str, cause: str, **more) -> Record:
     return Record(failure=failure, cause=cause, **more)
 
 
-def cut_video(path: Path, cut: Cut, deadline: float = math.inf) -> tuple[np.ndarray, Record]:
-    """Clips uint8 (N, T, H, W, 3) of a file that move at least as much as asked, and the record of them."""
-    starts, clips, ends, facts = (
-        _strip_clips(path, cut) if is_strip(path) else _video_clips(path, cut, deadline)
-    )
-    if not starts:
-        return clips[:0], replace(_short(facts, cut), num_frames=facts.num_frames, fps=facts.fps)
-    motions = [float(np.float32(motion(clip))) for clip in clips]  # as exact as the store keeps it
-    moving = [number for number, moved in enumerate(motions) if moved >= cut.min_motion]
+def cut_video(path: Path, cut: Cut, keep: Keep, deadline: float = math.inf) -> Record:
+    """The record of a file. `keep(n, clip)` gets those of its clips, uint8 (T, H, W, 3), that move at least as much as
+    asked, n = 0, 1, 2 ... - and, where the file turns out to be another than it says, all of them anew from 0 on."""
+    if small := _too_small(path, cut):
+        return small
+    picker, facts = _pick_strip(path, cut, keep) if is_strip(path) else _pick_video(path, cut, keep, deadline)
+    if not picker.clips:
+        return replace(_short(facts, cut), num_frames=facts.num_frames, fps=facts.fps)
     record = Record(
         num_frames=facts.num_frames,
         fps=facts.fps,
-        starts=tuple(starts[number] for number in moving),
-        motions=tuple(motions[number] for number in moving),
-        digests=tuple(hashlib.sha256(clips[number].data).hexdigest() for number in moving),
-        stills=tuple(moved for moved in motions if moved < cut.min_motion),
-        fingerprint=fingerprint(*ends),
+        starts=tuple(picker.starts),
+        motions=tuple(picker.motions),
+        digests=tuple(picker.digests),
+        stills=tuple(picker.stills),
+        fingerprint=fingerprint(*picker.ends),
     )
     if facts.promised not in (0, facts.decoded):
         record = replace(record, warning=count_warning(path, facts.decoded, facts.promised).split(": ")[-1])
-    if not moving:
-        cause = f"moves by {max(motions):.2f} levels at most; lower extract.min_motion or drop the video"
+    if not record.starts:
+        cause = (
+            f"moves by {max(record.stills):.2f} levels at most; lower extract.min_motion or drop the video"
+        )
         record = replace(record, failure="static", cause=cause)
-    return clips if len(moving) == len(clips) else clips[moving], record
+    return record
+
+
+def _too_small(path: Path, cut: Cut) -> Record | None:
+    width, height, *_ = (0, 0) if cut.enlarge else probe(path)
+    if 0 < min(width, height) < cut.size:
+        return failed(
+            "small", f"{width}x{height} px, need {cut.size}; lower extract.size or set extract.enlarge"
+        )
+    return None
 
 
 def _short(facts: Facts, cut: Cut) -> Record:
-    longest = max(end - start for start, end in pairwise((0, *facts.cuts, facts.num_frames)))
+    start, end = _longest(facts.num_frames, facts.cuts)
     scene = f" in the longest of {len(facts.cuts) + 1} scenes" if facts.cuts else ""
     return failed(
-        "short", f"{longest} frames{scene}, need {cut.span}; lower extract.num_frames or drop the video"
+        "short", f"{end - start} frames{scene}, need {cut.span}; lower extract.num_frames or drop the video"
     )
 
 
-def _strip_clips(path: Path, cut: Cut) -> tuple[list[int], np.ndarray, list[np.ndarray], Facts]:
+def _pick_strip(path: Path, cut: Cut, keep: Keep) -> tuple["_Picker", Facts]:
     """A strip says nothing about time and was cut by somebody: it is not resampled, nor searched for scenes."""
     with open_strip(path) as image:
         frames = strip_frames(image, cut.size)
-    starts = clip_starts(len(frames), (), cut)
-    clips = [frames[start : start + cut.span : cut.frame_step] for start in starts]
-    facts = Facts(len(frames), STRIP_FPS, (), len(frames), len(frames))
-    ends = [frames[starts[0]], frames[starts[-1] + cut.span - 1]] if starts else []
-    return starts, np.ascontiguousarray(clips, np.uint8), ends, facts
+    picker = _Picker(clip_frames(len(frames), (), cut), cut, keep)
+    for number in sorted(picker.places):
+        picker.put(number, lambda *_, number=number: frames[number])
+    return picker, Facts(len(frames), STRIP_FPS, (), len(frames), len(frames))
 
 
-def _video_clips(
-    path: Path, cut: Cut, deadline: float
-) -> tuple[list[int], np.ndarray, list[np.ndarray], Facts]:
-    """Guess the length, decode and pick; where length or scenes turn out to be others, decode and pick again.
-
-    Only the clips are ever in memory, and most files need one pass.
-    """
-    starts = clip_starts(expected_frames(path, cut.fps), (), cut)
+def _pick_video(path: Path, cut: Cut, keep: Keep, deadline: float) -> tuple["_Picker", Facts]:
+    """Guess the length, decode and pick; where length or scenes turn out to be others, decode and pick again. Most
+    files need one pass."""
+    clips = clip_frames(expected_frames(path, cut.fps), (), cut)
     how = {"fps": cut.fps, "scene_cut": cut.scene_cut, "deadline": deadline}
     for _ in range(2):
-        picker = _Picker(starts, cut)
+        picker = _Picker(clips, cut, keep)
         facts = decode(path, picker.places.__contains__, picker.put, **how)
-        better = clip_starts(facts.num_frames, facts.cuts, cut)
-        if better in (starts, []):
-            return better, picker.clips, picker.ends, facts
-        starts = better
+        better = clip_frames(facts.num_frames, facts.cuts, cut)
+        if better == clips:
+            return picker, facts
+        clips = better
+        if not clips:
+            return _Picker([], cut, keep), facts
     raise VideoError(f"{path}: gives other frames each time; replace it")
 
 
 class _Picker:
-    """Gathers the frames of clips, each frame for all the clips that it is part of; and the first and the last of
-    them once more, whole and small, to know twins by: what is cropped is not quite the same in a mirror."""
+    """Gathers the frames of `clips`, given by their numbers, each frame for all the clips that it is part of. A clip
+    whose last frame has come is looked at and let go of: as many are in memory as overlap in the video.
 
-    def __init__(self, starts: list[int], cut: Cut):
-        self.clips, self.cut = np.empty((len(starts), *cut.shape), np.uint8), cut
-        self.places, self.ends = {}, []
-        for clip, start in enumerate(starts):
-            for frame in range(cut.num_frames):
-                self.places.setdefault(start + frame * cut.frame_step, []).append((clip, frame))
-        self.marks = starts[:1] + [start + cut.span - 1 for start in starts[-1:]]
+    The first and the last frame are kept once more, whole and small, to know twins by: what is cropped is not quite the
+    same in a mirror.
+    """
+
+    def __init__(self, clips: list[list[int]], cut: Cut, keep: Keep):
+        self.clips, self.cut, self.keep = clips, cut, keep
+        self.places, self.ends = defaultdict(list), []
+        for clip, numbers in enumerate(clips):
+            for place, number in enumerate(numbers):
+                self.places[number].append((clip, place))
+        self.marks = [clips[0][0], max(clips[-1])] if clips else []
+        self.open, self.left = {}, [cut.num_frames] * len(clips)
+        self.starts, self.motions, self.digests, self.stills = [], [], [], []
 
     def put(self, number: int, picture: Picture) -> None:
         frame = picture(self.cut.size, self.cut.crop)
-        for place in self.places[number]:
-            self.clips[place] = frame
+        for clip, place in self.places[number]:
+            if clip not in self.open:
+                self.open[clip] = np.empty(self.cut.shape, np.uint8)
+            self.open[clip][place] = frame
+            self.left[clip] -= 1
+            if not self.left[clip]:
+                self._finish(self.clips[clip][0], self.open.pop(clip))
         self.ends += [picture(THUMBNAIL, False)] * self.marks.count(number)
+
+    def _finish(self, start: int, clip: np.ndarray) -> None:
+        moved = float(np.float32(motion(clip)))  # as exact as the store keeps it
+        if moved < self.cut.min_motion:
+            self.stills.append(moved)
+            return
+        self.keep(len(self.starts), clip)
+        self.starts.append(start)
+        self.motions.append(moved)
+        self.digests.append(hashlib.sha256(clip.data).hexdigest())
+
+
+def clip_frames(num_frames: int, cuts: tuple[int, ...], cut: Cut) -> list[list[int]]:
+    """The numbers of the frames of each clip; of a video that is too short, one clip or none, as `cut.short` says."""
+    steps = range(0, cut.span, cut.frame_step)
+    if starts := clip_starts(num_frames, cuts, cut):
+        return [[start + step for step in steps] for start in starts]
+    start, end = _longest(num_frames, cuts)
+    fold = SHORT[cut.short]
+    return [[start + fold(step, end - start) for step in steps]] if fold and end > start else []
+
+
+def _longest(num_frames: int, cuts: tuple[int, ...]) -> tuple[int, int]:
+    """The first frame of the longest scene, and the one after its last."""
+    return max(pairwise((0, *cuts, num_frames)), key=lambda scene: scene[1] - scene[0])
 
 
 def clip_starts(num_frames: int, cuts: tuple[int, ...], cut: Cut) -> list[int]:

@@ -11,12 +11,12 @@ from hrvgan.datasets.splits import assign_splits
 from hrvgan.datasets.store import label_of, labels_of, store_metadata
 from hrvgan.datasets.twins import find_twins, join_twins
 from hrvgan.datasets.videos import Video, read_videos_csv
-from hrvgan.datasets.workplace import workplace
+from hrvgan.datasets.workplace import workplace, writing
 from hrvgan.errors import InputError
 from hrvgan.extraction.accounting import Account, first_few, read_account
 from hrvgan.extraction.cutting import Cut, Record, failed
 from hrvgan.extraction.parts import cut_file, load_record, part_key, seconds
-from hrvgan.files import atomic_folder
+from hrvgan.files import atomic_folder, recover
 from hrvgan.parallel import ordered_map
 from hrvgan.video.pictures import filters
 
@@ -31,7 +31,9 @@ def extract(
     num_frames: int = 16,
     frame_step: int = 1,
     clips_per_video: int = 2,
+    short: str = "drop",
     crop: bool = True,
+    enlarge: bool = False,
     fps: float = 0.0,
     scene_cut: float = 10.0,
     min_motion: float = 0.0,
@@ -50,55 +52,65 @@ def extract(
     A clip is `num_frames` frames, every `frame_step`-th of its video, `size` pixels wide and high (`crop`:
     covering the square and cropped, else squashed), at `fps` frames a second (0: each video's own). None crosses a
     scene change, which is where ffmpeg's scdet scores `scene_cut` or more (0: not looked for). Of each video
-    `clips_per_video` are taken at evenly spread starts, fewer if it is so short. Strips of frames are taken as they
-    are: neither resampled nor searched for scenes.
+    `clips_per_video` are taken at evenly spread starts, fewer if it is so short; of one in which no scene is as long as
+    a clip, with `short` "loop" or "hold" the longest scene, over and over or with its last frame held. Strips of frames
+    are taken as they are: neither resampled nor searched for scenes.
 
     Left out, and listed in `out`/manifest.json: videos that cannot be decoded (within `time_limit` seconds, and one
-    more a megabyte) or have no scene as long as a clip; clips that move less than `min_motion` (mean absolute
-    difference of neighbouring frames, in levels of 255; the manifest has a histogram); exact copies; and twins of
-    videos that are held out from them (`datasets/twins.py`). `val_fraction`, `test_fraction` and `seed` decide over
-    the groups for which the data set does not (`assign_splits`).
+    more a megabyte), are smaller than `size` (without `enlarge`) or have no scene as long as a clip; clips that move
+    less than `min_motion` (mean absolute difference of neighbouring frames, in levels of 255; the manifest has a
+    histogram); exact copies; and twins of videos that are held out from them (`datasets/twins.py`). `val_fraction`,
+    `test_fraction` and `seed` decide over the groups for which the data set does not (`assign_splits`).
 
     What `out` holds already is not decoded again, nor what an earlier run had cut when it was stopped. The store's
     bytes depend on neither, nor on `workers` or `dask`, the address of a scheduler whose workers see the same files
     under the same paths.
 
-    Raises InputError, and leaves `out` as it was, if more than `max_bad_fraction` of the videos cannot be decoded, a
-    class is left without clips, the disk is full, or another process is extracting to `out`.
+    A class that ends without clips is left out, with a warning. Raises InputError, and leaves `out` as it was, if more
+    than `max_bad_fraction` of the videos cannot be decoded, or are in classes without clips, if the disk is full, or
+    another process is extracting to `out`.
     """
-    cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut)
+    cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge)
     videos, out = read_videos_csv(Path(raw) / "videos.csv"), Path(out)
     most_bad = math.floor(max_bad_fraction * len(videos))
     with workplace(out, cut.recipe()) as parts:
         # Find what is known of each file, and cut the others.
+        recover(out)
         old = Stored(out, workers)
         found = in_store(out, old, cut)
         cut_new(videos, found, cut, parts, most_bad, time_limit, workers=workers, dask=dask)
 
-        # Decide which are in, and in which split.
-        records = [found[part_key(video)][0] for video in videos]
-        videos, left_out = without_twins(videos, records)
-        kept = [
-            number for number, record in enumerate(records) if not record.failure and number not in left_out
-        ]
-        options = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
-        for number, video in zip(kept, assign_splits([videos[n] for n in kept], **options), strict=True):
-            videos[number] = video
-        account = Account(videos, records, left_out)
-        account.check()
-
-        # Write the store: shards that are new or changed, the index, the account.
-        classes = sorted({video.class_name for video in videos} - {""})
-        labels = labels_of(classes)
-        rows = [row for n in kept for row in clip_rows(videos[n], *found[part_key(videos[n])], cut, labels)]
-        metadata = store_metadata(
-            cut.shape, classes, ",".join("=".join(item) for item in filters(size, crop))
-        )
-        options = {"num_shards": num_shards, "compression": compression, "workers": workers}
-        with atomic_folder(out) as folder:
-            renew(folder, rows, metadata, old, recipe=cut.recipe(), **options)
+        # Decide which are in, and in which split; write shards that are new or changed, the index, the account.
+        fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
+        kept, account = decide(videos, found, most_bad, **fractions)
+        how = {"num_shards": num_shards, "compression": compression, "workers": workers}
+        with writing(out), atomic_folder(out) as folder:
+            write_store(folder, kept, found, cut, old, **how)
             account.write(folder)
     return account.counts()
+
+
+def decide(
+    videos: Sequence[Video], found: Found, most_bad: int, **fractions: float
+) -> tuple[list[Video], Account]:
+    """The videos whose clips make the store, each with its split, and the account of all."""
+    records = [found[part_key(video)][0] for video in videos]
+    videos, left_out = without_twins(videos, records)
+    kept = [number for number, record in enumerate(records) if not record.failure and number not in left_out]
+    for number, video in zip(kept, assign_splits([videos[n] for n in kept], **fractions), strict=True):
+        videos[number] = video
+    account = Account(videos, records, left_out)
+    account.check(most_bad)
+    return [videos[number] for number in kept], account
+
+
+def write_store(folder: Path, videos: Sequence[Video], found: Found, cut: Cut, old: Stored, **how) -> None:
+    """Write shards and index of the clips of `videos` into the empty `folder`, as `renew` does."""
+    classes = sorted({video.class_name for video in videos} - {""})
+    labels = labels_of(classes)
+    rows = [row for video in videos for row in clip_rows(video, *found[part_key(video)], cut, labels)]
+    chain = ",".join("=".join(item) for item in filters(cut.size, cut.crop))
+    renew(folder, rows, store_metadata(cut.shape, classes, chain), old, recipe=cut.recipe(), **how)
 
 
 def in_store(out: Path, old: Stored, cut: Cut) -> Found:

@@ -6,14 +6,16 @@ import math
 import os
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from hrvgan.datasets.videos import Video
 from hrvgan.datasets.workplace import writing
-from hrvgan.errors import SlowVideoError, VideoError
-from hrvgan.extraction.cutting import Cut, Record, cut_video, failed
+from hrvgan.errors import InputError, SlowVideoError, VideoError
+from hrvgan.extraction.cutting import Cut, Keep, Record, cut_video, failed
 
 
 def cut_file(video: Video, cut: Cut, parts: Path, time_limit: float) -> Record:
@@ -21,26 +23,38 @@ def cut_file(video: Video, cut: Cut, parts: Path, time_limit: float) -> Record:
 
     What is wrong with the file is part of the record; InputError is raised only when `parts` cannot be written.
     """
+    # A name of its own: on a cluster two machines may have come to the same file.
+    temporary = parts / f"{part_key(video)}.{os.getpid()}.{os.urandom(4).hex()}"
     try:
-        clips, record = cut_video(video.path, cut, time.monotonic() + seconds(video, time_limit))
-    except SlowVideoError as error:
-        return failed("unreadable", _cause(video, error), lasting=False)
-    except Exception as error:  # Whatever a broken file does to a decoder, the others go on.
-        cause = _cause(video, error if isinstance(error, VideoError) else f"{type(error).__name__}: {error}")
-        clips, record = (
-            np.empty(0, np.uint8),
-            failed("unreadable", cause, lasting=isinstance(error, VideoError)),
-        )
-    with writing(parts):
-        for suffix, content in ((".frames", clips.data), (".json", _to_json(record))):
-            # A name of its own: on a cluster two machines may have come to the same file.
-            temporary = parts / f"{part_key(video)}.{os.getpid()}.{os.urandom(4).hex()}"
-            try:
-                temporary.write_bytes(content)
-                temporary.replace(parts / f"{part_key(video)}{suffix}")
-            finally:
-                temporary.unlink(missing_ok=True)
+        with writing(parts), open(temporary, "wb") as file:
+            record = _cut(video, cut, partial(_write, file, parts), time_limit)
+            file.truncate(len(record.starts) * math.prod(cut.shape))
+        with writing(parts):
+            temporary.replace(parts / f"{part_key(video)}.frames")
+            temporary.write_bytes(_to_json(record))
+            temporary.replace(parts / f"{part_key(video)}.json")
+    finally:
+        temporary.unlink(missing_ok=True)
     return record
+
+
+def _write(file: BinaryIO, parts: Path, number: int, clip: np.ndarray) -> None:
+    with writing(parts):  # An OSError would pass for one of the video.
+        file.seek(number * clip.nbytes)
+        file.write(clip.data)
+        file.flush()
+
+
+def _cut(video: Video, cut: Cut, keep: Keep, time_limit: float) -> Record:
+    try:
+        return cut_video(video.path, cut, keep, time.monotonic() + seconds(video, time_limit))
+    except VideoError as error:
+        lasting = not isinstance(error, SlowVideoError)
+        return failed("unreadable", _cause(video, error), lasting=lasting)
+    except InputError:
+        raise
+    except Exception as error:  # Whatever a broken file does to a decoder, the others go on.
+        return failed("unreadable", _cause(video, f"{type(error).__name__}: {error}"), lasting=False)
 
 
 def _cause(video: Video, error: object) -> str:
@@ -65,15 +79,15 @@ def load_record(video: Video, cut: Cut, parts: Path) -> Record | None:
     path = parts / f"{part_key(video)}.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        frames = path.with_suffix(".frames").read_bytes()
+        with open(path.with_suffix(".frames"), "rb") as file:
+            clips = iter(partial(file.read, math.prod(cut.shape)), b"")
+            found = tuple(hashlib.sha256(clip).hexdigest() for clip in clips)
     except (OSError, ValueError):
         return None
     values["fingerprint"] = bytes.fromhex(values["fingerprint"])
     record = Record(
         **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     )
-    size = math.prod(cut.shape)
-    found = tuple(hashlib.sha256(frames[at : at + size]).hexdigest() for at in range(0, len(frames), size))
     return record if found == record.digests and record.lasting and video.md5 else None
 
 

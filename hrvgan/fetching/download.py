@@ -6,7 +6,6 @@ there under its own name, and is checked like any other.
 """
 
 import contextlib
-import fcntl
 import io
 import json
 import os
@@ -20,6 +19,7 @@ from hrvgan.fetching.published import File
 from hrvgan.fetching.transfer import CHUNK, PATIENCE, Changed, Part, Patience
 from hrvgan.fetching.web import PROBLEMS, Unavailable, ask, identity
 from hrvgan.files import file_digest, sync
+from hrvgan.lock import locked
 
 
 def downloads() -> Path:
@@ -161,17 +161,9 @@ class _PartReader(io.RawIOBase):
         super().close()
 
 
-@contextlib.contextmanager
-def _alone(final: Path) -> Iterator[None]:
+def _alone(final: Path) -> contextlib.AbstractContextManager[None]:
     """One process at a time works on a file; another one waits."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with open(final.with_name(f".{final.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write(f"{final.name}: another process is at work on it; waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return locked(final.with_name(f".{final.name}.lock"), f"download of {final.name}", wait=True)
 
 
 def upstream(file: File, *, timeout: float = 10.0) -> dict[str, str | int] | None:

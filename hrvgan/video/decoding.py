@@ -15,6 +15,7 @@ from pathlib import Path
 
 import av
 import PIL
+from av.stream import Disposition
 
 from hrvgan.errors import SlowVideoError, VideoError
 from hrvgan.video.pictures import Converters, Picture, SceneDetector
@@ -26,6 +27,7 @@ MOST_PIXELS = 2**26  # of a frame, 8192x8192: a damaged header may promise more 
 # A file's bytes, not its name, decide what reads it: a playlist or a script named .avi could name other files
 # and addresses.
 DEMUXERS = "avi,mov,matroska,mpeg,mpegts,asf,flv,ogg"
+TIMED = ("mov", "matroska", "flv")  # Their headers say how long they are.
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Facts:
     fps: float
     cuts: tuple[int, ...]  # the first frame of each scene but the first
     decoded: int
-    promised: int  # by the container; 0 where it does not
+    promised: int  # by the container, without what an edit list hides; 0 where it does not
 
 
 def decode(
@@ -52,27 +54,26 @@ def decode(
 
     With `fps`, frames are those of that many a second, else each as it is; with `scene_cut`, a scene is new where
     ffmpeg's scdet scores that much or more of 100. Raises VideoError if the file is missing, is no video, gives
-    fewer than 95 % of the frames that its container promises, or is not done by `deadline` (of time.monotonic()).
+    fewer than 95 % of the frames, or where they are not counted of the time, that its container promises, or is not
+    done by `deadline` (of time.monotonic()).
     """
     with open_video(path) as (container, stream):
         look, clock = Converters(stream.sample_aspect_ratio), Clock(container, stream, fps)
         is_cut = SceneDetector(scene_cut) if scene_cut else lambda frame: False
         cuts, decoded, number, at_cut = [], 0, 0, False
-        frames = clock.repeats(_decoded(container, stream, path, deadline))
+        packets = Packets(container, stream, path, deadline)
+        frames = clock.repeats(packets.frames())
         for decoded, (frame, repeats) in enumerate(frames, 1):  # noqa: B007
             at_cut |= is_cut(frame)  # Of a frame that resampling leaves out, the next one takes the cut over.
             if repeats and at_cut:
                 cuts += [number] if number else []
                 at_cut = False
             for n in range(number, number + repeats):
+                packets.hurry()  # A time that is wrong may make a frame last for years.
                 if wanted(n):
                     put(n, partial(look, frame))
             number += repeats
-        if decoded == 0 or decoded < LEAST_DECODED * stream.frames:
-            raise VideoError(
-                f"{path}: {decoded} of {stream.frames or 'its'} frames decode; cut or damaged, replace it"
-            )
-        return Facts(number, fps or clock.rate, tuple(cuts), decoded, stream.frames)
+        return Facts(number, fps or clock.rate, tuple(cuts), decoded, packets.check(decoded))
 
 
 def expected_frames(path: str | Path, fps: float = 0.0) -> int:
@@ -84,13 +85,20 @@ def expected_frames(path: str | Path, fps: float = 0.0) -> int:
 
 @contextlib.contextmanager
 def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first video stream; every error of ffmpeg inside becomes a VideoError."""
+    """The container and its video stream, the best if there are several; every error of ffmpeg inside becomes a
+    VideoError."""
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
         with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
-            if not container.streams.video:
+            stream = container.streams.best("video")
+            if (
+                stream is None or stream.disposition & Disposition.attached_pic
+            ):  # the picture on a record's cover
                 raise VideoError(f"{path}: no video stream in it; remove the file or replace it")
-            stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError(
+                    f"{path}: its codec is unknown here; encode it with another one, or remove it"
+                )
             stream.codec_context.thread_count = 1  # Parallel over videos is faster than inside one.
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             yield container, stream
@@ -103,14 +111,71 @@ def rate_of(stream: av.VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
 
 
-def _decoded(container, stream, path: str | Path, deadline: float) -> Iterator[av.VideoFrame]:
-    for packet in container.demux(stream):
-        if time.monotonic() > deadline:
-            raise SlowVideoError(f"{path}: took too long to decode; raise extract.time_limit or replace it")
-        try:
-            yield from packet.decode()
-        except av.InvalidDataError:
-            continue  # A damaged packet costs its own frames; the count says whether too many are gone.
+class Packets:
+    """The packets of a file on their way through the decoder, until `deadline`, and what they say of their number."""
+
+    def __init__(self, container, stream, path: str | Path, deadline: float):
+        self.container, self.stream, self.path, self.deadline = container, stream, path, deadline
+        self.shown = 0  # packets of the video that an edit list does not hide
+        self.ends = {}  # stream -> seconds, when its last packet is over
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        for packet in self.container.demux(self.stream, *self.container.streams.audio):
+            self.hurry()
+            self._note(packet)
+            if packet.stream is not self.stream:
+                continue
+            try:
+                yield from packet.decode()
+            except av.InvalidDataError:
+                continue  # A damaged packet costs its own frames; the count says whether too many are gone.
+
+    def hurry(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise SlowVideoError(
+                f"{self.path}: took too long to decode; raise extract.time_limit or replace it"
+            )
+
+    def _note(self, packet: av.Packet) -> None:
+        number = packet.stream.index
+        self.shown += number == self.stream.index and packet.size > 0 and not packet.is_discard
+        shown_at = packet.dts if packet.pts is None else packet.pts
+        if shown_at is not None:
+            end = (shown_at + (packet.duration or 0)) * packet.time_base
+            self.ends[number] = max(end, self.ends.get(number, end))
+
+    def check(self, decoded: int) -> int:
+        """How many frames the container promises, 0 if it does not. Raises VideoError if too much is missing."""
+        promised, slack = self.stream.frames, 1 / Fraction(rate_of(self.stream))
+        cut = [times for times in self._lengths() if times[0] < LEAST_DECODED * times[1] - slack]
+        if not cut and _kind(self.container) == "mov":
+            promised = min(promised, self.shown)
+        if decoded == 0 or decoded < LEAST_DECODED * promised:
+            counts = f"{decoded} of {promised or 'its'} frames decode"
+            raise VideoError(f"{self.path}: {counts}; cut or damaged, replace it")
+        if cut and not promised:
+            times = f"ends after {float(cut[0][0]):.2f} of {float(cut[0][1]):.2f} s"
+            raise VideoError(f"{self.path}: {times}; cut or damaged, replace it")
+        return promised
+
+    def _lengths(self) -> list[tuple[Fraction, Fraction]]:
+        """Seconds at which packets end, and should end: of each stream, or where its header says nothing, of all."""
+        streams = [self.stream, *self.container.streams.audio]
+        if _kind(self.container) not in TIMED:
+            return []  # ffmpeg guesses, from what is there.
+        if any(stream.duration for stream in streams):
+            return [(self.ends.get(stream.index, Fraction(0)), stream.duration * stream.time_base)
+                    for stream in streams if stream.duration]  # fmt: skip
+        return [
+            (
+                max(self.ends.values(), default=Fraction(0)),
+                Fraction(self.container.duration or 0, av.time_base),
+            )
+        ]
+
+
+def _kind(container) -> str:
+    return container.format.name.partition(",")[0]
 
 
 class Clock:

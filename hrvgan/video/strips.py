@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from hrvgan.errors import VideoError
 
@@ -19,9 +19,11 @@ def is_strip(path: str | Path) -> bool:
 
 @contextlib.contextmanager
 def open_strip(path: str | Path) -> Iterator[Image.Image]:
-    """The image; raises VideoError if it is none, or does not divide into squares."""
+    """The image, upright; raises VideoError if it is none, or does not divide into squares."""
     try:
         with Image.open(path) as image:
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                image = ImageOps.exif_transpose(image)
             width, height = image.size
             if max(width, height) % min(width, height):
                 raise VideoError(f"{path}: {width}x{height} px do not divide into square frames; crop it")
@@ -34,6 +36,8 @@ def open_strip(path: str | Path) -> Iterator[Image.Image]:
 
 def strip_frames(image: Image.Image, size: int | None) -> np.ndarray:
     """Its frames, uint8 (T, H, W, 3), `size` pixels wide and high; alpha is dropped."""
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would not scale but cut off at 255
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     side, pixels = min(image.size), np.asarray(image.convert("RGB"))
     if image.width > image.height:
         pixels = pixels.reshape(side, -1, side, 3).swapaxes(0, 1)

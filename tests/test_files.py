@@ -1,0 +1,96 @@
+"""Whole files and folders, or what was there before: whatever kills whom, and when."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from hrvgan.errors import InputError
+from hrvgan.files import atomic_folder, atomic_path, recover
+from hrvgan.lock import locked
+
+KINDS = {"atomic_folder": "clips", "atomic_path": "clips.json"}
+
+
+def program(kind, path, then):
+    """A process that has begun to write `path`, says so, and then ..."""
+    code = (
+        "import os, signal, sys, time; from hrvgan.files import *\n"
+        f"with {kind}({str(path)!r}) as new:\n"
+        "    (new / 'file' if new.is_dir() else new).write_text('new')\n"
+        f"    print('begun', flush=True); {then}"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_killed_process_left_is_cleared_and_what_a_live_one_makes_is_not(tmp_path, kind):
+    path = tmp_path / KINDS[kind]
+    (tmp_path / f".{path.name}-other-file").write_text("of somebody else")
+    live = program(kind, path, "sys.stdin.read()")
+    dead = program(kind, path, "time.sleep(100)")
+    dead.kill()
+    dead.communicate()
+    assert len(list(tmp_path.iterdir())) == 3
+    with {"atomic_folder": atomic_folder, "atomic_path": atomic_path}[kind](path):
+        assert len(list(tmp_path.iterdir())) == 3  # somebody else's, the live one's, ours
+    live.terminate()
+    live.communicate()
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_kill_while_folders_change_places_loses_none(tmp_path, renames):
+    """The old folder goes aside, the new one takes its place: killed before either."""
+    path = tmp_path / "clips"
+    path.mkdir()
+    (path / "file").write_text("old")
+    hook = "sys.addaudithook(lambda event, _, n=[]: event == 'os.rename' and (n.append(1) or len(n) == {}) "
+    process = program(
+        "atomic_folder", path, hook.format(renames) + "and os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    recover(path)
+    assert (path / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    """As a user has it whose disk was too small."""
+    (tmp_path / "large" / "clips").mkdir(parents=True)
+    (tmp_path / "clips").symlink_to(tmp_path / "large" / "clips")
+    for content in ("one", "two"):
+        with atomic_folder(tmp_path / "clips") as new:
+            (new / "file").write_text(content)
+    assert (tmp_path / "clips").is_symlink()
+    assert (tmp_path / "large" / "clips" / "file").read_text() == "two"
+    assert len(list(tmp_path.rglob("*"))) == 4
+
+
+def test_a_folder_takes_no_files_place(tmp_path):
+    (tmp_path / "clips").write_text("a file")
+    with pytest.raises(NotADirectoryError), atomic_folder(tmp_path / "clips"):
+        pass
+    assert (tmp_path / "clips").read_text() == "a file"
+
+
+def test_a_lock_names_its_holder_or_waits_for_it(tmp_path):
+    code = (
+        "import sys; from hrvgan.lock import locked\n"
+        "with locked(sys.argv[1], 'work'): print('begun', flush=True); sys.stdin.readline()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / "lock"], **pipes)
+    assert holder.stdout.readline() == "begun\n"
+    with pytest.raises(InputError, match=rf"work is running already \(process {holder.pid}\); wait"):
+        locked(tmp_path / "lock", "work").__enter__()
+    waiter = subprocess.Popen(
+        [sys.executable, "-c", code.replace("'work'", "'work', wait=True"), tmp_path / "lock"], **pipes
+    )
+    holder.communicate("end\n")
+    assert waiter.stdout.readline() == "begun\n"
+    waiter.communicate("end\n")
+    assert waiter.returncode == 0
