@@ -96,8 +96,8 @@ class Gradients(torch.autograd.Function):
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:
-    """F.conv3d with stride 1. On a CPU it asks oneDNN by name: for one small clip, and on one thread for a 1x1x1 kernel,
-    torch would choose a convolution of its own that takes five times as long and leaves channels-last."""
+    """F.conv3d with stride 1. On a CPU it asks oneDNN by name: for one small clip, and on one thread for a kernel of
+    1x1x1, torch would choose a convolution of its own that takes five times as long and leaves channels-last."""
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1, 1, 1], [1, 1, 1], 1)
     return F.conv3d(x, weight, bias, padding=padding)

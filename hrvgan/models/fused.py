@@ -77,11 +77,13 @@ def leaky_relu_pooled(x: Tensor, slope: float, factor: tuple[int, int, int]) -> 
 
 
 class LeakyReluPooled(torch.autograd.Function):
+    """Of x the sign is needed later, and bfloat16 has that too: it is kept in half the memory."""
+
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x.bfloat16())
         ctx.slope, ctx.factor = slope, factor
-        return torch.cat([pool(F.leaky_relu(x[n : n + 1], slope), factor) for n in range(len(x))])
+        return torch.cat([pool(F.leaky_relu(clip, slope), factor) for clip in x.split(1)])
 
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, None, None]:
@@ -92,26 +94,33 @@ class LeakyReluPooledGradient(torch.autograd.Function):
     """The gradient by x, given that by the means: linear in g, and flat in x."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, g: Tensor, x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(
+        ctx: FunctionCtx, g: Tensor, kept: Tensor, slope: float, factor: tuple[int, int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(kept)
         ctx.slope, ctx.factor = slope, factor
         time, *_ = factor
-        rows = (g / (4 * time)).permute(0, 2, 3, 4, 1)[..., None, :]  # (N, T', H', W', 1, C)
-        rows = rows.expand(-1, -1, -1, -1, 2, -1).flatten(3, 4).permute(0, 4, 1, 2, 3)  # whole rows, for long runs
-        by_x = torch.empty_like(x)
-        blocks, out = (v.unflatten(3, (-1, 2)).unflatten(2, (-1, time)) for v in (x, by_x))
-        spread = rows[:, :, :, None, :, None].expand_as(blocks)
-        torch.ops.aten.leaky_relu_backward.grad_input(spread, blocks, slope, False, grad_input=out)
+        by_x = torch.empty_like(kept, dtype=g.dtype)
+        signs, out = (v.unflatten(3, (-1, 2)).unflatten(2, (-1, time)) for v in (kept, by_x))
+        for n, t in pieces(g):
+            rows = (g[n, :, t] / (4 * time)).permute(0, 2, 3, 4, 1)[..., None, :]  # (N, T', H', W', 1, C)
+            rows = rows.expand(-1, -1, -1, -1, 2, -1).flatten(3, 4).permute(0, 4, 1, 2, 3)  # whole: long runs
+            part, sign = out[n, :, t], signs[n, :, t].to(g.dtype)
+            spread = rows[:, :, :, None, :, None].expand_as(sign)
+            torch.ops.aten.leaky_relu_backward.grad_input(spread, sign, slope, False, grad_input=part)
         return by_x
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gg: Tensor) -> tuple[Tensor, None, None, None]:
-        (x,) = ctx.saved_tensors
-        parts = [
-            pool(torch.ops.aten.leaky_relu_backward(gg[n : n + 1], x[n : n + 1], ctx.slope, False), ctx.factor)
-            for n in range(len(x))
-        ]
+        (kept,) = ctx.saved_tensors
+        parts = []
+        for clip, sign in zip(gg.split(1), kept.split(1), strict=True):
+            out = torch.empty_like(clip)
+            for _, t in pieces(clip):
+                by_sign = clip[:, :, t], sign[:, :, t].to(gg.dtype)
+                torch.ops.aten.leaky_relu_backward.grad_input(*by_sign, ctx.slope, False, grad_input=out[:, :, t])
+            parts.append(pool(out, ctx.factor))
         return torch.cat(parts), None, None, None
 
 
