@@ -45,9 +45,10 @@ schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
 
 bench: setup ## what we claim about speed, against a plain version or a floor
 	python -m benchmarks.training_step --sizes 32 64 --rivals
+	python -m benchmarks.drawing --sizes 32 64
 	python -m benchmarks.up_convolution
 	python -m benchmarks.clip_reads
-	python -m benchmarks.data_wait
+	python -m benchmarks.overhead
 	python -m benchmarks.features
 	python -m benchmarks.frechet
 	python -m benchmarks.decode_speed

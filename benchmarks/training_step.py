@@ -4,7 +4,7 @@
 
 An iteration is a step of D with both penalties, a step of G and the average of G. Every number is the median of
 interleaved rounds in one process; peak memory is measured in a process of its own. First come the ceilings of the
-machine: products of matrices, and copying. Then come clips drawn by G, and with --rivals one iteration of the rivals.
+machine: products of matrices, and copying. With --rivals, one iteration of the rivals comes last.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.plain import PlainDiscriminator, PlainGenerator
 from hrvgan.models import MODELS, build_model
 from hrvgan.models.base import Batch
-from hrvgan.models.hrvgan import HRVGAN
 from hrvgan.training.iteration import update_average
 
 BATCH = {32: 16, 64: 4, 128: 2, 256: 2}
@@ -140,29 +139,6 @@ def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
         )
 
 
-@torch.no_grad()
-def measure_drawing(size: int, rounds: int, precisions: dict[str, bool]) -> None:
-    """Clips that G draws, and how long one takes by itself."""
-    networks = {"plain": (PlainGenerator(10, size, "paper", 1.0), False)}
-    fast = HRVGAN(10, size).G
-    networks |= {name: (fast, bfloat16) for name, bfloat16 in precisions.items()}
-    times = {(name, n): [] for name in networks for n in (1, BATCH[size])}
-    for _ in range(rounds + 1):
-        for (name, n), each in times.items():
-            network, bfloat16 = networks[name]
-            z, c = torch.randn(n, 128), torch.arange(n) % 10
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                each.append(seconds(lambda network=network, z=z, c=c: network(z, c)))
-    medians = {key: statistics.median(each[1:]) for key, each in times.items()}
-    for name in networks:
-        batch = medians[name, BATCH[size]]
-        print(
-            f"{size:>4} {name:>9} {BATCH[size]:>6} {BATCH[size] / batch:>8.2f} "
-            f"{medians['plain', BATCH[size]] / batch:>9.2f} {1e3 * medians[name, 1]:>9.0f}",
-            flush=True,
-        )
-
-
 def measure_rivals(rounds: int, size: int = 64) -> None:
     """All models at 16 frames of `size` px in float32, each with the losses of its own preset."""
     steps = {name: Iteration(size, False, name=name) for name in MODELS}
@@ -190,9 +166,6 @@ def main() -> None:
     for size in arguments.sizes:
         measure(size, arguments.rounds, precisions)
     print("\n* of the operations that the plain network needs")
-    print("\ndrawing        batch  clips/s   x plain  one clip, ms")
-    for size in arguments.sizes:
-        measure_drawing(size, arguments.rounds, precisions)
     if arguments.rivals:
         print("\nfloat32        batch  clips/s x mocogan")
         measure_rivals(arguments.rounds)

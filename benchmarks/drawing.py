@@ -1,0 +1,101 @@
+"""Clips that G draws a second, by size, batch and processes, and how long the first one takes.
+
+    python -m benchmarks.drawing [--sizes 32 64 128 256] [--rounds 5]
+
+Against benchmarks/plain.py in the same run; every number is the median of interleaved rounds. Two processes have one
+thread each, where one has them all.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.plain import PlainGenerator
+from benchmarks.training_step import ceilings, seconds
+from hrvgan.models.hrvgan import HRVGAN
+
+BATCHES = {32: (1, 4, 16), 64: (1, 2, 4), 128: (1, 2), 256: (1, 2)}
+PROCESSES, REPEATS = 2, 3
+
+
+@torch.no_grad()
+def draw(network: torch.nn.Module, n: int, bfloat16: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        network(torch.randn(n, 128), torch.arange(n) % 10)
+
+
+def interleaved(jobs: dict[tuple, Callable[[], object]], rounds: int) -> dict[tuple, float]:
+    """Median seconds of each job; the first round warms up."""
+    times = {key: [] for key in jobs}
+    for _ in range(rounds + 1):
+        for key, job in jobs.items():
+            times[key].append(seconds(job))
+    return {key: statistics.median(each[1:]) for key, each in times.items()}
+
+
+def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
+    fast, plain = HRVGAN(10, size).G, PlainGenerator(10, size, "paper", 1.0)
+    kinds = {"plain": (plain, False)} | {name: (fast, bfloat16) for name, bfloat16 in precisions.items()}
+    jobs = {
+        (name, n): lambda network=network, n=n, bfloat16=bfloat16: draw(network, n, bfloat16)
+        for name, (network, bfloat16) in kinds.items()
+        for n in BATCHES[size]
+    }
+    medians = interleaved(jobs, rounds)
+    for name, n in jobs:
+        took = medians[name, n]
+        print(
+            f"{size:>4} {name:>9} {n:>6} {n / took:>8.2f} {medians['plain', n] / took:>9.2f} {1e3 * took:>9.0f}",
+            flush=True,
+        )
+
+
+def one_of_several(size: int, n: int, bfloat16: bool, barrier, times) -> None:
+    torch.set_num_threads(1)
+    network = HRVGAN(10, size).G
+    draw(network, n, bfloat16)
+    barrier.wait()
+    start = time.perf_counter()
+    for _ in range(REPEATS):
+        draw(network, n, bfloat16)
+    times.put((time.perf_counter() - start) / REPEATS)
+
+
+def measure_processes(size: int, precisions: dict[str, bool]) -> None:
+    """Clips a second of so many processes together, each with one thread and the largest batch."""
+    context, n = multiprocessing.get_context("spawn"), BATCHES[size][-1]
+    for name, bfloat16 in precisions.items():
+        rates = {}
+        for count in range(1, PROCESSES + 1):
+            barrier, times = context.Barrier(count), context.Queue()
+            work = (size, n, bfloat16, barrier, times)
+            processes = [context.Process(target=one_of_several, args=work) for _ in range(count)]
+            for process in processes:
+                process.start()
+            rates[count] = sum(n / times.get() for _ in processes)
+            for process in processes:
+                process.join()
+        ratios = "".join(f"{rates[count]:>9.2f} {rates[count] / rates[1]:>9.2f}" for count in rates)
+        print(f"{size:>4} {name:>9} {n:>6}{ratios}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.drawing", description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", choices=list(BATCHES), default=list(BATCHES))
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    precisions = {"float32": False} | ({"bfloat16": True} if ceilings() else {})
+    print("drawing        batch  clips/s   x plain  a batch, ms")
+    for size in arguments.sizes:
+        measure(size, arguments.rounds, precisions)
+    print("\none thread each  batch  1 process         1  2 processes    x one")
+    for size in arguments.sizes:
+        measure_processes(size, precisions)
+
+
+if __name__ == "__main__":
+    main()
