@@ -16,14 +16,18 @@ def model_arguments(parser, which: str, num: int) -> None:
     parser.add_argument("--num", type=int, default=num, help="number of clips")
 
 
+def add_truncation(parser) -> None:
+    parser.add_argument(
+        "--truncation", type=float, default=1.0, help="psi; below 1: less variety, fewer failures"
+    )
+
+
 def add_sample(commands) -> None:
     parser = commands.add_parser(
         "sample", help="draw clips from a released model", description=sample.__doc__
     )
     model_arguments(parser, which="draw this class only", num=16)
-    parser.add_argument(
-        "--truncation", type=float, default=1.0, help="scale of z; below 1: less variety, fewer failures"
-    )
+    add_truncation(parser)
     parser.add_argument("--frames", type=int, default=0, help="longer clips, by models with latent: sequence")
     parser.set_defaults(command=sample)
 
@@ -42,7 +46,7 @@ def sample(
     if frames:
         clips = long_clips(gan, labels, frames, seed, truncation)
     else:
-        clips = gan.draw(gan.latent(num, seed) * truncation, labels).numpy()
+        clips = gan.draw(gan.latent(num, seed), labels, psi=truncation).numpy()
     write(out, clips, gan.fps, labels.numpy())
 
 
@@ -59,12 +63,13 @@ def add_interpolate(commands) -> None:
     parser.add_argument(
         "--refine", type=int, default=200, help="steps by which the latents of real videos are refined"
     )
+    add_truncation(parser)
     parser.set_defaults(command=interpolate)
 
 
 def interpolate(
     model: Path, out: Path, seed: int, device: str, class_name: str, num: int,
-    to_class: str, to_seed: int | None, videos: list[Path] | None, refine: int,
+    to_class: str, to_seed: int | None, videos: list[Path] | None, refine: int, truncation: float,
 ) -> None:  # fmt: skip
     """Draw NUM clips evenly on the line between two latents (Fig. 2 and 3 of the paper), from one class to another
     if asked. With two real VIDEOs, between the latents found for their first frames; the real clips stand at the ends.
@@ -83,11 +88,11 @@ def interpolate(
         first, last = gan.latent(2, seed)
         if to_seed is not None:
             last = gan.latent(1, to_seed)[0]
-        clips = walk(gan, (first, labels[0]), (last, labels[1]), num)
+        clips = walk(gan, (first, labels[0]), (last, labels[1]), num, truncation)
     else:
         real = np.stack([first_frames(video, gan.num_frames, gan.size) for video in videos])
         z = invert(gan, to_float(torch.from_numpy(real)), torch.tensor(labels), steps=refine, seed=seed).cpu()
-        clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num)
+        clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num, truncation)
         clips, labels = np.concatenate([real[:1], clips, real[1:]]), [labels[0], *labels, labels[1]]
     write(out, clips, gan.fps, np.resize(labels[0], len(clips)))
 

@@ -105,15 +105,20 @@ class Generator(nn.Module):
             nn.init.zeros_(self.rgb.weight)                   # Training starts from copies of the last frame seen.
             nn.init.zeros_(self.rgb.bias)
 
-    def forward(self, z: Tensor, c: Tensor, x: Tensor | None = None, position: float = math.inf) -> Tensor:
+    def forward(
+        self, z: Tensor, c: Tensor, x: Tensor | None = None, position: float = math.inf, psi: float = 1.0,
+        centre: Tensor | None = None,
+    ) -> Tensor:
         """z (N, z_dim), (N, T, z_dim) with a latent sequence, or E's (N, S, z_dim); c (N,) labels, or (N, num_classes)
         weights of the classes, between which one may walk -> (N, 3, T, size, size).
 
         With `context`, x (N, 3, context, size, size) are the first frames, and the first of the clip returned. While
-        it grows, clips are as small as the level at `position`.
+        it grows, clips are as small as the level at `position`. With `centre`, the means of w for each c (N, S, 128),
+        w goes from there only `psi` of the way to its own place.
         """
         code, seen = self.E(self.pad(x)) if self.context else (None, {})
         w = self.mix(z, c, code)                              # (N, S, 128): S = 1, or 4 with a latent sequence
+        w = w if centre is None else torch.lerp(centre, w, psi)
         h = self.seed(w).unflatten(2, (-1, 4 // w.shape[1], 4, 4))
         h = h.transpose(1, 2).flatten(2, 3)                   # (N, 128w, 4, 4, 4)
         h = self.seed_norm(h).relu().contiguous(memory_format=torch.channels_last_3d)
@@ -379,15 +384,26 @@ class HRVGAN(VideoGAN):
         clips = self.augment(clips)
         return clips + self.instance_noise * draws.randn(*clips.shape, like=clips) if self.instance_noise else clips
 
-    def generate(self, z: Tensor, c: Tensor, x: Tensor | None = None) -> Tensor:
+    def generate(self, z: Tensor, c: Tensor, x: Tensor | None = None, *, psi: float = 1.0) -> Tensor:
         """z (N, *z_shape), c (N,) int64, and in task "predict" the first frames x (N, 3, context, size, size) in
-        [-1, 1] -> clips (N, 3, T, size, size) in [-1, 1]."""
+        [-1, 1] -> clips (N, 3, T, size, size) in [-1, 1].
+
+        `psi` truncates w, as StyleGAN does (Karras et al. 2019, B), and not z, of which G sees the direction alone.
+        """
         if (x is not None) != bool(self.context):
             raise InputError("this model draws clips from first frames: use predict" if self.context else
                              "this model was not trained to predict: train one with task: predict")
-        clips = self.G(z, c, x, self.position)
+        if psi != 1 and self.context:
+            raise InputError("truncation is for models that draw from z alone; predict with psi 1")
+        clips = self.G(z, c, x, self.position, psi, None if psi == 1 else self.centre(c))
         full_size = (self.num_frames, self.size, self.size)   # of clips, also before G has grown up
         return clips if clips.shape[2:] == full_size else enlarge(clips, full_size)
+
+    def centre(self, c: Tensor, num: int = 512) -> Tensor:
+        """The mean of w over `num` latents, the same ones always, for each of `c`: (N, S, 128)."""
+        z = self.latent(num, seed=0).to(self.device)
+        kinds, which = c.unique(dim=0, return_inverse=True)
+        return torch.stack([self.G.mix(z, kind.expand(num, *kind.shape), None).mean(0) for kind in kinds])[which]
 
     def judge(self, clips: Tensor, c: Tensor) -> Tensor:
         """The logit of D for each clip, which D sees as small as the level at which it is."""
