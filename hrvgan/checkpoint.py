@@ -41,6 +41,13 @@ def release(
         write_text(folder / "README.md", card(gan, description))
 
 
+def check_out(out: str | Path) -> None:
+    """Raises InputError when `out` holds something else than a released model, which a release would delete."""
+    out = Path(out)
+    if out.exists() and not (out / "model.json").exists() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already and no released model; name a new folder, or remove it")
+
+
 def contiguous(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 

@@ -52,7 +52,7 @@ def train(
 ) -> None:
     """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
-    from hrvgan.checkpoint import release
+    from hrvgan.checkpoint import check_out, release
     from hrvgan.datasets.clips import Clips
     from hrvgan.lock import locked
     from hrvgan.training import distributed, loop
@@ -61,6 +61,7 @@ def train(
     for key in train:
         if key not in loop.SETTINGS:
             raise InputError(f"--train: no argument {key!r}; known: {', '.join(loop.SETTINGS)}")
+    check_out(out)
     store, first = Clips(clips), distributed.rank() == 0
     gan = new_model(store, model, preset=preset, net=net, seed=seed, init_from=init_from)
     state, lock = out.with_name(f"{out.name}.state.pt"), out.with_name(f".{out.name}.lock")

@@ -180,3 +180,16 @@ def test_errors_are_one_sentence(model, arguments, sentence, monkeypatch, tmp_pa
     assert ended.value.code.startswith("error: ")
     assert sentence in ended.value.code
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_training_deletes_nothing_that_is_no_model(shapes_clips, tmp_path, kind):
+    out, kept = tmp_path / "out", tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+        kept = out / "thesis.tex"
+    kept.write_text("years of work")
+    with pytest.raises(SystemExit, match="out: is there already and no released model; name a new folder"):
+        cli.main(["train", str(shapes_clips.folder), str(out), *TINY])
+    assert kept.read_text() == "years of work"
+    assert not (tmp_path / "out.state.pt").exists()
