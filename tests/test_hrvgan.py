@@ -121,6 +121,34 @@ def test_the_reconstruction_network_learns_to_give_back_two_clips():
     assert gan.encode(batch.real).shape == (2, 1, 128)
 
 
+def test_fakes_are_held_against_real_clips_of_their_own_class():
+    """With mode seeking, neighbours share the class of the first; D is shown no pair of two classes."""
+    gan, shown = tiny(ms_weight=0.1), []
+    judge = gan.judge
+
+    def listening(clips, c):
+        shown.append((clips, c))
+        return judge(clips, c)
+
+    gan.judge = listening
+    batch = batch_for(gan)
+    gan.g_terms(batch)
+    (real, real_c), (_, fake_c) = shown
+    assert real_c.tolist() == fake_c.tolist() == [0, 0, 2, 2]
+    torch.testing.assert_close(real, batch.real[[0, 0, 2, 2]])
+
+
+def test_logits_are_not_rounded_under_autocast():
+    gan = tiny(num_classes=0)
+    clips = batch_for(gan).real
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        gan.D.out.bias.fill_(1 + 2**-12)  # Between two numbers of bfloat16.
+        gan.D.out.weight.zero_()
+        logits = gan.judge(clips, gan.cycle_labels(4))
+    assert logits.dtype == torch.float32
+    assert logits.tolist() == [1 + 2**-12] * 4
+
+
 def test_what_a_model_cannot_do_is_said():
     with pytest.raises(InputError, match="no encoder; train one with beta > 0"):
         tiny().encode(torch.zeros(1, 3, 8, 8, 8))

@@ -91,6 +91,12 @@ def test_a_folder_without_model_says_how_to_make_one(tmp_path):
         ({}, {"batch_size": 1000}, r"lower train\.batch_size"),
         ({}, {"precision": "float16"}, r"train\.precision 'float16'"),
         ({}, {"save_every": 3}, r"train\.save_every"),
+        (
+            {},
+            {"batch_size": 4, "accumulate": 4},
+            r"each part of a step has 1 clips.* in pairs .*a multiple of 8",
+        ),
+        ({}, {"batch_size": 3}, "each part of a step has 3 clips"),
         ({}, {"accumulate": 0}, "must be 1 or more"),
         ({}, {"lr_decay": 1}, r"train\.lr_decay: learning rates are 0 from step 1 on, 2 steps asked for"),
     ],

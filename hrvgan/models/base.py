@@ -56,6 +56,8 @@ class VideoGAN(nn.Module):
     z_dim: int
     context: int = 0  # first frames that it must be given, and goes on from; 0: it draws from z alone
 
+    in_pairs: bool = False  # its losses compare neighbours 0 and 1, 2 and 3, ... of a batch
+
     name: str  # in MODELS
     arguments: dict  # of the constructor, all of them: what rebuilds this model
     classes: Sequence[str] = ()  # names of the labels, from the data that it was trained on

@@ -216,9 +216,11 @@ class Discriminator(nn.Module):
             x = level(x)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
         x = self.top(self.std(x))                             # (N, 128w, 4, 4, 4)
         h = full(F.leaky_relu(self.fc(x.flatten(1)), 0.2))    # (N, 128)
-        logits = full(self.out(h).squeeze(1))
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * h).sum(1) / math.sqrt(h.shape[1])
+        # Logits in bfloat16 would differ by 1/128 of themselves or not at all.
+        with torch.autocast("cpu" if h.is_meta else h.device.type, enabled=False):
+            logits = self.out(h).squeeze(1)
+            if self.embed is not None:
+                logits = logits + (self.embed(c) * h).sum(1) / math.sqrt(h.shape[1])
         return logits                                         # (N,)
 
 
@@ -315,6 +317,7 @@ class HRVGAN(VideoGAN):
         self.paired, self.alpha, self.beta = objective in losses.PAIRED, alpha, beta
         self.r1_gamma, self.r2_gamma, self.r1_every = r1_gamma, r2_gamma, r1_every
         self.gp_weight, self.drift, self.ms_weight = gp_weight, drift, ms_weight
+        self.in_pairs = ms_weight > 0
         self.augment, self.instance_noise = Augment(augment), instance_noise
         self.optimizer, self.lr_g, self.lr_d, self.betas = optimizer, lr_g, lr_d, tuple(betas)
 
@@ -362,7 +365,7 @@ class HRVGAN(VideoGAN):
         real_logits = None
         if self.paired:
             with torch.no_grad():
-                real_logits = self.judge(self.show(batch.real), batch.c)
+                real_logits = self.judge(self.show(given), c)   # of the classes that the fakes have
         terms = {"adv": self.alpha * self.loss_g(self.judge(self.show(fake), c), real_logits)}
         if self.ms_weight:
             terms["ms"] = self.ms_weight * losses.mode_seeking(fake, z)

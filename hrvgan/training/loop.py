@@ -151,6 +151,11 @@ def check(gan: VideoGAN, clips: Clips, steps: int, recipe: dict, log_every: int,
             f"train.batch_size ({batch_size}) must be a multiple of {count}: "
             f"{distributed.world_size()} processes, train.accumulate {recipe['accumulate']}"
         )
+    if gan.in_pairs and batch_size // count % 2:
+        raise InputError(
+            f"train.batch_size ({batch_size}): each part of a step has {batch_size // count} clips, and the model "
+            f"compares clips in pairs (ms_weight); take a multiple of {2 * count}, or set ms_weight to 0 in net"
+        )
     if recipe["precision"] not in PRECISIONS:
         raise InputError(
             f"train.precision {recipe['precision']!r} is not known; choose one of {', '.join(PRECISIONS)}"
