@@ -10,6 +10,7 @@ import torch
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
+from hrvgan.training.iteration import use_bfloat16
 from hrvgan.training.loop import FREE, train
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
@@ -27,7 +28,8 @@ def start(folder, state, **arguments):
 def same_state(first, second):
     """All that two states hold is equal to the bit, but for how long it took."""
     first, second = (torch.load(path, weights_only=True) for path in (first, second))
-    assert first["history"] == second["history"]
+    for part in ("history", "partial", "meter", "bfloat16"):
+        assert first[part] == second[part]
     assert first["step"] == second["step"]
     for part in ("gan", "average"):
         assert first[part].keys() == second[part].keys()
@@ -52,6 +54,34 @@ def test_more_steps_continue(shapes_clips, tmp_path, whole):
     start(shapes_clips.folder, state, steps=5)
     start(shapes_clips.folder, state, log_every=1, save_every=4)  # When to report and save changes no step.
     same_state(state, whole)
+
+
+def test_more_steps_leave_no_trace_of_where_it_stopped(shapes_clips, tmp_path):
+    """Rows of the history cover four steps each, wherever a training ended in between."""
+    states, rows = {}, {"log_every": 4, "save_every": 4}
+    for name, ends in (("whole", [9]), ("parts", [2, 3, 6, 9])):
+        states[name] = tmp_path / f"{name}.pt"
+        histories = [start(shapes_clips.folder, states[name], steps=end, **rows)[1] for end in ends]
+        assert [row["step"] for row in histories[-1]] == [4, 8, 9]
+    assert [row["step"] for row in histories[1]] == [3]
+    assert [row["step"] for row in histories[2]] == [4, 6]
+    same_state(states["parts"], states["whole"])
+    _, again = start(shapes_clips.folder, states["parts"], steps=9, **rows)
+    assert again == histories[-1]
+
+
+def test_auto_keeps_the_precision_that_it_began_with(shapes_clips, tmp_path, capsys):
+    """As on another machine, of which the state says that it trained in bfloat16."""
+    state = tmp_path / "state.pt"
+    torch.set_num_threads(1)
+    start(shapes_clips.folder, state, steps=1, precision="auto")
+    held = torch.load(state, weights_only=True)
+    here = held["bfloat16"]
+    assert here == use_bfloat16("auto", torch.device("cpu"))
+    torch.save({**held, "bfloat16": not here}, state)
+    start(shapes_clips.folder, state, steps=2, precision="auto")
+    assert f"goes on in {'float32' if here else 'bfloat16'}, as it began" in capsys.readouterr().err
+    assert torch.load(state, weights_only=True)["bfloat16"] != here
 
 
 class Victim:

@@ -22,17 +22,17 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def iterations(
-    session: Session, clips: Clips, steps: int, meter: Meter, *, batch_size: int, accumulate: int, seed: int,
-    ema: float, lr_decay: int, clip_grad: float, flip: bool, class_balanced: bool, precision: str,
+    session: Session, clips: Clips, steps: int, *, batch_size: int, accumulate: int, seed: int, ema: float,
+    lr_decay: int, clip_grad: float, flip: bool, class_balanced: bool,
 ) -> Iterator[int]:  # fmt: skip
     """Trains until `steps` are done; yields their number after each."""
-    gan, device = session.gan, session.gan.device
+    gan, meter, device = session.gan, session.meter, session.gan.device
     rank, world_size = distributed.rank(), distributed.world_size()
     stream = BatchStream(
         clips, batch_size=batch_size // world_size, seed=seed, num_frames=gan.num_frames, flip=flip,
         class_balanced=class_balanced, rank=rank, world_size=world_size,
     )  # fmt: skip
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(precision, device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=session.bfloat16)
     for step, frames, labels in batches(stream, session.step, steps, meter):
         # Put the clips into micro-batches, at the resolution that the model has grown to.
         level = gan.grow(step * batch_size)

@@ -15,9 +15,8 @@ from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models.base import VideoGAN
 from hrvgan.training import distributed
-from hrvgan.training.iteration import PRECISIONS, iterations
-from hrvgan.training.meter import Meter
-from hrvgan.training.session import begin, save_state
+from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
+from hrvgan.training.session import Session, begin, save_state
 
 
 def train(
@@ -43,7 +42,8 @@ def train(
         lr_decay: the step at which learning rates, falling linearly from the first step on, reach 0; 0 keeps them.
         clip_grad: the largest norm of the gradient of a phase; 0 = no limit.
         class_balanced: whether every batch shows the classes equally often, however many clips they have.
-        precision: float32, bfloat16 (autocast), or auto: bfloat16 where the device multiplies it faster.
+        precision: float32, bfloat16 (autocast), or auto: bfloat16 where the device multiplies it faster. A `state`
+            that began with auto keeps the precision that this meant then, on whatever device it goes on.
         log_losses: called every `log_every` steps with the means since the last call, and the speed.
         log_samples: called every `sample_every` steps with clips (n, T, H, W, 3) uint8 of the EMA, same z each time.
 
@@ -53,14 +53,16 @@ def train(
     """
     recipe = {
         "batch_size": batch_size, "accumulate": accumulate, "seed": seed, "ema": ema, "lr_decay": lr_decay,
-        "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced, "precision": precision,
+        "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced,
     }  # fmt: skip
-    check(gan, clips, steps, recipe, log_every, save_every)
+    check(gan, clips, steps, recipe, precision, log_every, save_every)
     with distributed.joined(pick_device(device)) as place:
-        session = begin(gan.to(place), state, identity(gan, clips, **recipe), steps)
-        began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, Meter(place)
+        about = identity(gan, clips, **recipe, precision=precision)
+        session = Session.of(gan.to(place), about, use_bfloat16(precision, place))
+        begin(session, state, steps)
+        began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, session.meter
         until = session.step if minutes and session.seconds > 60 * minutes else steps
-        trained = iterations(session, clips, until, meter, **recipe)
+        trained = iterations(session, clips, until, **recipe)
         bar = tqdm(
             trained, "train", steps, initial=session.step, unit="it", dynamic_ncols=True, disable=not first
         )
@@ -69,7 +71,7 @@ def train(
             if done % log_every == 0 or done == steps:
                 values = {**meter.means(), "ema/distance": distance(session.average, gan.G)}
                 stop_if_diverged(state, done, values)
-                session.history.append({"step": done, **values})
+                session.report({"step": done, **values}, whole=done % log_every == 0)
                 if first:
                     log_losses(done, {**values, **meter.timings()})
                     bar.set_postfix_str(summary(values), refresh=False)
@@ -85,7 +87,7 @@ def train(
                     break
     gan.grow(session.step * batch_size)
     gan.G.load_state_dict(session.average.state_dict())
-    return session.average, session.history
+    return session.average, session.history + session.partial
 
 
 # Arguments of `train` that change no step: with others, a training goes on where it is.
@@ -128,7 +130,9 @@ def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> 
     return shown
 
 
-def check(gan: VideoGAN, clips: Clips, steps: int, recipe: dict, log_every: int, save_every: int) -> None:
+def check(
+    gan: VideoGAN, clips: Clips, steps: int, recipe: dict, precision: str, log_every: int, save_every: int
+) -> None:
     """Everything that can be known to fail is refused before anything starts."""
     frames, height = clips.shape[:2]
     batch_size, lr_decay = recipe["batch_size"], recipe["lr_decay"]
@@ -156,10 +160,8 @@ def check(gan: VideoGAN, clips: Clips, steps: int, recipe: dict, log_every: int,
             f"train.batch_size ({batch_size}): each part of a step has {batch_size // count} clips, and the model "
             f"compares clips in pairs (ms_weight); take a multiple of {2 * count}, or set ms_weight to 0 in net"
         )
-    if recipe["precision"] not in PRECISIONS:
-        raise InputError(
-            f"train.precision {recipe['precision']!r} is not known; choose one of {', '.join(PRECISIONS)}"
-        )
+    if precision not in PRECISIONS:
+        raise InputError(f"train.precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
     if 0 < lr_decay < steps:
         raise InputError(
             f"train.lr_decay: learning rates are 0 from step {lr_decay} on, {steps} steps asked for"
