@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrvgan import draws
 from hrvgan.datasets.clips import BatchStream, Clips
@@ -15,6 +15,7 @@ from hrvgan.models.base import Batch, Phase, VideoGAN
 from hrvgan.models.growing import at_level
 from hrvgan.optim import clip_norm, scale_rates
 from hrvgan.training import distributed
+from hrvgan.training.averaging import update_average
 from hrvgan.training.meter import Meter
 from hrvgan.training.session import Session
 
@@ -102,13 +103,6 @@ def update(
     phase.optimizer.zero_grad(set_to_none=True)
     phase.after(parts[0].step)
     return log
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
-    for kept, new in zip(average.buffers(), module.buffers(), strict=True):
-        kept.copy_(new)  # Running statistics of batch norm are averages already.
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -15,6 +15,7 @@ from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models.base import VideoGAN
 from hrvgan.training import distributed
+from hrvgan.training.averaging import distance, in_place_of_g, with_own_statistics
 from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
 from hrvgan.training.session import Session, begin, save_state
 
@@ -86,8 +87,9 @@ def train(
                 if minutes and session.seconds > 60 * minutes:
                     break
     gan.grow(session.step * batch_size)
-    gan.G.load_state_dict(session.average.state_dict())
-    return session.average, session.history + session.partial
+    average = with_own_statistics(gan, session.average, clips)
+    gan.G.load_state_dict(average.state_dict())
+    return average, session.history + session.partial
 
 
 # Arguments of `train` that change no step: with others, a training goes on where it is.
@@ -107,27 +109,15 @@ def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
     return json.loads(json.dumps(about))
 
 
-@torch.no_grad()
-def distance(average: nn.Module, module: nn.Module) -> float:
-    """|average - weights| / |weights|: near 0 means that the average is as noisy as the weights."""
-    weights = list(module.parameters())
-    apart = torch._foreach_sub(list(average.parameters()), weights)
-    norms = [torch.nn.utils.get_total_norm(tensors) for tensors in (apart, weights)]
-    return float(norms[0] / norms[1])
-
-
 def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> Tensor:
     """uint8 (n, T, H, W, 3): `per_class` clips of each class, drawn from the average with a fixed seed; by a model that
     predicts, of what it makes of training clips."""
     count = per_class * max(gan.num_classes, 4)
-    trained, gan.G = gan.G, average
-    if gan.context:
+    with in_place_of_g(gan, with_own_statistics(gan, average, clips)):
+        if not gan.context:
+            return gan.sample(count, seed=0)
         some = np.linspace(0, len(clips) - 1, count).astype(int)
-        shown = gan.predict(torch.from_numpy(clips.read(some)), torch.from_numpy(clips.labels[some]), seed=0)
-    else:
-        shown = gan.sample(count, seed=0)
-    gan.G = trained
-    return shown
+        return gan.predict(torch.from_numpy(clips.read(some)), torch.from_numpy(clips.labels[some]), seed=0)
 
 
 def check(
