@@ -5,8 +5,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-import yaml
-
+from hrvgan.arguments import check_values, load_yaml, pick_device
 from hrvgan.commands import draw, score, weights
 from hrvgan.errors import InputError
 
@@ -23,6 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
     try:
+        check_values("--", command, arguments)
+        if "device" in arguments:
+            arguments["device"] = str(pick_device(arguments["device"]))
         command(**arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -73,7 +75,10 @@ def train(
 
 
 def yaml_dict(text: str) -> dict:
-    value = yaml.safe_load(text)
+    try:
+        value = load_yaml(text, "here")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form '{{key: value}}'")
     return value

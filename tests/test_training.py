@@ -90,6 +90,12 @@ def test_a_folder_without_model_says_how_to_make_one(tmp_path):
         ({"num_classes": 5}, {}, "8 classes, but the model has 5"),
         ({}, {"batch_size": 1000}, r"lower train\.batch_size"),
         ({}, {"precision": "float16"}, r"train\.precision 'float16'"),
+        ({}, {"clip_grad": -1.0}, r"train\.clip_grad -1\.0: need 0 or more"),
+        ({}, {"lr_decay": -5}, r"train\.lr_decay -5: need 0 or more"),
+        ({}, {"ema": 1}, r"train\.ema 1: need 0 or more, less than 1"),
+        ({}, {"steps": "many"}, r"train\.steps 'many': need a whole number"),
+        ({}, {"flip": "no"}, r"train\.flip 'no': need true or false"),
+        ({}, {"device": "cuda:99"}, r"device 'cuda:99': torch sees \d+ GPUs"),
         ({}, {"save_every": 3}, r"train\.save_every"),
         (
             {},
@@ -97,7 +103,7 @@ def test_a_folder_without_model_says_how_to_make_one(tmp_path):
             r"each part of a step has 1 clips.* in pairs .*a multiple of 8",
         ),
         ({}, {"batch_size": 3}, "each part of a step has 3 clips"),
-        ({}, {"accumulate": 0}, "must be 1 or more"),
+        ({}, {"accumulate": 0}, r"train\.accumulate 0: need 1 or more"),
         ({}, {"lr_decay": 1}, r"train\.lr_decay: learning rates are 0 from step 1 on, 2 steps asked for"),
     ],
 )
@@ -105,7 +111,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     shapes_clips, tmp_path, model, training, sentence
 ):
     with pytest.raises(InputError, match=sentence):
-        train(tiny(**model), shapes_clips, tmp_path / "state.pt", steps=2, **{**QUICK, **training})
+        train(tiny(**model), shapes_clips, tmp_path / "state.pt", **{"steps": 2, **QUICK, **training})
     assert not list(tmp_path.iterdir())
 
 

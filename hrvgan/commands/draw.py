@@ -4,16 +4,25 @@ from pathlib import Path
 
 from hrvgan.errors import InputError
 
+SUFFIXES = (".mp4", ".gif", ".png", ".npz")
+
 
 def model_arguments(parser, which: str, num: int) -> None:
     parser.add_argument("model", type=Path, help="folder of a released model, such as models/laptop")
     parser.add_argument(
-        "--out", type=Path, required=True, help="a file that ends in .mp4, .gif, .png or .npz"
+        "--out", type=Path, required=True, help=f"a file that ends in one of {', '.join(SUFFIXES)}"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--class", dest="class_name", default="", help=which)
     parser.add_argument("--num", type=int, default=num, help="number of clips")
+
+
+def check_output(out: Path) -> None:
+    """Raises InputError for a file that clips cannot be written to, before they are drawn."""
+    if out.suffix not in SUFFIXES:
+        suffix = out.suffix or "a file without suffix"
+        raise InputError(f"{out}: cannot write {suffix}; use one of {', '.join(SUFFIXES)}")
 
 
 def add_truncation(parser) -> None:
@@ -41,6 +50,7 @@ def sample(
     from hrvgan.checkpoint import load
     from hrvgan.sampling.samples import long_clips
 
+    check_output(out)
     gan = load(model, device)
     labels = torch.full((num,), gan.label(class_name)) if class_name else gan.cycle_labels(num)
     if frames:
@@ -82,6 +92,7 @@ def interpolate(
     from hrvgan.sampling.inversion import invert
     from hrvgan.sampling.samples import walk
 
+    check_output(out)
     gan = load(model, device)
     labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
     if videos is None:
@@ -114,6 +125,7 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
 
     from hrvgan.checkpoint import load
 
+    check_output(out)
     gan = load(model, device)
     if not gan.context:
         raise InputError(f"{model}: does not predict; train a model with task: predict")
@@ -147,11 +159,7 @@ def write(out: Path, clips, fps: float, labels) -> None:
         write_video(out, grid(clips), fps=fps)
     elif out.suffix == ".png":
         write_image(out, filmstrips(clips, enlarge=enlarge(clips.shape[2])))
-    elif out.suffix == ".npz":
+    else:
         with atomic_path(out) as temporary:
             np.savez_compressed(temporary, frames=clips, labels=labels)
-    else:
-        raise InputError(
-            f"{out}: cannot write {out.suffix or 'a file without suffix'}; use .mp4, .gif, .png or .npz"
-        )
     print(out)

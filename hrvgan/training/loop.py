@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hrvgan.arguments import check_values, pick_device
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models.base import VideoGAN
@@ -52,6 +53,9 @@ def train(
         InputError: for clips that do not fit the model, a `state` of another training, and when losses, gradients or
             weights are no longer finite; `state` is then the last good one.
     """
+    check_values(
+        "train.", train, {key: value for key, value in locals().items() if key in train.__kwdefaults__}
+    )
     recipe = {
         "batch_size": batch_size, "accumulate": accumulate, "seed": seed, "ema": ema, "lr_decay": lr_decay,
         "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced,
@@ -123,12 +127,10 @@ def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> 
 def check(
     gan: VideoGAN, clips: Clips, steps: int, recipe: dict, precision: str, log_every: int, save_every: int
 ) -> None:
-    """Everything that can be known to fail is refused before anything starts."""
+    """Everything else that can be known to fail is refused before anything starts."""
     frames, height = clips.shape[:2]
     batch_size, lr_decay = recipe["batch_size"], recipe["lr_decay"]
     count = distributed.world_size() * recipe["accumulate"]
-    if min(steps, batch_size, recipe["accumulate"], log_every, save_every) < 1:
-        raise InputError("train: steps, batch_size, accumulate, log_every and save_every must be 1 or more")
     if height != gan.size or frames < gan.num_frames:
         raise InputError(
             f"{clips.folder}: clips of {frames} frames of {height} px, but the model makes {gan.num_frames} frames of "
@@ -161,10 +163,6 @@ def check(
             f"train.save_every ({save_every}) must be a multiple of train.log_every ({log_every}), "
             "so that a state holds whole rows of the history"
         )
-
-
-def pick_device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def stop_if_diverged(state: str | Path, step: int, values: dict[str, float]) -> None:
