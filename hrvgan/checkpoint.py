@@ -27,6 +27,7 @@ def release(
         "arguments": gan.arguments,
         "classes": list(gan.classes),
         "fps": gan.fps,
+        "crop": gan.crop,
         "clip_shape": [gan.num_frames, gan.size, gan.size, 3],
         "steps": history[-1]["step"],
         "num_clips": gan.num_clips,
@@ -86,11 +87,8 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
         raise InputError(
             f"{folder}: model.json and the weights do not fit ({reason}); train or fetch it anew"
         ) from error
-    gan.classes, gan.fps, gan.origin = (
-        description["classes"],
-        description["fps"],
-        description.get("origin", ""),
-    )
+    gan.classes, gan.fps = description["classes"], description["fps"]
+    gan.crop, gan.origin = description.get("crop", True), description.get("origin", "")
     return gan.to(device).eval().requires_grad_(False)
 
 

@@ -11,7 +11,10 @@ import torch
 
 import hrvgan
 from hrvgan import cli
+from hrvgan.commands import draw
 from hrvgan.datasets.clips import Clips
+from hrvgan.extraction.extract import extract
+from hrvgan.training.session import new_model
 from hrvgan.video.files import probe, read_frames, write_video
 
 COMMANDS = ("train", "sample", "interpolate", "predict", "info", "clips")
@@ -40,11 +43,15 @@ def trained(shapes_clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    """20 frames of 40x40 px of noise that drifts."""
-    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    """20 frames of 40x40 px of noise that drifts, as many a second as the clips have."""
     path = tmp_path_factory.mktemp("video") / "drift.mp4"
-    write_video(path, np.stack([noise[:, t : t + 40] for t in range(20)]), fps=8)
+    write_video(path, drift(), fps=12)
     return path
+
+
+def drift() -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    return np.stack([noise[:, t : t + 40] for t in range(20)])
 
 
 def test_help_names_every_command():
@@ -97,6 +104,8 @@ def test_a_walk_between_classes_ends_at_both(model, tmp_path):
                  "--out", tmp_path / "walk.npz")  # fmt: skip
     gan = hrvgan.load(model)
     z = gan.latent(2, seed=0)
+    labels = np.load(tmp_path / "walk.npz")["labels"].tolist()
+    assert labels == [gan.label("DiscUp")] * 3 + [gan.label("BarLeft")] * 2
     ends = gan.draw(z, torch.tensor([gan.label("DiscUp"), gan.label("BarLeft")])).numpy()
     assert np.abs(walk[[0, -1]].astype(int) - ends).max() <= 1
 
@@ -113,9 +122,31 @@ def test_a_walk_between_two_real_videos_has_them_at_its_ends(trained, video, tmp
 
 def test_predictions_begin_with_the_video(trained, video, tmp_path):
     model = trained("{width: 0.04, task: predict, context: 3}")
-    clips = drawn("predict", model, "--video", video, "--num", 2, "--out", tmp_path / "next.npz")
+    arguments = ["predict", model, "--video", video, "--num", 2]
+    with pytest.raises(SystemExit, match="name the class of the video by --class; known: BarDown, "):
+        drawn(*arguments, "--out", tmp_path / "next.npz")
+    clips = drawn(*arguments, "--class", "DiscUp", "--out", tmp_path / "next.npz")
     assert len(clips) == 3
     assert np.array_equal(clips[0, :3], clips[1, :3])
+
+
+@pytest.mark.parametrize(("fps", "crop"), [(24, True), (6, False)])
+def test_real_videos_are_seen_as_the_clips_were(trained, tmp_path, fps, crop):
+    """At the model's 12 frames a second: of 24 every second one, of 6 each twice; and cropped, or squashed."""
+    gan = hrvgan.load(trained("{width: 0.04}"))
+    assert (gan.fps, gan.crop) == (12, True)
+    gan.crop = crop
+    wide = tmp_path / "wide.mp4"
+    write_video(wide, drift()[:, :20], fps=fps)  # 40x20 px
+    real, _ = read_frames(wide, gan.size, crop=crop)
+    expected = real[::2] if fps == 24 else real.repeat(2, axis=0)
+    assert np.array_equal(draw.first_frames(gan, wide, 8, 8), expected[:8])
+
+
+def test_a_squashed_store_makes_a_model_that_squashes(shapes_raw, tmp_path):
+    extract(shapes_raw, tmp_path / "clips", size=32, num_frames=8, workers=1, crop=False)
+    gan = new_model(Clips(tmp_path / "clips"), "hrvgan", preset="best", net={"width": 0.04}, seed=0)
+    assert not gan.crop
 
 
 def test_a_latent_sequence_draws_longer_clips(trained, tmp_path):

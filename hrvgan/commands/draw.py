@@ -101,11 +101,12 @@ def interpolate(
             last = gan.latent(1, to_seed)[0]
         clips = walk(gan, (first, labels[0]), (last, labels[1]), num, truncation)
     else:
-        real = np.stack([first_frames(video, gan.num_frames, gan.size) for video in videos])
+        real = np.stack([first_frames(gan, video, gan.num_frames, gan.num_frames) for video in videos])
         z = invert(gan, to_float(torch.from_numpy(real)), torch.tensor(labels), steps=refine, seed=seed).cpu()
         clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num, truncation)
-        clips, labels = np.concatenate([real[:1], clips, real[1:]]), [labels[0], *labels, labels[1]]
-    write(out, clips, gan.fps, np.resize(labels[0], len(clips)))
+        clips = np.concatenate([real[:1], clips, real[1:]])
+    nearer = np.linspace(0, 1, len(clips)) > 0.5  # A clip between two classes has the label of the nearer.
+    write(out, clips, gan.fps, np.where(nearer, labels[1], labels[0]))
 
 
 def add_predict(commands) -> None:
@@ -129,7 +130,9 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
     gan = load(model, device)
     if not gan.context:
         raise InputError(f"{model}: does not predict; train a model with task: predict")
-    real = first_frames(video, gan.context, gan.size, most=gan.num_frames)
+    if gan.num_classes and not class_name:
+        raise InputError(f"{model}: name the class of the video by --class; known: {', '.join(gan.classes)}")
+    real = first_frames(gan, video, gan.context, gan.num_frames)
     labels = torch.full((num,), gan.label(class_name) if class_name else 0)
     clips = gan.predict(torch.from_numpy(real).expand(num, *real.shape), labels, seed).numpy()
     if len(real) == gan.num_frames:
@@ -137,14 +140,31 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
     write(out, clips, gan.fps, np.full(len(clips), labels[0]))
 
 
-def first_frames(video: Path, least: int, size: int, most: int = 0):
-    """uint8 (T, size, size, 3): the first `most` frames of a video, at least `least`."""
-    from hrvgan.video.files import read_frames
+def first_frames(gan, video: Path, least: int, most: int):
+    """uint8 (T, size, size, 3): the first `most` frames of a video, at least `least`, as many a second and made square
+    in the same way as the clips that `gan` was trained on."""
+    import numpy as np
 
-    frames, _ = read_frames(video, size)
+    from hrvgan.video.decoding import decode
+    from hrvgan.video.files import read_frames
+    from hrvgan.video.strips import is_strip
+
+    frames = []
+    if is_strip(video):  # Which says nothing about time: every n-th frame, as in extraction.
+        every, rate = read_frames(video, gan.size)
+        frames = list(every[:: max(1, round(rate / gan.fps))][:most])
+    else:
+        decode(
+            video,
+            lambda n: n < most,
+            lambda n, picture: frames.append(picture(gan.size, gan.crop)),
+            fps=gan.fps,
+        )
     if len(frames) < least:
-        raise InputError(f"{video}: {len(frames)} frames, need {least}; take a longer video")
-    return frames[: max(least, most)]
+        raise InputError(
+            f"{video}: {len(frames)} frames at {gan.fps:g} a second, need {least}; take a longer video"
+        )
+    return np.stack(frames)
 
 
 def write(out: Path, clips, fps: float, labels) -> None:

@@ -61,7 +61,8 @@ class VideoGAN(nn.Module):
     name: str  # in MODELS
     arguments: dict  # of the constructor, all of them: what rebuilds this model
     classes: Sequence[str] = ()  # names of the labels, from the data that it was trained on
-    fps: float = 8.0
+    fps: float = 8.0  # of those data's clips
+    crop: bool = True  # whether they were cropped to squares, not squashed
     num_clips: int = 0  # that it was trained on
     origin: str = ""  # digest of the weights that it started from; "" = drawn anew
 

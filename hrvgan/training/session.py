@@ -29,7 +29,7 @@ def new_model(
     of_store = {"num_classes": store.num_classes, "size": store.shape[1], "num_frames": store.shape[0]}
     taken = inspect.signature(model_class(name)).parameters  # Not all know classes or choose their length.
     gan = build_model(name, preset=preset, **{key: of_store[key] for key in of_store if key in taken} | net)
-    gan.classes, gan.fps = store.classes if gan.num_classes else [], store.fps
+    gan.classes, gan.fps, gan.crop = store.classes if gan.num_classes else [], store.fps, store.crop
     if init_from and (fresh := warm_start(gan, init_from)):
         print(f"{init_from}: no weights there for {fresh}: drawn anew", file=sys.stderr)
     return gan
