@@ -24,7 +24,7 @@ from benchmarks.plain import PlainDiscriminator, PlainGenerator
 from hrvgan.models import MODELS, build_model
 from hrvgan.models.base import Batch
 from hrvgan.models.hrvgan import HRVGAN
-from hrvgan.training.iteration import update_average
+from hrvgan.training.averaging import update_average
 
 BATCH = {32: 16, 64: 4, 128: 2, 256: 2}
 

@@ -89,7 +89,7 @@ def update(
     phase.module.requires_grad_(True)
     log: dict[str, Tensor] = {}
     for batch in parts:
-        with draws.part(*batch.part, seed, gan.device), autocast:
+        with draws.part(*batch.part, seed), autocast:
             terms = phase.loss(batch)
         (sum(terms.values()) / len(parts)).backward()
         values = {f"loss/{phase.name}/{name}": term for name, term in terms.items()} | batch.notes
