@@ -94,21 +94,24 @@ def add_info(commands) -> None:
         "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{size: 256}'"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="for the memory that training takes")
+    parser.add_argument("--precision", default="float32", help="likewise; or bfloat16")
     parser.set_defaults(command=info)
 
 
-def info(model: str, preset: str, net: dict, batch_size: int) -> None:
+def info(model: str, preset: str, net: dict, batch_size: int, precision: str) -> None:
     """Print each layer of G and D with its output shape (C, T, H, W) and its number of parameters, what a clip costs in
     each, and what a training step takes in memory."""
     from hrvgan.models import build_model
-    from hrvgan.models.memory import training_bytes
+    from hrvgan.models.memory import process_bytes
     from hrvgan.models.table import layer_table
 
     gan = build_model(model, preset=preset, **net)
     print(f"{model}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes")
     print(layer_table(gan))
-    gigabytes = training_bytes(gan, batch_size) / 1e9
-    print(f"training in float32, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries")
+    gigabytes = process_bytes(gan, batch_size, precision) / 1e9
+    print(
+        f"training in {precision}, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries"
+    )
 
 
 def add_clips(commands) -> None:
