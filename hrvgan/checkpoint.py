@@ -95,7 +95,7 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
 def warm_start(gan: VideoGAN, folder: str | Path) -> str:
     """Copies the weights of the released model in `folder` into G (with its E, if any) and D of `gan`, and sets
     `gan.origin`: those that have the same name and shape, the others stay as they are (classes that are new, a size
-    that is larger). Returns the names of the others.
+    that is larger). Returns the names of the layers that have such.
 
     Raises InputError when `folder` is no released model, or of another kind of model.
     """
@@ -108,10 +108,13 @@ def warm_start(gan: VideoGAN, folder: str | Path) -> str:
         mine = network.state_dict()
         fits = {key: theirs[key] for key in mine if key in theirs and theirs[key].shape == mine[key].shape}
         network.load_state_dict(mine | fits)
-        fresh += [f"{prefix}.{key}" for key in mine if key not in fits]
+        layers = (
+            key.partition(".parametrizations")[0].removesuffix(".weight") for key in mine if key not in fits
+        )
+        fresh += [f"{prefix}.{layer.removesuffix('.bias')}" for layer in layers]
     weights = [Path(folder) / name for name in ("model.safetensors", "discriminator.safetensors")]
     gan.origin = "-".join(file_digest(file)[:16] for file in weights if file.exists())
-    return ", ".join(fresh)
+    return ", ".join(dict.fromkeys(fresh))
 
 
 def card(gan: VideoGAN, description: dict) -> str:

@@ -32,6 +32,13 @@ def test_every_kind_of_model_fills_the_folder(name, arguments, tmp_path):
         assert probe(tmp_path / entry["mp4"]).num_frames == gan.num_frames
 
 
+def test_classes_of_nearly_the_same_name_have_files_of_their_own(tmp_path):
+    gan = small("hrvgan", {})
+    gan.classes = ["a b", "a_b", "a/b"]
+    write_samples(gan, tmp_path, clips_per_class=1, interpolation_steps=2)
+    assert len(list((tmp_path / "clips").iterdir())) == 3
+
+
 @every_kind
 def test_variety_falls_with_psi_and_psi_1_changes_nothing(name, arguments):
     gan = small(name, arguments)

@@ -26,6 +26,7 @@ LADDER = (8, 16, 32, 64, 128, 256)
 DOUBLES_TIME = {"paper": (8, 64, 256), "ancestor": (8, 32, 128)}
 LATENTS = ("vector", "sequence")
 TASKS = ("generate", "predict")
+SPANS = 4  # base time steps, for each of which a sequence of latents is mixed to one
 W_DIM = 128  # what the first layer of Table 1 makes of z and the class
 
 
@@ -58,10 +59,10 @@ class Spans(nn.Linear):
     frames under each step, kept at unit variance."""
 
     def __init__(self, num_frames: int):
-        super().__init__(num_frames, 4, bias=False)
-        under = num_frames // 4
+        super().__init__(num_frames, SPANS, bias=False)
+        under = num_frames // SPANS
         with torch.no_grad():
-            self.weight.copy_(torch.eye(4).repeat_interleave(under, 1) / math.sqrt(under))
+            self.weight.copy_(torch.eye(SPANS).repeat_interleave(under, 1) / math.sqrt(under))
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, T, D) -> (N, 4, D)"""
@@ -98,7 +99,7 @@ class Generator(nn.Module):
         self.small_rgbs = nn.ModuleList([Conv3d(num_channels(px, width), 3, 1) for px in lower])
         self.E = self.skips = None
         if encodes or context:
-            self.E = Encoder(size, temporal, width, z_dim, 4 if self.spans else 1)
+            self.E = Encoder(size, temporal, width, z_dim, SPANS if self.spans else 1)
         if context:
             channels = {px: num_channels(px // 2, width) for px in ladder(size)}
             self.skips = nn.ModuleDict({f"{px}px": Conv3d(n, n, 1) for px, n in channels.items()})
@@ -137,7 +138,7 @@ class Generator(nn.Module):
         """All that G is told, (N, S, 128): the latents and E's code, each normalised, and the class."""
         if z.ndim == 2:
             z = z[:, None]
-        elif self.spans is not None and z.shape[1] > 4:
+        elif self.spans is not None and z.shape[1] > SPANS:   # one a frame; E gives one a span already
             z = self.spans(z)
         told = [z] if code is None else [z, code]
         told = [self.z_norm(v.flatten(0, 1)).view_as(v) for v in told]   # (N, S, z_dim) each

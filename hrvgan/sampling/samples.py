@@ -47,8 +47,8 @@ def write_samples(
         bar.update()
 
         clips = [
-            write_clip(folder, gan, title, clip, seed)
-            for title, clip in zip(titles, classes[:, 0], strict=True)
+            write_clip(folder, gan, label, title, clip, seed)
+            for label, title, clip in zip(labels, titles, classes[:, 0], strict=True)
         ]
         row = gan.draw(gan.latent(ROW, seed), gan.cycle_labels(ROW), psi=truncation).numpy()
         write_video(folder / "row.mp4", grid(row, ROW), fps=gan.fps)
@@ -163,10 +163,13 @@ def write_kind(
     return {"kind": kind, "png": f"{kind}.png", "mp4": f"{kind}.mp4", "caption": caption, "rows": titles}
 
 
-def write_clip(folder: Path, gan: VideoGAN, title: str, clip: np.ndarray, seed: int) -> dict:
-    """Writes one clip (T, H, W, 3), enlarged too: H.264 halves the resolution of colour, and 32 px would smear."""
+def write_clip(folder: Path, gan: VideoGAN, label: int, title: str, clip: np.ndarray, seed: int) -> dict:
+    """Writes one clip (T, H, W, 3), enlarged too: H.264 halves the resolution of colour, and 32 px would smear.
+
+    The number in the file's name tells "a b" from "a_b".
+    """
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title) or "clip"
-    name = f"clips/{safe}.mp4"
+    name = f"clips/{label:03d}-{safe}.mp4"
     write_video(folder / name, tile(clip[None], 1, gap=0, enlarge=enlarge(gan.size)), fps=gan.fps)
     return {"class": title, "mp4": name, "seed": seed}
 
