@@ -22,7 +22,7 @@ from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
 from hrvgan.models.base import VideoGAN
-from hrvgan.training.iteration import update_average
+from hrvgan.training.averaging import update_average
 from hrvgan.training.loop import distance, train
 from hrvgan.training.meter import Meter
 from hrvgan.training.session import new_model

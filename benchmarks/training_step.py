@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.plain import PlainDiscriminator, PlainGenerator
 from hrvgan.models import MODELS, build_model
 from hrvgan.models.base import Batch
-from hrvgan.training.iteration import update_average
+from hrvgan.training.averaging import update_average
 
 BATCH = {32: 16, 64: 4, 128: 2, 256: 2}
 

@@ -27,6 +27,7 @@ def release(
         "arguments": gan.arguments,
         "classes": list(gan.classes),
         "fps": gan.fps,
+        "crop": gan.crop,
         "clip_shape": [gan.num_frames, gan.size, gan.size, 3],
         "steps": history[-1]["step"],
         "num_clips": gan.num_clips,
@@ -39,6 +40,13 @@ def release(
         write_json(folder / "model.json", description)
         write_text(folder / "history.csv", history_csv(history))
         write_text(folder / "README.md", card(gan, description))
+
+
+def check_out(out: str | Path) -> None:
+    """Raises InputError when `out` holds something else than a released model, which a release would delete."""
+    out = Path(out)
+    if out.exists() and not (out / "model.json").exists() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already and no released model; name a new folder, or remove it")
 
 
 def contiguous(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -79,18 +87,15 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
         raise InputError(
             f"{folder}: model.json and the weights do not fit ({reason}); train or fetch it anew"
         ) from error
-    gan.classes, gan.fps, gan.origin = (
-        description["classes"],
-        description["fps"],
-        description.get("origin", ""),
-    )
+    gan.classes, gan.fps = description["classes"], description["fps"]
+    gan.crop, gan.origin = description.get("crop", True), description.get("origin", "")
     return gan.to(device).eval().requires_grad_(False)
 
 
 def warm_start(gan: VideoGAN, folder: str | Path) -> str:
     """Copies the weights of the released model in `folder` into G (with its E, if any) and D of `gan`, and sets
     `gan.origin`: those that have the same name and shape, the others stay as they are (classes that are new, a size
-    that is larger). Returns the names of the others.
+    that is larger). Returns the names of the layers that have such.
 
     Raises InputError when `folder` is no released model, or of another kind of model.
     """
@@ -103,10 +108,13 @@ def warm_start(gan: VideoGAN, folder: str | Path) -> str:
         mine = network.state_dict()
         fits = {key: theirs[key] for key in mine if key in theirs and theirs[key].shape == mine[key].shape}
         network.load_state_dict(mine | fits)
-        fresh += [f"{prefix}.{key}" for key in mine if key not in fits]
+        layers = (
+            key.partition(".parametrizations")[0].removesuffix(".weight") for key in mine if key not in fits
+        )
+        fresh += [f"{prefix}.{layer.removesuffix('.bias')}" for layer in layers]
     weights = [Path(folder) / name for name in ("model.safetensors", "discriminator.safetensors")]
     gan.origin = "-".join(file_digest(file)[:16] for file in weights if file.exists())
-    return ", ".join(fresh)
+    return ", ".join(dict.fromkeys(fresh))
 
 
 def card(gan: VideoGAN, description: dict) -> str:

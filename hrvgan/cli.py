@@ -5,8 +5,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-import yaml
-
+from hrvgan.arguments import check_values, load_yaml, pick_device
 from hrvgan.commands import draw, score, weights
 from hrvgan.errors import InputError
 
@@ -23,6 +22,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
     try:
+        check_values("--", command, arguments)
+        if "device" in arguments:
+            arguments["device"] = str(pick_device(arguments["device"]))
         command(**arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
@@ -52,7 +54,7 @@ def train(
 ) -> None:
     """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
-    from hrvgan.checkpoint import release
+    from hrvgan.checkpoint import check_out, release
     from hrvgan.datasets.clips import Clips
     from hrvgan.lock import locked
     from hrvgan.training import distributed, loop
@@ -61,6 +63,7 @@ def train(
     for key in train:
         if key not in loop.SETTINGS:
             raise InputError(f"--train: no argument {key!r}; known: {', '.join(loop.SETTINGS)}")
+    check_out(out)
     store, first = Clips(clips), distributed.rank() == 0
     gan = new_model(store, model, preset=preset, net=net, seed=seed, init_from=init_from)
     state, lock = out.with_name(f"{out.name}.state.pt"), out.with_name(f".{out.name}.lock")
@@ -72,7 +75,10 @@ def train(
 
 
 def yaml_dict(text: str) -> dict:
-    value = yaml.safe_load(text)
+    try:
+        value = load_yaml(text, "here")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form '{{key: value}}'")
     return value
@@ -88,21 +94,24 @@ def add_info(commands) -> None:
         "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{size: 256}'"
     )
     parser.add_argument("--batch-size", type=int, default=16, help="for the memory that training takes")
+    parser.add_argument("--precision", default="float32", help="likewise; or bfloat16")
     parser.set_defaults(command=info)
 
 
-def info(model: str, preset: str, net: dict, batch_size: int) -> None:
+def info(model: str, preset: str, net: dict, batch_size: int, precision: str) -> None:
     """Print each layer of G and D with its output shape (C, T, H, W) and its number of parameters, what a clip costs in
     each, and what a training step takes in memory."""
     from hrvgan.models import build_model
-    from hrvgan.models.memory import training_bytes
+    from hrvgan.models.memory import process_bytes
     from hrvgan.models.table import layer_table
 
     gan = build_model(model, preset=preset, **net)
     print(f"{model}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes")
     print(layer_table(gan))
-    gigabytes = training_bytes(gan, batch_size) / 1e9
-    print(f"training in float32, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries")
+    gigabytes = process_bytes(gan, batch_size, precision) / 1e9
+    print(
+        f"training in {precision}, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries"
+    )
 
 
 def add_clips(commands) -> None:

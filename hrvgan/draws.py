@@ -1,10 +1,11 @@
 """Random numbers by the clip, for a batch that is trained in parts: by several processes, or in micro-batches.
 
-Axis 0 counts clips. Within `part`, numbers are drawn for the whole batch, and the part gets its rows: so the parts add
-up to what one process would have done with the whole. Outside of it these are torch's own functions. A model that calls
+Axis 0 counts clips. Within `part`, the part gets its rows of what the whole batch would draw: so the parts add up to
+what one process would have done with the whole. Outside of it these are torch's own functions. A model that calls
 torch's instead gets numbers as good, but others in each split.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,23 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# A few numbers a clip are drawn for the whole batch. Of more, such as noise on pixels, each clip has a seed of its own,
+# and a part takes the time and the memory of its own rows.
+SMALL = 4096
+
 
 @dataclass(frozen=True)
 class Part:
     index: int
     count: int
-    generator: torch.Generator
+    seed: tuple[int, ...]
+    calls: Iterator[int]  # numbers the draws
 
 
 _active: ContextVar[Part | None] = ContextVar("part", default=None)
 
 
 @contextmanager
-def part(index: int, count: int, seed: tuple[int, ...], device: torch.device) -> Iterator[None]:
+def part(index: int, count: int, seed: tuple[int, ...]) -> Iterator[None]:
     """What is drawn within are the rows of part `index` of `count` equal ones; all of it follows from `seed`."""
-    ours, torchs = np.random.SeedSequence(seed).generate_state(2).tolist()
-    torch.manual_seed(torchs + index)  # For those who call torch: parts must not repeat each other.
-    token = _active.set(Part(index, count, torch.Generator(device).manual_seed(ours)))
+    # For those who call torch: parts must not repeat each other.
+    torch.manual_seed(np.random.SeedSequence(seed).generate_state(1).item() + index)
+    token = _active.set(Part(index, count, seed, itertools.count()))
     try:
         yield
     finally:
@@ -39,25 +45,30 @@ def part(index: int, count: int, seed: tuple[int, ...], device: torch.device) ->
 
 def randn(*shape: int, like: Tensor) -> Tensor:
     """Standard normal, of the dtype and on the device of `like`."""
-    return _rows(torch.randn, shape, like.dtype, like.device)
+    return _fill(torch.empty(shape, dtype=like.dtype, device=like.device), Tensor.normal_)
 
 
 def rand(*shape: int, like: Tensor) -> Tensor:
     """Uniform in [0, 1), of the dtype and on the device of `like`."""
-    return _rows(torch.rand, shape, like.dtype, like.device)
+    return _fill(torch.empty(shape, dtype=like.dtype, device=like.device), Tensor.uniform_)
 
 
 def randint(high: int, *shape: int, like: Tensor) -> Tensor:
     """int64, uniform in 0 ... high - 1, on the device of `like`."""
-    return _rows(
-        lambda size, **options: torch.randint(high, size, **options), shape, torch.int64, like.device
-    )
+    empty = torch.empty(shape, dtype=torch.int64, device=like.device)
+    return _fill(empty, lambda rows, **options: rows.random_(0, high, **options))
 
 
-def _rows(draw: Callable, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _fill(empty: Tensor, draw: Callable) -> Tensor:
     active = _active.get()
     if active is None:
-        return draw(shape, dtype=dtype, device=device)
-    whole = (active.count * shape[0], *shape[1:])
-    drawn = draw(whole, generator=active.generator, dtype=dtype, device=device)
-    return drawn[active.index * shape[0] :][: shape[0]]
+        return draw(empty)
+    first, num = active.index * len(empty), active.count * len(empty)
+    seeds = np.random.SeedSequence((*active.seed, next(active.calls))).generate_state(num).tolist()
+    generator = torch.Generator(empty.device).manual_seed(seeds[0])
+    if empty[0].numel() < SMALL:
+        whole = empty.new_empty((num, *empty.shape[1:]))
+        return draw(whole, generator=generator)[first:][: len(empty)]
+    for row, seed in zip(empty, seeds[first:][: len(empty)], strict=True):
+        draw(row, generator=generator.manual_seed(seed))
+    return empty

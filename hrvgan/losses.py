@@ -94,8 +94,12 @@ def zero_centred_penalty(logits: Tensor, clips: Tensor) -> Tensor:
 
 
 def mode_seeking(fake: Tensor, z: Tensor) -> Tensor:
-    """Mean |z1 - z2| over mean |G(z1) - G(z2)| for neighbours 0 and 1, 2 and 3, ... (Mao et al. 2019, eq. 5, inverted
-    as in their code): large where G draws nearly the same clip from another z. `fake` (N, C, T, H, W), `z` (N, ...)."""
+    """Mean |z1 - z2| over mean |G(z1) - G(z2)| for neighbours 0 and 1, 2 and 3, ...: large where G draws nearly the
+    same clip from another z. `fake` (N, C, T, H, W), `z` (N, ...), N 2 or more; of an odd N the last is left out.
+
+    Mao et al. 2019 maximise the inverse (eq. 5); their code minimises 1 / (it + 1e-5), one ratio of means over the
+    batch. Here each pair has its own ratio, behind which no other hides, and 1e-3 is added to the clips' distance.
+    """
     n = len(z) // 2 * 2
     apart = (fake[0:n:2] - fake[1:n:2]).abs().flatten(1).mean(1)
     return ((z[0:n:2] - z[1:n:2]).abs().flatten(1).mean(1) / (apart + 1e-3)).mean()

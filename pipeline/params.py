@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from ruamel.yaml import YAML
 
+from hrvgan.arguments import load_yaml
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_path
 
@@ -28,10 +28,7 @@ def load(path: Path = FILE) -> dict:
     """The whole file as a dict. Raises InputError when it is missing, no YAML, or has unknown or missing keys."""
     if not path.exists():
         raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    values = load_yaml(path.read_text(encoding="utf-8"), str(path))
     check_keys(path, "", values, SECTIONS)
     for kind, keys in (("datasets", DATASET_KEYS), ("runs", RUN_KEYS)):
         if not isinstance(values[kind], dict) or not values[kind]:

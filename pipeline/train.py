@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hrvgan import checkpoint
+from hrvgan.arguments import pick_device
 from hrvgan.datasets.clips import Clips
 from hrvgan.models.base import VideoGAN
 from hrvgan.training import distributed
-from hrvgan.training.loop import identity, pick_device, train
+from hrvgan.training.loop import identity, train
 from hrvgan.training.session import new_model
 from pipeline import params, stage
 from pipeline.effort import record_effort

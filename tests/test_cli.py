@@ -11,8 +11,11 @@ import torch
 
 import hrvgan
 from hrvgan import cli
+from hrvgan.commands import draw
 from hrvgan.datasets.clips import Clips
+from hrvgan.extraction.extract import extract
 from hrvgan.scoring.source_files import open_source
+from hrvgan.training.session import new_model
 from hrvgan.video.files import probe, read_frames, write_video
 
 COMMANDS = ("train", "sample", "interpolate", "predict", "info", "clips")
@@ -41,11 +44,15 @@ def trained(shapes_clips, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    """20 frames of 40x40 px of noise that drifts."""
-    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    """20 frames of 40x40 px of noise that drifts, as many a second as the clips have."""
     path = tmp_path_factory.mktemp("video") / "drift.mp4"
-    write_video(path, np.stack([noise[:, t : t + 40] for t in range(20)]), fps=8)
+    write_video(path, drift(), fps=12)
     return path
+
+
+def drift() -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    return np.stack([noise[:, t : t + 40] for t in range(20)])
 
 
 def test_help_names_every_command():
@@ -102,6 +109,8 @@ def test_a_walk_between_classes_ends_at_both(model, tmp_path):
                  "--out", tmp_path / "walk.npz")  # fmt: skip
     gan = hrvgan.load(model)
     z = gan.latent(2, seed=0)
+    labels = np.load(tmp_path / "walk.npz")["labels"].tolist()
+    assert labels == [gan.label("DiscUp")] * 3 + [gan.label("BarLeft")] * 2
     ends = gan.draw(z, torch.tensor([gan.label("DiscUp"), gan.label("BarLeft")])).numpy()
     assert np.abs(walk[[0, -1]].astype(int) - ends).max() <= 1
 
@@ -118,9 +127,31 @@ def test_a_walk_between_two_real_videos_has_them_at_its_ends(trained, video, tmp
 
 def test_predictions_begin_with_the_video(trained, video, tmp_path):
     model = trained("{width: 0.04, task: predict, context: 3}")
-    clips = drawn("predict", model, "--video", video, "--num", 2, "--out", tmp_path / "next.npz")
+    arguments = ["predict", model, "--video", video, "--num", 2]
+    with pytest.raises(SystemExit, match="name the class of the video by --class; known: BarDown, "):
+        drawn(*arguments, "--out", tmp_path / "next.npz")
+    clips = drawn(*arguments, "--class", "DiscUp", "--out", tmp_path / "next.npz")
     assert len(clips) == 3
     assert np.array_equal(clips[0, :3], clips[1, :3])
+
+
+@pytest.mark.parametrize(("fps", "crop"), [(24, True), (6, False)])
+def test_real_videos_are_seen_as_the_clips_were(trained, tmp_path, fps, crop):
+    """At the model's 12 frames a second: of 24 every second one, of 6 each twice; and cropped, or squashed."""
+    gan = hrvgan.load(trained("{width: 0.04}"))
+    assert (gan.fps, gan.crop) == (12, True)
+    gan.crop = crop
+    wide = tmp_path / "wide.mp4"
+    write_video(wide, drift()[:, :20], fps=fps)  # 40x20 px
+    real, _ = read_frames(wide, gan.size, crop=crop)
+    expected = real[::2] if fps == 24 else real.repeat(2, axis=0)
+    assert np.array_equal(draw.first_frames(gan, wide, 8, 8), expected[:8])
+
+
+def test_a_squashed_store_makes_a_model_that_squashes(shapes_raw, tmp_path):
+    extract(shapes_raw, tmp_path / "clips", size=32, num_frames=8, workers=1, crop=False)
+    gan = new_model(Clips(tmp_path / "clips"), "hrvgan", preset="best", net={"width": 0.04}, seed=0)
+    assert not gan.crop
 
 
 def test_a_latent_sequence_draws_longer_clips(trained, tmp_path):
@@ -168,7 +199,7 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
             ["sample", "{model}", "--class", "DiscUpp", "--out", "x.mp4"],
             "no class 'DiscUpp'; known: BarDown",
         ),
-        (["sample", "{model}", "--out", "x.avi"], "cannot write .avi; use .mp4"),
+        (["sample", "{model}", "--out", "x.avi"], "x.avi: cannot write .avi; use one of .mp4"),
         (["sample", "no/model", "--out", "x.mp4"], "no/model: no model.json"),
         (["clips", "export", "no/store"], "export: names no file; give the .npz"),
         (["train", "no/store", "out"], "no/store: not a clip store"),
@@ -176,6 +207,19 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
         (["sample", "{model}", "--frames", "20", "--out", "x.mp4"], "train one with latent: sequence"),
         (["predict", "{model}", "--video", "x.avi", "--out", "x.mp4"], "train a model with task: predict"),
         (["info", "--net", "{size: 24}"], "size 24 is not known"),
+        (["sample", "no/model", "--out", "x.bad"], "x.bad: cannot write .bad; use one of .mp4"),
+        (["sample", "{model}", "--seed", "-1", "--out", "x.mp4"], "--seed -1: need 0 or more"),
+        (["sample", "{model}", "--num", "0", "--out", "x.mp4"], "--num 0: need 1 or more"),
+        (["sample", "{model}", "--frames", "-8", "--out", "x.mp4"], "--frames -8: need 0 or more"),
+        (["sample", "{model}", "--device", "gpu", "--out", "x.mp4"], "device 'gpu' is not known; choose"),
+        (["sample", "{model}", "--device", "cuda:99", "--out", "x.mp4"], "device 'cuda:99': torch sees"),
+        (["info", "--batch-size", "-3"], "--batch-size -3: need 1 or more"),
+        (["info", "--net", "{lr_g: fast}"], "hrvgan: lr_g 'fast': need a number"),
+        (["info", "--net", "{r1_every: 0}"], "hrvgan: r1_every 0: need 1 or more"),
+        (["info", "--net", "{width: -1}"], "hrvgan: width -1: need 0.001 or more"),
+        (["info", "--net", "{betas: [0, 1]}"], "hrvgan: betas [0, 1]: need 0 or more, less than 1"),
+        (["info", "--net", "{betas: 0.5}"], "hrvgan: betas 0.5: need [a number, a number]"),
+        (["info", "--model", "tgan", "--net", "{num_frames: -16}"], "tgan: -16 frames of 64 px are not"),
     ],
 )
 def test_errors_are_one_sentence(model, arguments, sentence, monkeypatch, tmp_path):
@@ -185,3 +229,16 @@ def test_errors_are_one_sentence(model, arguments, sentence, monkeypatch, tmp_pa
     assert ended.value.code.startswith("error: ")
     assert sentence in ended.value.code
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_training_deletes_nothing_that_is_no_model(shapes_clips, tmp_path, kind):
+    out, kept = tmp_path / "out", tmp_path / "out"
+    if kind == "folder":
+        out.mkdir()
+        kept = out / "thesis.tex"
+    kept.write_text("years of work")
+    with pytest.raises(SystemExit, match="out: is there already and no released model; name a new folder"):
+        cli.main(["train", str(shapes_clips.folder), str(out), *TINY])
+    assert kept.read_text() == "years of work"
+    assert not (tmp_path / "out.state.pt").exists()

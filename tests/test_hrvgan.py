@@ -121,6 +121,99 @@ def test_the_reconstruction_network_learns_to_give_back_two_clips():
     assert gan.encode(batch.real).shape == (2, 1, 128)
 
 
+def listened_to(gan, name):
+    """The arguments of every call of a method, from now on."""
+    heard, method = [], getattr(gan, name)
+
+    def listening(*arguments):
+        heard.append(arguments)
+        return method(*arguments)
+
+    setattr(gan, name, listening)
+    return heard
+
+
+def test_fakes_are_held_against_real_clips_of_their_own_class():
+    """With mode seeking, neighbours share the class of the first; D is shown no pair of two classes."""
+    gan = tiny(ms_weight=0.1)
+    shown, drawn = listened_to(gan, "judge"), listened_to(gan, "draw_fake")
+    batch = batch_for(gan)
+    gan.g_terms(batch)
+    (real, real_c), (_, fake_c) = shown
+    assert real_c.tolist() == fake_c.tolist() == drawn[0][1].tolist() == [0, 0, 2, 2]
+    torch.testing.assert_close(real, batch.real[[0, 0, 2, 2]])
+
+
+def test_d_sees_real_and_generated_clips_through_the_same_treatment():
+    gan = tiny()
+    gan.augment = lambda clips: torch.full_like(clips, 0.3)
+    shown = listened_to(gan, "judge")
+    for phase in gan.phases():
+        phase.loss(batch_for(gan))
+    assert len(shown) == 4
+    assert all((clips == 0.3).all() for clips, _ in shown)
+
+
+def by_hand(gan, batch):
+    """Of the terms that D's real logits alone decide, by the argument that weighs each."""
+    real = batch.real.clone().requires_grad_()
+    logits = gan.judge(real, batch.c)
+    (slope,) = torch.autograd.grad(logits.sum(), real)
+    return {"r1_gamma": slope.square().sum().item() / 4, "drift": logits.square().mean().item()}
+
+
+@pytest.mark.parametrize(
+    ("argument", "term", "arguments", "factor"),
+    [
+        ("r1_gamma", "r1", {"r1_gamma": 3.0, "r1_every": 4}, 3 / 2 * 4),
+        ("drift", "drift", {"drift": 0.2}, 0.2),
+    ],
+)
+def test_terms_on_real_clips_by_hand(argument, term, arguments, factor):
+    gan = tiny(**arguments)
+    batch = batch_for(gan)
+    expected = factor * by_hand(gan, batch)[argument]
+    assert gan.d_terms(batch)[term].item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("argument", "phase", "term"),
+    [("alpha", "g", "adv"), ("gp_weight", "d", "gp"), ("r2_gamma", "d", "r2"), ("ms_weight", "g", "ms"),
+     ("r1_every", "d", "r2"), ("beta", "g", "mse")],
+)  # fmt: skip
+def test_terms_are_in_proportion_to_their_weights(argument, phase, term):
+    found = []
+    for weight in (1, 4):
+        gan = tiny(**{"r2_gamma": 1.0, "ms_weight": 1.0, "beta": 1.0, argument: weight})
+        batch = batch_for(gan)
+        torch.manual_seed(1)
+        found.append({"d": gan.d_terms, "g": gan.g_terms}[phase](batch)[term].item())
+    assert found[0] != 0
+    assert found[1] == pytest.approx(4 * found[0], rel=1e-4)
+
+
+def test_projection_by_hand():
+    gan, features = tiny(), []
+    gan.D.out.register_forward_hook(lambda module, inputs, output: features.append(inputs[0]))
+    clips, c = batch_for(gan).real, torch.tensor([0, 1, 2, 0])
+    logits = gan.judge(clips, c)
+    h = features[0]
+    projected = torch.stack([h[n] @ gan.D.embed.weight[c[n]] for n in range(4)]) / 128**0.5
+    torch.testing.assert_close(logits, h @ gan.D.out.weight[0] + gan.D.out.bias + projected)
+    assert projected.abs().min() > 1e-4
+
+
+def test_logits_are_not_rounded_under_autocast():
+    gan = tiny(num_classes=0)
+    clips = batch_for(gan).real
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        gan.D.out.bias.fill_(1 + 2**-12)  # Between two numbers of bfloat16.
+        gan.D.out.weight.zero_()
+        logits = gan.judge(clips, gan.cycle_labels(4))
+    assert logits.dtype == torch.float32
+    assert logits.tolist() == [1 + 2**-12] * 4
+
+
 def test_what_a_model_cannot_do_is_said():
     with pytest.raises(InputError, match="no encoder; train one with beta > 0"):
         tiny().encode(torch.zeros(1, 3, 8, 8, 8))

@@ -69,6 +69,13 @@ def test_gradient_penalty_of_a_linear_discriminator():
     assert gradient_penalty(linear, real, fake, None).item() == pytest.approx((5 - 1) ** 2)
 
 
+def test_gradient_penalty_is_taken_all_the_way_between_real_and_fake():
+    """D(x) = |x|^2 / 2 has the slope |x|: 4 u at the part u of the way from 0 to a clip of norm 4."""
+    real, fake = torch.zeros(20_000, 3, 1, 2, 2), torch.full((20_000, 3, 1, 2, 2), 4 / math.sqrt(12))
+    found = gradient_penalty(lambda x, c: x.square().flatten(1).sum(1) / 2, real, fake, None)
+    assert found.item() == pytest.approx(16 / 3 - 4 + 1, rel=0.05)  # E (4 u - 1)^2; 1 at real, 9 at fake.
+
+
 def test_mode_seeking_by_hand():
     z = torch.tensor([[0.0, 0.0], [2.0, 4.0]])  # 3 apart
     fake = torch.stack([torch.zeros(3, 2, 2, 2), torch.full((3, 2, 2, 2), 0.5)])

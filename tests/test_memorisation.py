@@ -26,7 +26,7 @@ class Copier:
     def rows(self, c):
         return [int(np.flatnonzero(self.clips.labels == label)[0]) for label in c.tolist()]
 
-    def draw(self, z, c):
+    def draw(self, z, c, psi=1.0):
         assert (z == 3).all()
         return torch.from_numpy(self.clips.read(self.rows(c)))
 

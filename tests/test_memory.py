@@ -1,7 +1,12 @@
 """The estimate of a training's memory against what torch's allocator is really asked for."""
 
 import itertools
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model
 from hrvgan.models.base import Batch
-from hrvgan.models.memory import LiveBytes, training_bytes
+from hrvgan.models.memory import OVERHEAD, LiveBytes, process_bytes, training_bytes
 
 
 def test_live_bytes_by_hand():
@@ -74,3 +79,28 @@ def test_memory_grows_with_the_batch_by_the_same_for_each_clip():
 def test_a_batch_that_batch_norm_refuses_is_said():
     with pytest.raises(InputError, match="a batch of 1: Expected more than 1 value"):
         training_bytes(build_model("tgan", size=32, width=0.1), 1)
+
+
+MEASURED = [
+    ("hrvgan", {"size": 128, "width": 0.1}, 6),
+    ("hrvgan", {"size": 64, "width": 0.1, "r1_gamma": 0, "r2_gamma": 0, "gp_weight": 10}, 16),
+    ("vgan", {"size": 64, "width": 0.25}, 64),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", OVERHEAD)
+@pytest.mark.parametrize(("name", "net", "batch_size"), MEASURED, ids=str)
+def test_estimate_is_what_a_process_takes(name, net, batch_size, precision):
+    command = [sys.executable, Path(__file__).with_name("measured_memory.py"), name, json.dumps(net)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [*command, str(batch_size), precision], capture_output=True, text=True, check=True, env=environment
+    )
+    estimate = process_bytes(build_model(name, **net), batch_size, precision)
+    assert 1 / 1.5 < estimate / int(done.stdout) < 1.5
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(InputError, match="precision 'half' is not known; choose one of float32, bfloat16"):
+        process_bytes(build_model("tgan", size=32, width=0.1), 2, "half")

@@ -121,6 +121,11 @@ def test_full_size_network_is_that_of_the_tables():
     assert sum(p.numel() for p in gan.D.parameters()) == pytest.approx(3.7e6, rel=0.02)
 
 
+def test_equalised_layers_are_in_the_table():
+    plain, equalised = (layer_table(small("hrvgan", equalised=value)) for value in (False, True))
+    assert equalised == plain
+
+
 @pytest.mark.parametrize("factor", [(2, 2, 2), (1, 2, 2)])
 def test_up_convolution_is_upsampling_then_convolution(factor):
     layer = UpConv3d(3, 5, factor).double()

@@ -14,6 +14,7 @@ import hrvgan
 from hrvgan import cli, draws
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
+from hrvgan.models.memory import LiveBytes
 from hrvgan.training import distributed
 from hrvgan.training.loop import train
 
@@ -104,18 +105,40 @@ def test_a_batch_that_does_not_divide_is_refused(shapes_clips, tmp_path):
 
 
 def test_parts_draw_the_rows_of_the_whole():
-    like, device = torch.zeros(1), torch.device("cpu")
+    like = torch.zeros(1)
 
     def drawn(index, count, n):
-        with draws.part(index, count, (7, 1), device):
+        with draws.part(index, count, (7, 1)):
             first = draws.randn(n, 2, like=like), draws.rand(n, like=like), draws.randint(9, n, like=like)
-            return (*first, torch.randn(4))
+            return (*first, draws.randn(n, 5000, like=like), torch.randn(4))
 
     whole, left, right = drawn(0, 1, 6), drawn(0, 2, 3), drawn(1, 2, 3)
-    for all_rows, ours, theirs in list(zip(whole, left, right, strict=True))[:3]:
+    for all_rows, ours, theirs in list(zip(whole, left, right, strict=True))[:4]:
         assert torch.equal(all_rows, torch.cat([ours, theirs]))
-    assert not torch.equal(left[3], right[3])  # Torch's own numbers are not repeated in another part.
+    assert not torch.equal(left[4], right[4])  # Torch's own numbers are not repeated in another part.
     assert torch.equal(drawn(1, 2, 3)[0], right[0])
+
+
+def test_what_is_drawn_is_distributed_as_asked():
+    like = torch.zeros(1)
+    with draws.part(0, 1, (3,)):
+        normal, uniform = draws.randn(20, 5000, like=like), draws.rand(20, 500, like=like)
+        whole = draws.randint(4, 40_000, like=like)
+        again = draws.randn(20, 5000, like=like)
+    assert (normal.mean().item(), normal.std().item()) == pytest.approx((0, 1), abs=0.02)
+    assert (uniform.mean().item(), uniform.var().item()) == pytest.approx((0.5, 1 / 12), abs=0.01)
+    assert torch.bincount(whole).tolist() == pytest.approx([10_000] * 4, rel=0.05)
+    rows = torch.cat([normal, again])
+    assert (
+        torch.corrcoef(rows).fill_diagonal_(0).abs().max() < 0.1
+    )  # No row repeats another, nor another draw.
+
+
+def test_a_part_draws_its_own_rows_alone():
+    """Of 64 parts each takes the time and the memory of one."""
+    with draws.part(63, 64, (7,)), LiveBytes() as live:
+        draws.randn(2, 5000, like=torch.zeros(1))
+    assert live.peak < 3 * 2 * 5000 * 4
 
 
 def test_outside_a_part_they_are_torchs_own():

@@ -1,7 +1,9 @@
 """Exact resume: after a stop, after real kills, and what is no resume of the same training."""
 
 import multiprocessing
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -10,24 +12,26 @@ import torch
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
+from hrvgan.training.iteration import use_bfloat16
 from hrvgan.training.loop import FREE, train
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
 QUICK = {"batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 1000, "precision": "float32"}
-STEPS = 12
+STEPS, ENDLESS = 12, 10_000
 
 
 def start(folder, state, **arguments):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     gan = build_model("hrvgan", **TINY)
-    return train(gan, Clips(folder), state, **{"steps": STEPS, "lr_decay": 100, **QUICK, **arguments})
+    return train(gan, Clips(folder), state, **{"steps": STEPS, "lr_decay": ENDLESS, **QUICK, **arguments})
 
 
 def same_state(first, second):
     """All that two states hold is equal to the bit, but for how long it took."""
     first, second = (torch.load(path, weights_only=True) for path in (first, second))
-    assert first["history"] == second["history"]
+    for part in ("history", "partial", "meter", "bfloat16"):
+        assert first[part] == second[part]
     assert first["step"] == second["step"]
     for part in ("gan", "average"):
         assert first[part].keys() == second[part].keys()
@@ -54,18 +58,51 @@ def test_more_steps_continue(shapes_clips, tmp_path, whole):
     same_state(state, whole)
 
 
+def test_more_steps_leave_no_trace_of_where_it_stopped(shapes_clips, tmp_path):
+    """Rows of the history cover four steps each, wherever a training ended in between."""
+    states, rows = {}, {"log_every": 4, "save_every": 4}
+    for name, ends in (("whole", [9]), ("parts", [2, 3, 6, 9])):
+        states[name] = tmp_path / f"{name}.pt"
+        histories = [start(shapes_clips.folder, states[name], steps=end, **rows)[1] for end in ends]
+        assert [row["step"] for row in histories[-1]] == [4, 8, 9]
+    assert [row["step"] for row in histories[1]] == [3]
+    assert [row["step"] for row in histories[2]] == [4, 6]
+    same_state(states["parts"], states["whole"])
+    _, again = start(shapes_clips.folder, states["parts"], steps=9, **rows)
+    assert again == histories[-1]
+
+
+def test_auto_keeps_the_precision_that_it_began_with(shapes_clips, tmp_path, capsys):
+    """As on another machine, of which the state says that it trained in bfloat16."""
+    state = tmp_path / "state.pt"
+    torch.set_num_threads(1)
+    start(shapes_clips.folder, state, steps=1, precision="auto")
+    held = torch.load(state, weights_only=True)
+    here = held["bfloat16"]
+    assert here == use_bfloat16("auto", torch.device("cpu"))
+    torch.save({**held, "bfloat16": not here}, state)
+    start(shapes_clips.folder, state, steps=2, precision="auto")
+    assert f"goes on in {'float32' if here else 'bfloat16'}, as it began" in capsys.readouterr().err
+    assert torch.load(state, weights_only=True)["bfloat16"] != here
+
+
 class Victim:
-    """A training in a process of its own that has got as far as its loop."""
+    """A training in a process of its own that has got as far as its loop, and does not come to its end."""
 
     def __init__(self, folder, state):
-        server = multiprocessing.get_context(
-            "forkserver"
-        )  # Imports once, and then forks a clean process each time.
+        # Imports once, and then forks a clean process each time.
+        server = multiprocessing.get_context("forkserver")
         server.set_forkserver_preload(["hrvgan.training.loop", "hrvgan.models.hrvgan"])
-        before = state.stat().st_mtime_ns if state.exists() else 0
-        self.state, self.process = state, server.Process(target=start, args=(folder, state))
+        self.state = state
+        self.process = server.Process(
+            target=start, args=(folder, state), kwargs={"steps": ENDLESS}, daemon=True
+        )
+        before = self.saved()
         self.process.start()
-        self.wait(lambda: state.exists() and state.stat().st_mtime_ns != before)
+        self.wait(lambda: self.saved() != before)
+
+    def saved(self):
+        return self.state.stat().st_mtime_ns if self.state.exists() else 0
 
     def wait(self, happened):
         while not happened():
@@ -80,29 +117,40 @@ class Victim:
         return list(self.state.parent.glob(".state-*.pt"))
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_bits(shapes_clips, tmp_path, whole):
+def ends_as_if_nothing_happened(folder, state):
+    done = torch.load(state, weights_only=True)["step"]
+    whole = state.with_name("whole.pt")
+    for path in (state, whole):
+        start(folder, path, steps=done + 1)
+    same_state(state, whole)
+    return done
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(shapes_clips, tmp_path):
+    """Somewhere in the iteration after the second one, which may take as long as that on this machine."""
     state, moments = tmp_path / "state.pt", random.Random(0)
     for _ in range(4):
         victim = Victim(shapes_clips.folder, state)
-        time.sleep(moments.uniform(0, 0.15))  # An iteration takes about 0.1 s.
+        began, before = time.monotonic(), victim.saved()
+        victim.wait(lambda: victim.saved() != before)  # noqa: B023
+        time.sleep(moments.uniform(0, 1) * (time.monotonic() - began))
         victim.kill()
-    done = torch.load(state, weights_only=True)["step"]
-    assert 4 <= done < STEPS
-    start(shapes_clips.folder, state)
-    same_state(state, whole)
+    assert ends_as_if_nothing_happened(shapes_clips.folder, state) >= 8
 
 
-def test_killed_while_a_state_is_written_it_ends_with_the_same_bits(shapes_clips, tmp_path, whole):
+def test_killed_while_a_state_is_written_it_ends_with_the_same_bits(shapes_clips, tmp_path):
     state = tmp_path / "state.pt"
-    for _ in range(3):
-        victim = Victim(shapes_clips.folder, state)
+    victim = Victim(shapes_clips.folder, state)
+    while True:  # Stopped, it can be looked at: was it really writing?
         victim.wait(victim.unfinished)
-        victim.kill()
+        os.kill(victim.process.pid, signal.SIGSTOP)
+        time.sleep(0.1)
         if victim.unfinished():
             break
-    assert victim.unfinished(), "never killed in mid-write"
-    start(shapes_clips.folder, state)
-    same_state(state, whole)
+        os.kill(victim.process.pid, signal.SIGCONT)
+    victim.kill()
+    assert victim.unfinished()
+    ends_as_if_nothing_happened(shapes_clips.folder, state)
     assert not victim.unfinished()  # What the killed process left is cleared away.
 
 
@@ -138,11 +186,11 @@ def test_another_model_or_other_data_are_refused(shapes_clips, tmp_path):
     start(shapes_clips.folder, state, steps=1)
     gan = build_model("hrvgan", **{**TINY, "lr_g": 0.1})
     with pytest.raises(InputError, match=r"with lr_g [0-9.]+, not 0\.1; put that back"):
-        train(gan, shapes_clips, state, steps=2, lr_decay=100, **QUICK)
+        train(gan, shapes_clips, state, steps=2, lr_decay=ENDLESS, **QUICK)
     other = shapes_clips.split("train")
     other.digest = "f" * 64
     with pytest.raises(InputError, match=r"with data [0-9a-f]{64}, not f"):
-        train(build_model("hrvgan", **TINY), other, state, steps=2, lr_decay=100, **QUICK)
+        train(build_model("hrvgan", **TINY), other, state, steps=2, lr_decay=ENDLESS, **QUICK)
 
 
 def test_no_state_is_an_error_in_one_sentence(shapes_clips, tmp_path):

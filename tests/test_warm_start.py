@@ -40,8 +40,12 @@ def test_all_weights_of_g_with_its_e_and_of_d(shapes_clips, released, capsys):
 def test_what_does_not_fit_is_drawn_anew_and_named(shapes_clips, released, capsys):
     gan, other = new(shapes_clips, released, num_classes=0), hrvgan.load(released)
     said = capsys.readouterr().err
-    assert "no weights there for G.fc.weight: drawn anew" in said  # It has no class beside z.
+    assert "no weights there for G.fc: drawn anew" in said  # It has no class beside z.
     assert torch.equal(gan.D.fc.weight, other.D.fc.weight)
+    new(shapes_clips, released, width=0.1)
+    said = capsys.readouterr().err
+    assert "G.levels.32px.1.layer, " in said
+    assert "weight, " not in said
     fresh = new_model(
         shapes_clips, "hrvgan", preset="best", net={**NET, "beta": 0.5, "num_classes": 0}, seed=1
     )

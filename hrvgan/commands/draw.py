@@ -4,11 +4,13 @@ from pathlib import Path
 
 from hrvgan.errors import InputError
 
+SUFFIXES = (".mp4", ".gif", ".png", ".npz")
+
 
 def model_arguments(parser, which: str, num: int) -> None:
     parser.add_argument("model", type=Path, help="folder of a released model, such as models/laptop")
     parser.add_argument(
-        "--out", type=Path, required=True, help="a file that ends in .mp4, .gif, .png or .npz"
+        "--out", type=Path, required=True, help=f"a file that ends in one of {', '.join(SUFFIXES)}"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
@@ -16,14 +18,25 @@ def model_arguments(parser, which: str, num: int) -> None:
     parser.add_argument("--num", type=int, default=num, help="number of clips")
 
 
+def check_output(out: Path) -> None:
+    """Raises InputError for a file that clips cannot be written to, before they are drawn."""
+    if out.suffix not in SUFFIXES:
+        suffix = out.suffix or "a file without suffix"
+        raise InputError(f"{out}: cannot write {suffix}; use one of {', '.join(SUFFIXES)}")
+
+
+def add_truncation(parser) -> None:
+    parser.add_argument(
+        "--truncation", type=float, default=1.0, help="psi; below 1: less variety, fewer failures"
+    )
+
+
 def add_sample(commands) -> None:
     parser = commands.add_parser(
         "sample", help="draw clips from a released model", description=sample.__doc__
     )
     model_arguments(parser, which="draw this class only", num=16)
-    parser.add_argument(
-        "--truncation", type=float, default=1.0, help="scale of z; below 1: less variety, fewer failures"
-    )
+    add_truncation(parser)
     parser.add_argument("--frames", type=int, default=0, help="longer clips, by models with latent: sequence")
     parser.set_defaults(command=sample)
 
@@ -37,12 +50,13 @@ def sample(
     from hrvgan.checkpoint import load
     from hrvgan.sampling.samples import long_clips
 
+    check_output(out)
     gan = load(model, device)
     labels = torch.full((num,), gan.label(class_name)) if class_name else gan.cycle_labels(num)
     if frames:
         clips = long_clips(gan, labels, frames, seed, truncation)
     else:
-        clips = gan.draw(gan.latent(num, seed) * truncation, labels).numpy()
+        clips = gan.draw(gan.latent(num, seed), labels, psi=truncation).numpy()
     write(out, clips, gan, labels.numpy())
 
 
@@ -59,12 +73,13 @@ def add_interpolate(commands) -> None:
     parser.add_argument(
         "--refine", type=int, default=200, help="steps by which the latents of real videos are refined"
     )
+    add_truncation(parser)
     parser.set_defaults(command=interpolate)
 
 
 def interpolate(
     model: Path, out: Path, seed: int, device: str, class_name: str, num: int,
-    to_class: str, to_seed: int | None, videos: list[Path] | None, refine: int,
+    to_class: str, to_seed: int | None, videos: list[Path] | None, refine: int, truncation: float,
 ) -> None:  # fmt: skip
     """Draw NUM clips evenly on the line between two latents (Fig. 2 and 3 of the paper), from one class to another
     if asked. With two real VIDEOs, between the latents found for their first frames; the real clips stand at the ends.
@@ -77,19 +92,21 @@ def interpolate(
     from hrvgan.sampling.inversion import invert
     from hrvgan.sampling.samples import walk
 
+    check_output(out)
     gan = load(model, device)
     labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
     if videos is None:
         first, last = gan.latent(2, seed)
         if to_seed is not None:
             last = gan.latent(1, to_seed)[0]
-        clips = walk(gan, (first, labels[0]), (last, labels[1]), num)
+        clips = walk(gan, (first, labels[0]), (last, labels[1]), num, truncation)
     else:
-        real = np.stack([first_frames(video, gan.num_frames, gan.size) for video in videos])
+        real = np.stack([first_frames(gan, video, gan.num_frames, gan.num_frames) for video in videos])
         z = invert(gan, to_float(torch.from_numpy(real)), torch.tensor(labels), steps=refine, seed=seed).cpu()
-        clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num)
-        clips, labels = np.concatenate([real[:1], clips, real[1:]]), [labels[0], *labels, labels[1]]
-    write(out, clips, gan, np.resize(labels[0], len(clips)))
+        clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num, truncation)
+        clips = np.concatenate([real[:1], clips, real[1:]])
+    nearer = np.linspace(0, 1, len(clips)) > 0.5  # A clip between two classes has the label of the nearer.
+    write(out, clips, gan, np.where(nearer, labels[1], labels[0]))
 
 
 def add_predict(commands) -> None:
@@ -109,10 +126,13 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
 
     from hrvgan.checkpoint import load
 
+    check_output(out)
     gan = load(model, device)
     if not gan.context:
         raise InputError(f"{model}: does not predict; train a model with task: predict")
-    real = first_frames(video, gan.context, gan.size, most=gan.num_frames)
+    if gan.num_classes and not class_name:
+        raise InputError(f"{model}: name the class of the video by --class; known: {', '.join(gan.classes)}")
+    real = first_frames(gan, video, gan.context, gan.num_frames)
     labels = torch.full((num,), gan.label(class_name) if class_name else 0)
     clips = gan.predict(torch.from_numpy(real).expand(num, *real.shape), labels, seed).numpy()
     if len(real) == gan.num_frames:
@@ -120,14 +140,31 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
     write(out, clips, gan, np.full(len(clips), labels[0]))
 
 
-def first_frames(video: Path, least: int, size: int, most: int = 0):
-    """uint8 (T, size, size, 3): the first `most` frames of a video, at least `least`."""
-    from hrvgan.video.files import read_frames
+def first_frames(gan, video: Path, least: int, most: int):
+    """uint8 (T, size, size, 3): the first `most` frames of a video, at least `least`, as many a second and made square
+    in the same way as the clips that `gan` was trained on."""
+    import numpy as np
 
-    frames, _ = read_frames(video, size)
+    from hrvgan.video.decoding import decode
+    from hrvgan.video.files import read_frames
+    from hrvgan.video.strips import is_strip
+
+    frames = []
+    if is_strip(video):  # Which says nothing about time: every n-th frame, as in extraction.
+        every, rate = read_frames(video, gan.size)
+        frames = list(every[:: max(1, round(rate / gan.fps))][:most])
+    else:
+        decode(
+            video,
+            lambda n: n < most,
+            lambda n, picture: frames.append(picture(gan.size, gan.crop)),
+            fps=gan.fps,
+        )
     if len(frames) < least:
-        raise InputError(f"{video}: {len(frames)} frames, need {least}; take a longer video")
-    return frames[: max(least, most)]
+        raise InputError(
+            f"{video}: {len(frames)} frames at {gan.fps:g} a second, need {least}; take a longer video"
+        )
+    return np.stack(frames)
 
 
 def write(out: Path, clips, gan, labels) -> None:
@@ -143,12 +180,8 @@ def write(out: Path, clips, gan, labels) -> None:
         write_video(out, grid(clips), fps=gan.fps)
     elif out.suffix == ".png":
         write_image(out, filmstrips(clips, enlarge=enlarge(clips.shape[2])))
-    elif out.suffix == ".npz":
+    else:
         with atomic_path(out) as temporary:
             classes = np.array(gan.classes if gan.num_classes else [], dtype=np.str_)
             np.savez_compressed(temporary, frames=clips, labels=labels, classes=classes)
-    else:
-        raise InputError(
-            f"{out}: cannot write {out.suffix or 'a file without suffix'}; use .mp4, .gif, .png or .npz"
-        )
     print(out)

@@ -19,7 +19,8 @@ class Clips:
     """The clips of a store, or of one of its splits. Cheap to open, to copy and to send to another process.
 
     `shape` is (T, H, W, 3), `classes` the names in the order of the labels ([] if there are none), `fps` the
-    rate of the clips in frames a second (the most common one, where videos differ), `index` a pyarrow Table
+    rate of the clips in frames a second (the most common one, where videos differ), `crop` whether their frames
+    were cropped to squares and not squashed, `index` a pyarrow Table
     of everything but frames, `labels` int64 (N,), `digest` the sha256 of what the whole store holds. Raises
     InputError if `folder` is no store. `about` is the index's metadata.
     """
@@ -32,6 +33,7 @@ class Clips:
         self.classes: list[str] = about["classes"]
         self.digest: str = about["digest"]
         self.filters: str = about["filters"]
+        self.crop = not self.filters or "force_original_aspect_ratio" in self.filters
         self.fps = _most_common(table["fps"].to_numpy() / table["frame_step"].to_numpy())
         self._set_rows(table)
         self._reader = Reader(self.folder, int(np.prod(self.shape)))

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 
+from hrvgan.arguments import check_values
 from hrvgan.errors import InputError
 from hrvgan.models.base import VideoGAN
 
@@ -25,7 +26,8 @@ def build_model(name: str, *, preset: str = "", **arguments) -> VideoGAN:
     """The model `name` with the arguments of `preset` (none when empty), overridden by `arguments`.
 
     `num_classes` says how many classes the clips have; a model that is not conditional leaves it out.
-    Raises InputError for an unknown model, preset or argument, and for a size that the model does not have.
+    Raises InputError for an unknown model, preset or argument, for a value that an argument cannot have, and for
+    a size that the model does not have.
     """
     cls = model_class(name)
     if preset and preset not in cls.presets:
@@ -37,6 +39,7 @@ def build_model(name: str, *, preset: str = "", **arguments) -> VideoGAN:
     for key in given:
         if key not in defaults:
             raise InputError(f"model {name} has no argument {key!r}; known: {', '.join(defaults)}")
+    check_values(f"{name}: ", cls, given)
     gan = cls(**defaults | given)
     # All of them, so that a later default changes no released model.
     gan.name, gan.arguments = name, defaults | given

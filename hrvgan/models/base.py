@@ -56,10 +56,13 @@ class VideoGAN(nn.Module):
     z_dim: int
     context: int = 0  # first frames that it must be given, and goes on from; 0: it draws from z alone
 
+    in_pairs: bool = False  # its losses compare neighbours 0 and 1, 2 and 3, ... of a batch
+
     name: str  # in MODELS
     arguments: dict  # of the constructor, all of them: what rebuilds this model
     classes: Sequence[str] = ()  # names of the labels, from the data that it was trained on
-    fps: float = 8.0
+    fps: float = 8.0  # of those data's clips
+    crop: bool = True  # whether they were cropped to squares, not squashed
     num_clips: int = 0  # that it was trained on
     origin: str = ""  # digest of the weights that it started from; "" = drawn anew
 
@@ -78,9 +81,13 @@ class VideoGAN(nn.Module):
         self.num_clips = num_clips
         return Level((self.num_frames, self.size, self.size))
 
-    def generate(self, z: Tensor, c: Tensor) -> Tensor:
-        """z (N, *z_shape), c (N,) int64 -> clips (N, 3, T, H, W) in [-1, 1]."""
-        return self.G(z, c)
+    def generate(self, z: Tensor, c: Tensor, *, psi: float = 1.0) -> Tensor:
+        """z (N, *z_shape), c (N,) int64 -> clips (N, 3, T, H, W) in [-1, 1]. A conditional model takes weights of its
+        classes (N, num_classes), too.
+
+        `psi` below 1 truncates: less variety, fewer failures. Here it scales z, which is right where G sees its length.
+        """
+        return self.G(z if psi == 1 else z * psi, c)
 
     def judge(self, clips: Tensor, c: Tensor) -> Tensor:
         """clips (N, 3, T, H, W) in [-1, 1], c (N,) int64 -> (N,): how real D finds them as clips of class c, a logit
@@ -108,13 +115,16 @@ class VideoGAN(nn.Module):
         return torch.arange(n) % max(self.num_classes, 1)
 
     @torch.no_grad()
-    def draw(self, z: Tensor, c: Tensor, x: Tensor | None = None, batch_size: int = 32) -> Tensor:
+    def draw(
+        self, z: Tensor, c: Tensor, x: Tensor | None = None, batch_size: int = 32, psi: float = 1.0
+    ) -> Tensor:
         """z (n, *z_shape), c (n,), for a model that predicts x (n, 3, m, H, W) -> uint8 clips (n, T, H, W, 3) on the
-        CPU, in batches that bound the memory."""
+        CPU, in batches that bound the memory; `psi` as `generate` has it."""
         self.eval()
         given = [z, c] if x is None else [z, c, x]
         batches = zip(*(v.split(batch_size) for v in given), strict=True)
-        return torch.cat([to_uint8(self.generate(*(v.to(self.device) for v in batch))).cpu() for batch in batches])
+        clips = (self.generate(*(v.to(self.device) for v in batch), psi=psi) for batch in batches)
+        return torch.cat([to_uint8(some).cpu() for some in clips])
 
     def sample(self, n: int, c: Tensor | None = None, seed: int = 0, batch_size: int = 32) -> Tensor:
         """`n` clips uint8 (n, T, H, W, 3); labels cycle through the classes unless `c` (n,) is given."""

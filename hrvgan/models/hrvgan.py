@@ -26,6 +26,7 @@ LADDER = (8, 16, 32, 64, 128, 256)
 DOUBLES_TIME = {"paper": (8, 64, 256), "ancestor": (8, 32, 128)}
 LATENTS = ("vector", "sequence")
 TASKS = ("generate", "predict")
+SPANS = 4  # base time steps, for each of which a sequence of latents is mixed to one
 W_DIM = 128  # what the first layer of Table 1 makes of z and the class
 
 
@@ -58,10 +59,10 @@ class Spans(nn.Linear):
     frames under each step, kept at unit variance."""
 
     def __init__(self, num_frames: int):
-        super().__init__(num_frames, 4, bias=False)
-        under = num_frames // 4
+        super().__init__(num_frames, SPANS, bias=False)
+        under = num_frames // SPANS
         with torch.no_grad():
-            self.weight.copy_(torch.eye(4).repeat_interleave(under, 1) / math.sqrt(under))
+            self.weight.copy_(torch.eye(SPANS).repeat_interleave(under, 1) / math.sqrt(under))
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, T, D) -> (N, 4, D)"""
@@ -98,22 +99,27 @@ class Generator(nn.Module):
         self.small_rgbs = nn.ModuleList([Conv3d(num_channels(px, width), 3, 1) for px in lower])
         self.E = self.skips = None
         if encodes or context:
-            self.E = Encoder(size, temporal, width, z_dim, 4 if self.spans else 1)
+            self.E = Encoder(size, temporal, width, z_dim, SPANS if self.spans else 1)
         if context:
             channels = {px: num_channels(px // 2, width) for px in ladder(size)}
             self.skips = nn.ModuleDict({f"{px}px": Conv3d(n, n, 1) for px, n in channels.items()})
             nn.init.zeros_(self.rgb.weight)                   # Training starts from copies of the last frame seen.
             nn.init.zeros_(self.rgb.bias)
 
-    def forward(self, z: Tensor, c: Tensor, x: Tensor | None = None, position: float = math.inf) -> Tensor:
+    def forward(
+        self, z: Tensor, c: Tensor, x: Tensor | None = None, position: float = math.inf, psi: float = 1.0,
+        centre: Tensor | None = None,
+    ) -> Tensor:
         """z (N, z_dim), (N, T, z_dim) with a latent sequence, or E's (N, S, z_dim); c (N,) labels, or (N, num_classes)
         weights of the classes, between which one may walk -> (N, 3, T, size, size).
 
         With `context`, x (N, 3, context, size, size) are the first frames, and the first of the clip returned. While
-        it grows, clips are as small as the level at `position`.
+        it grows, clips are as small as the level at `position`. With `centre`, the means of w for each c (N, S, 128),
+        w goes from there only `psi` of the way to its own place.
         """
         code, seen = self.E(self.pad(x)) if self.context else (None, {})
         w = self.mix(z, c, code)                              # (N, S, 128): S = 1, or 4 with a latent sequence
+        w = w if centre is None else torch.lerp(centre, w, psi)
         h = self.seed(w).unflatten(2, (-1, 4 // w.shape[1], 4, 4))
         h = h.transpose(1, 2).flatten(2, 3)                   # (N, 128w, 4, 4, 4)
         h = self.seed_norm(h).relu().contiguous(memory_format=torch.channels_last_3d)
@@ -132,7 +138,7 @@ class Generator(nn.Module):
         """All that G is told, (N, S, 128): the latents and E's code, each normalised, and the class."""
         if z.ndim == 2:
             z = z[:, None]
-        elif self.spans is not None and z.shape[1] > 4:
+        elif self.spans is not None and z.shape[1] > SPANS:   # one a frame; E gives one a span already
             z = self.spans(z)
         told = [z] if code is None else [z, code]
         told = [self.z_norm(v.flatten(0, 1)).view_as(v) for v in told]   # (N, S, z_dim) each
@@ -211,9 +217,11 @@ class Discriminator(nn.Module):
             x = level(x)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
         x = self.top(self.std(x))                             # (N, 128w, 4, 4, 4)
         h = full(F.leaky_relu(self.fc(x.flatten(1)), 0.2))    # (N, 128)
-        logits = full(self.out(h).squeeze(1))
-        if self.embed is not None:
-            logits = logits + (self.embed(c) * h).sum(1) / math.sqrt(h.shape[1])
+        # Logits in bfloat16 would differ by 1/128 of themselves or not at all.
+        with torch.autocast("cpu" if h.is_meta else h.device.type, enabled=False):
+            logits = self.out(h).squeeze(1)
+            if self.embed is not None:
+                logits = logits + (self.embed(c) * h).sum(1) / math.sqrt(h.shape[1])
         return logits                                         # (N,)
 
 
@@ -310,6 +318,7 @@ class HRVGAN(VideoGAN):
         self.paired, self.alpha, self.beta = objective in losses.PAIRED, alpha, beta
         self.r1_gamma, self.r2_gamma, self.r1_every = r1_gamma, r2_gamma, r1_every
         self.gp_weight, self.drift, self.ms_weight = gp_weight, drift, ms_weight
+        self.in_pairs = ms_weight > 0
         self.augment, self.instance_noise = Augment(augment), instance_noise
         self.optimizer, self.lr_g, self.lr_d, self.betas = optimizer, lr_g, lr_d, tuple(betas)
 
@@ -357,7 +366,7 @@ class HRVGAN(VideoGAN):
         real_logits = None
         if self.paired:
             with torch.no_grad():
-                real_logits = self.judge(self.show(batch.real), batch.c)
+                real_logits = self.judge(self.show(given), c)   # of the classes that the fakes have
         terms = {"adv": self.alpha * self.loss_g(self.judge(self.show(fake), c), real_logits)}
         if self.ms_weight:
             terms["ms"] = self.ms_weight * losses.mode_seeking(fake, z)
@@ -379,15 +388,26 @@ class HRVGAN(VideoGAN):
         clips = self.augment(clips)
         return clips + self.instance_noise * draws.randn(*clips.shape, like=clips) if self.instance_noise else clips
 
-    def generate(self, z: Tensor, c: Tensor, x: Tensor | None = None) -> Tensor:
+    def generate(self, z: Tensor, c: Tensor, x: Tensor | None = None, *, psi: float = 1.0) -> Tensor:
         """z (N, *z_shape), c (N,) int64, and in task "predict" the first frames x (N, 3, context, size, size) in
-        [-1, 1] -> clips (N, 3, T, size, size) in [-1, 1]."""
+        [-1, 1] -> clips (N, 3, T, size, size) in [-1, 1].
+
+        `psi` truncates w, as StyleGAN does (Karras et al. 2019, B), and not z, of which G sees the direction alone.
+        """
         if (x is not None) != bool(self.context):
             raise InputError("this model draws clips from first frames: use predict" if self.context else
                              "this model was not trained to predict: train one with task: predict")
-        clips = self.G(z, c, x, self.position)
+        if psi != 1 and self.context:
+            raise InputError("truncation is for models that draw from z alone; predict with psi 1")
+        clips = self.G(z, c, x, self.position, psi, None if psi == 1 else self.centre(c))
         full_size = (self.num_frames, self.size, self.size)   # of clips, also before G has grown up
         return clips if clips.shape[2:] == full_size else enlarge(clips, full_size)
+
+    def centre(self, c: Tensor, num: int = 512) -> Tensor:
+        """The mean of w over `num` latents, the same ones always, for each of `c`: (N, S, 128)."""
+        z = self.latent(num, seed=0).to(self.device)
+        kinds, which = c.unique(dim=0, return_inverse=True)
+        return torch.stack([self.G.mix(z, kind.expand(num, *kind.shape), None).mean(0) for kind in kinds])[which]
 
     def judge(self, clips: Tensor, c: Tensor) -> Tensor:
         """The logit of D for each clip, which D sees as small as the level at which it is."""

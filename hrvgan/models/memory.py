@@ -40,14 +40,24 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+# What processes were measured to take of the bytes of their tensors (docs/training.md), in float32 and under autocast,
+# where activations are halved, but gradients by clips and sums are not.
+OVERHEAD = {"float32": 1.35, "bfloat16": 0.85}
+
+
+def process_bytes(gan: VideoGAN, batch_size: int, precision: str) -> int:
+    """An estimate of the peak memory of a training in "float32" or "bfloat16": tensors, scratch space of convolutions,
+    the allocator's losses; not the interpreter and its libraries (0.3 GB on a CPU, 0.5 GB or more on a GPU)."""
+    if precision not in OVERHEAD:
+        raise InputError(f"precision {precision!r} is not known; choose one of {', '.join(OVERHEAD)}")
+    return round(OVERHEAD[precision] * training_bytes(gan, batch_size))
+
+
 def training_bytes(gan: VideoGAN, batch_size: int) -> int:
     """An estimate of the most memory that tensors take in a training step in float32: weights, their average, the
-    optimisers' states, gradients, and what the backward pass keeps. Activations in bfloat16 take half.
+    optimisers' states, gradients, and what the backward pass keeps.
 
     Raises InputError for a batch that is too small for a model's batch norms.
-
-    Not in it: the interpreter and its libraries (0.3 GB on a CPU, 0.5 GB or more on a GPU), scratch space of
-    convolutions, the allocator's losses.
     """
     shapes = copy.deepcopy(gan).to("meta").train()
     real = torch.empty(batch_size, 3, gan.num_frames, gan.size, gan.size, device="meta")

@@ -44,14 +44,17 @@ class Generator(nn.Module):
         self.image = nn.Sequential(*layers, nn.ConvTranspose2d(widths[-1], 3, 4, 2, 1, bias=False), nn.Tanh())
 
     def frame_latents(self, z: Tensor, c: Tensor) -> Tensor:
-        """z (N, z_dim), c (N,) -> (N, T, content + classes + motion): what the image generator makes each frame of."""
+        """z (N, z_dim), c (N,) labels or (N, num_classes) weights of the classes -> (N, T, content + classes + motion),
+        what the image generator makes each frame of."""
         content, state, inputs = z.split(self.parts, 1)
         motion = []
         for step in inputs.split(state.shape[1], 1):
             state = self.gru(step, state)
             motion.append(state)
         motion = torch.stack(motion, 1)                       # (N, 16, 10)
-        still = [content, F.one_hot(c, self.num_classes).to(z.dtype)] if self.num_classes else [content]
+        still = [content]
+        if self.num_classes:
+            still.append(c.to(z.dtype) if c.is_floating_point() else F.one_hot(c, self.num_classes).to(z.dtype))
         still = torch.cat(still, 1).unsqueeze(1).expand(-1, motion.shape[1], -1)
         return torch.cat([still, motion], 2)                  # (N, 16, 60 + K)
 

@@ -28,7 +28,7 @@ def layer_table(gan: VideoGAN) -> str:
     shapes = on_meta(gan)
     for prefix, network in (("G", shapes.G), ("D", shapes.D)):
         for name, module in network.named_modules():
-            if not list(module.children()):
+            if is_layer(name, module):
                 module.register_forward_hook(recorder(f"{prefix}.{name}", lines))
     with torch.no_grad():
         shapes.judge(draw(shapes), labels(shapes))
@@ -36,6 +36,12 @@ def layer_table(gan: VideoGAN) -> str:
         f"{name}: {cost.parameters:,} parameters, {cost.gflop:.3g} GFLOP a clip" for name, cost in costs(gan).items()
     ]
     return "\n".join([*lines.values(), *totals])
+
+
+def is_layer(name: str, module: nn.Module) -> bool:
+    """Whether it has no parts; what makes a layer's weight (`equalise`) is none."""
+    parts = {part for part, _ in module.named_children()}
+    return parts <= {"parametrizations"} and "parametrizations" not in name
 
 
 def costs(gan: VideoGAN) -> dict[str, Cost]:
@@ -79,6 +85,7 @@ def recorder(name: str, lines: dict[str, str]):
         count = num_parameters(module)
         if name not in lines and (count or output.shape != inputs[0].shape):
             shape = " x ".join(map(str, output.shape[1:]))
-            lines[name] = f"{name:<22} {type(module).__name__:<16} {shape:<20} {count:>10,}"
+            kind = type(module).__name__.removeprefix("Parametrized")
+            lines[name] = f"{name:<22} {kind:<16} {shape:<20} {count:>10,}"
 
     return hook

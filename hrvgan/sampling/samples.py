@@ -30,7 +30,8 @@ def write_samples(
 ) -> None:
     """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4, row.mp4 and samples.json.
 
-    Classes beyond `max_classes` are left out. `truncation` below 1 scales z: less variety, fewer failures.
+    Classes beyond `max_classes` are left out. `truncation` is psi of `VideoGAN.generate`: below 1,
+    less variety and fewer failures.
     """
     labels = list(range(min(max(gan.num_classes, 1), max_classes)))
     titles = [gan.classes[label] if gan.classes else "" for label in labels]
@@ -46,10 +47,10 @@ def write_samples(
         bar.update()
 
         clips = [
-            write_clip(folder, gan, title, clip, seed)
-            for title, clip in zip(titles, classes[:, 0], strict=True)
+            write_clip(folder, gan, label, title, clip, seed)
+            for label, title, clip in zip(labels, titles, classes[:, 0], strict=True)
         ]
-        row = gan.draw(gan.latent(ROW, seed) * truncation, gan.cycle_labels(ROW)).numpy()
+        row = gan.draw(gan.latent(ROW, seed), gan.cycle_labels(ROW), psi=truncation).numpy()
         write_video(folder / "row.mp4", grid(row, ROW), fps=gan.fps)
         about = {"kinds": kinds, "clips": clips, "row": "row.mp4", "fps": gan.fps, "seed": seed}
         write_json(folder / "samples.json", about)
@@ -71,18 +72,21 @@ INTERPOLATION_CAPTION = (
 
 def class_rows(gan: VideoGAN, labels: list[int], count: int, seed: int, truncation: float) -> np.ndarray:
     """uint8 (classes, count, T, H, W, 3), every row with the same z, so that the class alone differs."""
-    z = gan.latent(count, seed) * truncation
-    clips = gan.draw(z.repeat(len(labels), 1), torch.tensor(labels).repeat_interleave(count))
+    z = gan.latent(count, seed)
+    z = z.repeat(len(labels), *[1] * (z.ndim - 1))
+    clips = gan.draw(z, torch.tensor(labels).repeat_interleave(count), psi=truncation)
     return clips.unflatten(0, (len(labels), count)).numpy()
 
 
 def interpolations(gan: VideoGAN, labels: list[int], steps: int, seed: int, truncation: float) -> np.ndarray:
     """uint8 (classes, steps, T, H, W, 3): `steps` points on the line between two z, for each class."""
-    first, last = gan.latent(2, seed) * truncation
-    return np.stack([walk(gan, (first, label), (last, label), steps) for label in labels])
+    first, last = gan.latent(2, seed)
+    return np.stack([walk(gan, (first, label), (last, label), steps, truncation) for label in labels])
 
 
-def walk(gan: VideoGAN, start: tuple[Tensor, int], end: tuple[Tensor, int], steps: int) -> np.ndarray:
+def walk(
+    gan: VideoGAN, start: tuple[Tensor, int], end: tuple[Tensor, int], steps: int, truncation: float = 1.0
+) -> np.ndarray:
     """uint8 (steps, T, H, W, 3): points on the line from one (latent, label) to another, ends included."""
     part = torch.linspace(0, 1, steps)
     (z0, c0), (z1, c1) = start, end
@@ -92,7 +96,7 @@ def walk(gan: VideoGAN, start: tuple[Tensor, int], end: tuple[Tensor, int], step
     else:  # Weights of the classes, which G accepts in place of a label.
         c = torch.zeros(steps, gan.num_classes)
         c[:, c0], c[:, c1] = 1 - part, part
-    return gan.draw(z, c).numpy()
+    return gan.draw(z, c, psi=truncation).numpy()
 
 
 def long_clips(
@@ -110,11 +114,11 @@ def long_clips(
         )
     length, hop = gan.num_frames, gan.num_frames // 2
     count = max(1, -(-(num_frames - length) // hop) + 1)
-    z = long_latents(gan, len(labels), (count - 1) * hop + length, seed) * truncation
+    z = long_latents(gan, len(labels), (count - 1) * hop + length, seed)
     out = np.zeros((len(labels), z.shape[1], gan.size, gan.size, 3), np.float32)
     rise = (np.arange(length - hop) + 0.5) / (length - hop)
     for first in tqdm(range(0, count * hop, hop), "windows", unit="window"):
-        window = gan.draw(z[:, first : first + length], labels).numpy()
+        window = gan.draw(z[:, first : first + length], labels, psi=truncation).numpy()
         share = np.ones(length, np.float32)
         if first:
             share[: length - hop] = rise
@@ -159,10 +163,13 @@ def write_kind(
     return {"kind": kind, "png": f"{kind}.png", "mp4": f"{kind}.mp4", "caption": caption, "rows": titles}
 
 
-def write_clip(folder: Path, gan: VideoGAN, title: str, clip: np.ndarray, seed: int) -> dict:
-    """Writes one clip (T, H, W, 3), enlarged too: H.264 halves the resolution of colour, and 32 px would smear."""
+def write_clip(folder: Path, gan: VideoGAN, label: int, title: str, clip: np.ndarray, seed: int) -> dict:
+    """Writes one clip (T, H, W, 3), enlarged too: H.264 halves the resolution of colour, and 32 px would smear.
+
+    The number in the file's name tells "a b" from "a_b".
+    """
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title) or "clip"
-    name = f"clips/{safe}.mp4"
+    name = f"clips/{label:03d}-{safe}.mp4"
     write_video(folder / name, tile(clip[None], 1, gap=0, enlarge=enlarge(gan.size)), fps=gan.fps)
     return {"class": title, "mp4": name, "seed": seed}
 

@@ -31,8 +31,8 @@ def closeness(fakes: list[Features], real: Features, train: Features) -> dict[st
 def first_samples(gan: VideoGAN, seed: int, truncation: float = 1.0) -> np.ndarray:
     """The first clip of each class that stage `sample` shows, uint8 (K, T, H, W, 3)."""
     labels = torch.arange(min(max(gan.num_classes, 1), MAX_CLASSES))
-    z = gan.latent(1, seed) * truncation
-    return gan.draw(z.repeat(len(labels), *[1] * (z.ndim - 1)), labels).numpy()
+    z = gan.latent(1, seed)
+    return gan.draw(z.repeat(len(labels), *[1] * (z.ndim - 1)), labels, psi=truncation).numpy()
 
 
 def first_predictions(gan: VideoGAN, clips: Clips, seed: int) -> np.ndarray:

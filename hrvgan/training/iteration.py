@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hrvgan import draws
 from hrvgan.datasets.clips import BatchStream, Clips
@@ -15,6 +15,7 @@ from hrvgan.models.base import Batch, Phase, VideoGAN
 from hrvgan.models.growing import at_level
 from hrvgan.optim import clip_norm, scale_rates
 from hrvgan.training import distributed
+from hrvgan.training.averaging import update_average
 from hrvgan.training.meter import Meter
 from hrvgan.training.session import Session
 
@@ -22,17 +23,17 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def iterations(
-    session: Session, clips: Clips, steps: int, meter: Meter, *, batch_size: int, accumulate: int, seed: int,
-    ema: float, lr_decay: int, clip_grad: float, flip: bool, class_balanced: bool, precision: str,
+    session: Session, clips: Clips, steps: int, *, batch_size: int, accumulate: int, seed: int, ema: float,
+    lr_decay: int, clip_grad: float, flip: bool, class_balanced: bool,
 ) -> Iterator[int]:  # fmt: skip
     """Trains until `steps` are done; yields their number after each."""
-    gan, device = session.gan, session.gan.device
+    gan, meter, device = session.gan, session.meter, session.gan.device
     rank, world_size = distributed.rank(), distributed.world_size()
     stream = BatchStream(
         clips, batch_size=batch_size // world_size, seed=seed, num_frames=gan.num_frames, flip=flip,
         class_balanced=class_balanced, rank=rank, world_size=world_size,
     )  # fmt: skip
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(precision, device))
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=session.bfloat16)
     for step, frames, labels in batches(stream, session.step, steps, meter):
         # Put the clips into micro-batches, at the resolution that the model has grown to.
         level = gan.grow(step * batch_size)
@@ -88,7 +89,7 @@ def update(
     phase.module.requires_grad_(True)
     log: dict[str, Tensor] = {}
     for batch in parts:
-        with draws.part(*batch.part, seed, gan.device), autocast:
+        with draws.part(*batch.part, seed), autocast:
             terms = phase.loss(batch)
         (sum(terms.values()) / len(parts)).backward()
         values = {f"loss/{phase.name}/{name}": term for name, term in terms.items()} | batch.notes
@@ -102,13 +103,6 @@ def update(
     phase.optimizer.zero_grad(set_to_none=True)
     phase.after(parts[0].step)
     return log
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
-    for kept, new in zip(average.buffers(), module.buffers(), strict=True):
-        kept.copy_(new)  # Running statistics of batch norm are averages already.
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from hrvgan.arguments import check_values, pick_device
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models.base import VideoGAN
 from hrvgan.training import distributed
-from hrvgan.training.iteration import PRECISIONS, iterations
-from hrvgan.training.meter import Meter
-from hrvgan.training.session import begin, save_state
+from hrvgan.training.averaging import distance, in_place_of_g, with_own_statistics
+from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
+from hrvgan.training.session import Session, begin, save_state
 
 
 def train(
@@ -43,7 +44,8 @@ def train(
         lr_decay: the step at which learning rates, falling linearly from the first step on, reach 0; 0 keeps them.
         clip_grad: the largest norm of the gradient of a phase; 0 = no limit.
         class_balanced: whether every batch shows the classes equally often, however many clips they have.
-        precision: float32, bfloat16 (autocast), or auto: bfloat16 where the device multiplies it faster.
+        precision: float32, bfloat16 (autocast), or auto: bfloat16 where the device multiplies it faster. A `state`
+            that began with auto keeps the precision that this meant then, on whatever device it goes on.
         log_losses: called every `log_every` steps with the means since the last call, and the speed.
         log_samples: called every `sample_every` steps with clips (n, T, H, W, 3) uint8 of the EMA, same z each time.
 
@@ -51,16 +53,21 @@ def train(
         InputError: for clips that do not fit the model, a `state` of another training, and when losses, gradients or
             weights are no longer finite; `state` is then the last good one.
     """
+    check_values(
+        "train.", train, {key: value for key, value in locals().items() if key in train.__kwdefaults__}
+    )
     recipe = {
         "batch_size": batch_size, "accumulate": accumulate, "seed": seed, "ema": ema, "lr_decay": lr_decay,
-        "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced, "precision": precision,
+        "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced,
     }  # fmt: skip
-    check(gan, clips, steps, recipe, log_every, save_every)
+    check(gan, clips, steps, recipe, precision, log_every, save_every)
     with distributed.joined(pick_device(device)) as place:
-        session = begin(gan.to(place), state, identity(gan, clips, **recipe), steps)
-        began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, Meter(place)
+        about = identity(gan, clips, **recipe, precision=precision)
+        session = Session.of(gan.to(place), about, use_bfloat16(precision, place))
+        begin(session, state, steps)
+        began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, session.meter
         until = session.step if minutes and session.seconds > 60 * minutes else steps
-        trained = iterations(session, clips, until, meter, **recipe)
+        trained = iterations(session, clips, until, **recipe)
         bar = tqdm(
             trained, "train", steps, initial=session.step, unit="it", dynamic_ncols=True, disable=not first
         )
@@ -69,7 +76,7 @@ def train(
             if done % log_every == 0 or done == steps:
                 values = {**meter.means(), "ema/distance": distance(session.average, gan.G)}
                 stop_if_diverged(state, done, values)
-                session.history.append({"step": done, **values})
+                session.report({"step": done, **values}, whole=done % log_every == 0)
                 if first:
                     log_losses(done, {**values, **meter.timings()})
                     bar.set_postfix_str(summary(values), refresh=False)
@@ -84,8 +91,9 @@ def train(
                 if minutes and session.seconds > 60 * minutes:
                     break
     gan.grow(session.step * batch_size)
-    gan.G.load_state_dict(session.average.state_dict())
-    return session.average, session.history
+    average = with_own_statistics(gan, session.average, clips)
+    gan.G.load_state_dict(average.state_dict())
+    return average, session.history + session.partial
 
 
 # Arguments of `train` that change no step: with others, a training goes on where it is.
@@ -105,36 +113,24 @@ def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
     return json.loads(json.dumps(about))
 
 
-@torch.no_grad()
-def distance(average: nn.Module, module: nn.Module) -> float:
-    """|average - weights| / |weights|: near 0 means that the average is as noisy as the weights."""
-    weights = list(module.parameters())
-    apart = torch._foreach_sub(list(average.parameters()), weights)
-    norms = [torch.nn.utils.get_total_norm(tensors) for tensors in (apart, weights)]
-    return float(norms[0] / norms[1])
-
-
 def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> Tensor:
     """uint8 (n, T, H, W, 3): `per_class` clips of each class, drawn from the average with a fixed seed; by a model that
     predicts, of what it makes of training clips."""
     count = per_class * max(gan.num_classes, 4)
-    trained, gan.G = gan.G, average
-    if gan.context:
+    with in_place_of_g(gan, with_own_statistics(gan, average, clips)):
+        if not gan.context:
+            return gan.sample(count, seed=0)
         some = np.linspace(0, len(clips) - 1, count).astype(int)
-        shown = gan.predict(torch.from_numpy(clips.read(some)), torch.from_numpy(clips.labels[some]), seed=0)
-    else:
-        shown = gan.sample(count, seed=0)
-    gan.G = trained
-    return shown
+        return gan.predict(torch.from_numpy(clips.read(some)), torch.from_numpy(clips.labels[some]), seed=0)
 
 
-def check(gan: VideoGAN, clips: Clips, steps: int, recipe: dict, log_every: int, save_every: int) -> None:
-    """Everything that can be known to fail is refused before anything starts."""
+def check(
+    gan: VideoGAN, clips: Clips, steps: int, recipe: dict, precision: str, log_every: int, save_every: int
+) -> None:
+    """Everything else that can be known to fail is refused before anything starts."""
     frames, height = clips.shape[:2]
     batch_size, lr_decay = recipe["batch_size"], recipe["lr_decay"]
     count = distributed.world_size() * recipe["accumulate"]
-    if min(steps, batch_size, recipe["accumulate"], log_every, save_every) < 1:
-        raise InputError("train: steps, batch_size, accumulate, log_every and save_every must be 1 or more")
     if height != gan.size or frames < gan.num_frames:
         raise InputError(
             f"{clips.folder}: clips of {frames} frames of {height} px, but the model makes {gan.num_frames} frames of "
@@ -151,10 +147,13 @@ def check(gan: VideoGAN, clips: Clips, steps: int, recipe: dict, log_every: int,
             f"train.batch_size ({batch_size}) must be a multiple of {count}: "
             f"{distributed.world_size()} processes, train.accumulate {recipe['accumulate']}"
         )
-    if recipe["precision"] not in PRECISIONS:
+    if gan.in_pairs and batch_size // count % 2:
         raise InputError(
-            f"train.precision {recipe['precision']!r} is not known; choose one of {', '.join(PRECISIONS)}"
+            f"train.batch_size ({batch_size}): each part of a step has {batch_size // count} clips, and the model "
+            f"compares clips in pairs (ms_weight); take a multiple of {2 * count}, or set ms_weight to 0 in net"
         )
+    if precision not in PRECISIONS:
+        raise InputError(f"train.precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
     if 0 < lr_decay < steps:
         raise InputError(
             f"train.lr_decay: learning rates are 0 from step {lr_decay} on, {steps} steps asked for"
@@ -164,10 +163,6 @@ def check(gan: VideoGAN, clips: Clips, steps: int, recipe: dict, log_every: int,
             f"train.save_every ({save_every}) must be a multiple of train.log_every ({log_every}), "
             "so that a state holds whole rows of the history"
         )
-
-
-def pick_device(name: str) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
 def stop_if_diverged(state: str | Path, step: int, values: dict[str, float]) -> None:

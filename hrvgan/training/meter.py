@@ -11,7 +11,7 @@ from hrvgan.training.distributed import average_
 
 
 class Meter:
-    """Means between two reports. What is added stays on the device until then: reading it would wait for it."""
+    """Means of a row of the history. What is added stays on the device until then: reading it would wait for it."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -21,8 +21,7 @@ class Meter:
 
     def add(self, values: dict[str, Tensor]) -> None:
         for key, value in values.items():
-            known = key in self.sums
-            self.sums[key] = self.sums[key] + value if known else value
+            self.sums[key] = self.sums.get(key, 0) + value.float()
             self.counts[key] = self.counts.get(key, 0) + 1
 
     def waited(self, seconds: float, clips: int) -> None:
@@ -31,12 +30,14 @@ class Meter:
         self.clips += clips
 
     def means(self) -> dict[str, float]:
-        """Of everything added since the last call, over all processes."""
-        sums = torch.stack([value.float() for value in self.sums.values()])
+        """Of everything added since `clear`, over all processes, which have the same sums from then on."""
+        sums = torch.stack(list(self.sums.values()))
         average_([sums])
-        found = {key: value / self.counts[key] for key, value in zip(self.sums, sums.tolist(), strict=True)}
+        self.sums = dict(zip(self.sums, sums, strict=True))
+        return {key: value / self.counts[key] for key, value in zip(self.sums, sums.tolist(), strict=True)}
+
+    def clear(self) -> None:
         self.sums, self.counts = {}, {}
-        return found
 
     def timings(self) -> dict[str, float]:
         """Since the last call: clips a second, the share of time spent waiting for data; since the start: the peak

@@ -17,6 +17,7 @@ from hrvgan.files import atomic_path
 from hrvgan.models import build_model, model_class
 from hrvgan.models.base import Phase, VideoGAN
 from hrvgan.training import distributed
+from hrvgan.training.meter import Meter
 
 
 def new_model(
@@ -28,7 +29,7 @@ def new_model(
     of_store = {"num_classes": store.num_classes, "size": store.shape[1], "num_frames": store.shape[0]}
     taken = inspect.signature(model_class(name)).parameters  # Not all know classes or choose their length.
     gan = build_model(name, preset=preset, **{key: of_store[key] for key in of_store if key in taken} | net)
-    gan.classes, gan.fps = store.classes if gan.num_classes else [], store.fps
+    gan.classes, gan.fps, gan.crop = store.classes if gan.num_classes else [], store.fps, store.crop
     if init_from and (fresh := warm_start(gan, init_from)):
         print(f"{init_from}: no weights there for {fresh}: drawn anew", file=sys.stderr)
     return gan
@@ -42,15 +43,31 @@ class Session:
     average: nn.Module  # the EMA of G
     phases: list[Phase]
     about: dict
+    bfloat16: bool
+    meter: Meter
     step: int = 0  # training steps done
     history: list[dict] = field(default_factory=list)
+    partial: list[dict] = field(
+        default_factory=list
+    )  # a row of fewer steps, at the end: gone when it goes on
     seconds: float = 0.0  # trained so far, of all processes that took turns at it
 
+    @classmethod
+    def of(cls, gan: VideoGAN, about: dict, bfloat16: bool) -> "Session":
+        """A new one."""
+        average = copy.deepcopy(gan.G).requires_grad_(False).eval()
+        return cls(gan, average, gan.phases(), about, bfloat16, Meter(gan.device))
 
-def begin(gan: VideoGAN, state: str | Path, about: dict, steps: int) -> Session:
-    """The training that goes on from the file `state`, or a new one."""
-    average = copy.deepcopy(gan.G).requires_grad_(False).eval()
-    session = Session(gan, average, gan.phases(), about)
+    def report(self, row: dict, whole: bool) -> None:
+        """Adds a row to the history; from a `whole` one on the meter begins anew."""
+        self.partial = [] if whole else [row]
+        if whole:
+            self.history.append(row)
+            self.meter.clear()
+
+
+def begin(session: Session, state: str | Path, steps: int) -> None:
+    """Goes on from the file `state`, if it is there, to `steps`."""
     resume(state, session)
     if session.step != distributed.word_of_first(session.step):
         raise InputError(f"{state}: processes see different files; put it where all machines can read it")
@@ -59,7 +76,6 @@ def begin(gan: VideoGAN, state: str | Path, about: dict, steps: int) -> Session:
             f"{state}: trained for {session.step} steps already, {steps} asked for; "
             "raise train.steps, or remove the file to train anew"
         )
-    return session
 
 
 def save_state(path: str | Path, session: Session) -> None:
@@ -70,7 +86,10 @@ def save_state(path: str | Path, session: Session) -> None:
         "average": session.average.state_dict(),
         "optimizers": {phase.name: phase.optimizer.state_dict() for phase in session.phases},
         "step": session.step,
+        "bfloat16": session.bfloat16,
         "history": session.history,
+        "partial": session.partial,
+        "meter": (session.meter.sums, session.meter.counts),
         "seconds": session.seconds,
     }
     with atomic_path(path) as temporary:
@@ -98,7 +117,13 @@ def resume(path: str | Path, session: Session) -> None:
         session.average.load_state_dict(state["average"])
         for phase in session.phases:
             phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-        session.step, session.history, session.seconds = state["step"], state["history"], state["seconds"]
+        for name in ("step", "history", "partial", "seconds"):
+            setattr(session, name, state[name])
+        session.meter.sums, session.meter.counts = state["meter"]
+        if state["bfloat16"] != session.bfloat16:
+            began = "bfloat16" if state["bfloat16"] else "float32"
+            print(f"{path}: goes on in {began}, as it began (train.precision auto)", file=sys.stderr)
+            session.bfloat16 = state["bfloat16"]
     except (RuntimeError, KeyError, UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not a state of this model ({reason}); remove it to train anew") from error

@@ -1,0 +1,116 @@
+"""What users write, on the command line and in YAML, against what functions take: one sentence says what is wrong."""
+
+import inspect
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
+
+import yaml
+
+from hrvgan.errors import InputError
+
+# Half-open intervals, by the name that an argument has everywhere. One that is not here may have any value.
+AT_LEAST_1, AT_LEAST_0 = (1, math.inf), (0, math.inf)
+RANGES = {
+    # of training
+    **dict.fromkeys(
+        ("steps", "batch_size", "accumulate", "log_every", "save_every", "sample_every", "samples_per_class"),
+        AT_LEAST_1,
+    ),
+    **dict.fromkeys(("minutes", "lr_decay", "clip_grad", "seed"), AT_LEAST_0),
+    "ema": (0, 1),
+    # of models
+    "width": (1e-3, math.inf),
+    **dict.fromkeys(("z_dim", "dim_content", "dim_motion", "r1_every", "clip_every"), AT_LEAST_1),
+    **dict.fromkeys(
+        ("num_classes", "alpha", "beta", "lambda1", "lambda2", "r1_gamma", "r2_gamma", "gp_weight", "drift",
+         "ms_weight", "instance_noise", "grow_clips", "lr", "lr_g", "lr_d", "weight_decay", "noise", "mask_weight",
+         "class_weight"),
+        AT_LEAST_0,
+    ),
+    "betas": (0, 1),
+    # of drawing
+    "num": AT_LEAST_1,
+    **dict.fromkeys(("frames", "to_seed", "refine", "truncation"), AT_LEAST_0),
+}  # fmt: skip
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def check_values(where: str, function: Callable, values: dict) -> None:
+    """Raises InputError that names `where` + key for the first of the `values` that is not of the type in the signature
+    of `function`, or outside of RANGES. A whole number is a number, too."""
+    parameters = inspect.signature(function).parameters
+    for key, value in values.items():
+        kind = parameters[key].annotation
+        name = where + (key.replace("_", "-") if where == "--" else key)
+        if not fits(value, kind):
+            raise InputError(f"{name} {value!r}: need {describe(kind)}")
+        least, below = RANGES.get(key, (-math.inf, math.inf))
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not all(least <= number < below for number in numbers if isinstance(number, int | float)):
+            most = f", less than {below}" if below < math.inf else ""
+            raise InputError(f"{name} {value!r}: need {least} or more{most}")
+
+
+def fits(value: object, kind: object) -> bool:
+    """Whether a value is of a type; of types that nobody writes by hand every value is."""
+    if isinstance(kind, types.UnionType):
+        return any(fits(value, one) for one in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        kinds = typing.get_args(kind)
+        return isinstance(value, list | tuple) and len(value) == len(kinds) and all(map(fits, value, kinds))
+    if kind in (None, types.NoneType):
+        return value is None
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return kind not in KINDS or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool))
+
+
+def describe(kind: object) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"[{', '.join(map(describe, typing.get_args(kind)))}]"
+    if isinstance(kind, types.UnionType):
+        return " or ".join(map(describe, typing.get_args(kind)))
+    return KINDS.get(kind, "nothing")
+
+
+class Loader(yaml.SafeLoader):
+    """Numbers with an exponent are numbers, as in YAML 1.2, with a point or without: 1e-3, and 1e3, which is 1000."""
+
+
+def number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+    value = loader.construct_yaml_float(node)
+    return int(value) if "e" in node.value.lower() and value.is_integer() else value
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+Loader.add_constructor("tag:yaml.org,2002:float", number)
+
+
+def load_yaml(text: str, where: str) -> object:
+    """What is written in YAML. Raises InputError that names `where` when it is none."""
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def pick_device(name: str):
+    """The torch.device of that name; auto is a GPU where there is one. Raises InputError for one that is not here."""
+    import torch  # Whoever checks a number needs no networks.
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is not known; choose one of auto, cpu, cuda") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name!r}: torch sees {torch.cuda.device_count()} GPUs; take another, or cpu or auto"
+        )
+    return device

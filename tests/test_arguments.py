@@ -1,0 +1,73 @@
+"""What users write: numbers in YAML, types, ranges."""
+
+import inspect
+
+import pytest
+
+from hrvgan.arguments import RANGES, check_values, load_yaml
+from hrvgan.errors import InputError
+from hrvgan.models import MODELS, build_model, model_class
+from hrvgan.training.loop import train
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001), ("-2.5E-1", -0.25), (".5e1", 5), ("1.e2", 100), ("1e3", 1000), ("1.5", 1.5), ("1.0", 1.0),
+        ("7", 7), ("1e", "1e"), ("e3", "e3"), ("v1e3", "v1e3"), ("'1e3'", "1e3"),
+    ],
+)  # fmt: skip
+def test_numbers_of_yaml(text, value):
+    read = load_yaml(f"key: {text}", "here")["key"]
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_broken_yaml_is_one_sentence():
+    with pytest.raises(InputError, match=r"^params\.yaml: not valid YAML: [^\n]*$"):
+        load_yaml("a: [1, 2", "params.yaml")
+
+
+def test_types_and_ranges():
+    def function(
+        num: int, truncation: float, flip: bool, out: list, betas: tuple[float, float], seed: int | None
+    ):
+        pass
+
+    def check(**values):
+        check_values("x.", function, values)
+
+    check(num=1, truncation=0, flip=True, out="anything", betas=[0, 0.5], seed=None)
+    check(truncation=0.5, seed=3)
+    for values, sentence in [
+        ({"num": 1.0}, r"x\.num 1\.0: need a whole number"),
+        ({"num": True}, r"x\.num True: need a whole number"),
+        ({"num": 0}, r"x\.num 0: need 1 or more"),
+        ({"truncation": "1"}, r"truncation '1': need a number"),
+        ({"truncation": float("nan")}, "truncation nan: need a number"),
+        ({"flip": 1}, "flip 1: need true or false"),
+        ({"betas": [0.5]}, r"betas \[0\.5\]: need \[a number, a number\]"),
+        ({"betas": [0.5, 1.0]}, r"betas .*: need 0 or more, less than 1"),
+        ({"seed": -1}, "seed -1: need 0 or more"),
+    ]:
+        with pytest.raises(InputError, match=sentence):
+            check(**values)
+
+
+def test_every_range_is_of_an_argument_and_holds_its_default():
+    functions = [train, *map(model_class, MODELS)]
+    known = {key for function in functions for key in inspect.signature(function).parameters}
+    assert set(RANGES) - known == {
+        "num",
+        "frames",
+        "to_seed",
+        "refine",
+        "truncation",
+    }  # of the commands that draw
+    check_values("", train, {key: value for key, value in train.__kwdefaults__.items() if key in RANGES})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_presets_are_allowed(name):
+    for preset in model_class(name).presets:
+        build_model(name, preset=preset, **({} if name == "hrvgan" else {"size": 32}), width=0.05)

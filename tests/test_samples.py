@@ -1,0 +1,73 @@
+"""What is drawn for people to look at, by every model and from both kinds of latents."""
+
+import json
+
+import pytest
+import torch
+
+from hrvgan.models import MODELS, build_model, model_class
+from hrvgan.sampling.samples import walk, write_samples
+from hrvgan.video.files import probe
+
+SMALL = {name: {"size": 32, "width": 0.1} for name in MODELS} | {"hrvgan": {"size": 8, "width": 0.1}}
+KINDS = [*((name, {}) for name in MODELS), ("hrvgan", {"latent": "sequence"}), ("hrvgan", {"num_classes": 0})]
+every_kind = pytest.mark.parametrize(("name", "arguments"), KINDS, ids=str)
+
+
+def small(name, arguments):
+    torch.manual_seed(0)
+    gan = build_model(name, **{"num_classes": 3, **SMALL[name], **arguments}).eval()
+    gan.classes = ["a", "b", "c"] if gan.num_classes else []
+    return gan
+
+
+@every_kind
+def test_every_kind_of_model_fills_the_folder(name, arguments, tmp_path):
+    gan = small(name, arguments)
+    write_samples(gan, tmp_path, clips_per_class=2, interpolation_steps=3, truncation=0.7)
+    about = json.loads((tmp_path / "samples.json").read_text())
+    assert [kind["kind"] for kind in about["kinds"]] == ["classes", "interpolation"]
+    assert len(about["clips"]) == max(gan.num_classes, 1)
+    for entry in (*about["kinds"], *about["clips"]):
+        assert probe(tmp_path / entry["mp4"]).num_frames == gan.num_frames
+
+
+def test_classes_of_nearly_the_same_name_have_files_of_their_own(tmp_path):
+    gan = small("hrvgan", {})
+    gan.classes = ["a b", "a_b", "a/b"]
+    write_samples(gan, tmp_path, clips_per_class=1, interpolation_steps=2)
+    assert len(list((tmp_path / "clips").iterdir())) == 3
+
+
+@every_kind
+def test_variety_falls_with_psi_and_psi_1_changes_nothing(name, arguments):
+    gan = small(name, arguments)
+    z, c = gan.latent(6, seed=0), torch.zeros(6, dtype=torch.int64)
+    with torch.no_grad():
+        whole = gan.generate(z, c)
+        drawn = {psi: gan.generate(z, c, psi=psi) for psi in (1.0, 0.5, 0.0)}
+    assert torch.equal(drawn[1.0], whole)
+    variety = {psi: clips.std(0).mean().item() for psi, clips in drawn.items()}
+    assert variety[0.0] < 1e-6  # All at the centre.
+    assert variety[0.5] < 0.8 * variety[1.0]
+
+
+def test_truncation_goes_to_the_centre_of_the_class():
+    gan = small("hrvgan", {})
+    weights = torch.eye(3)
+    with torch.no_grad():
+        centres = gan.centre(torch.tensor([0, 2, 1]))
+        torch.testing.assert_close(centres, gan.centre(weights[[0, 2, 1]]))
+        w = gan.G.mix(gan.latent(512, seed=0), torch.full((512,), 2), None).mean(0)
+    torch.testing.assert_close(centres[1], w)
+    assert (centres[0] - centres[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).conditional])
+def test_a_walk_between_classes_begins_and_ends_at_them(name):
+    gan = small(name, {})
+    z = gan.latent(2, seed=0)
+    steps = walk(gan, (z[0], 2), (z[1], 0), 3)
+    ends = gan.draw(z, torch.tensor([2, 0])).numpy()
+    assert abs(steps[[0, -1]].astype(int) - ends).max() <= 1
+    assert abs(steps[1].astype(int) - steps[0]).max() > 1
