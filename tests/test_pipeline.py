@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import hrvgan
+from hrvgan.datasets.clips import Clips
 from hrvgan.files import file_digest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +26,10 @@ from hrvgan.models.hrvgan import HRVGAN
 class Twin(HRVGAN):
     pass
 '''
+LOSS = """
+    def d_terms(self, batch):
+        return {name: 2 * term for name, term in super().d_terms(batch).items()}
+"""
 
 
 class Project:
@@ -80,7 +85,9 @@ def project(tmp_path_factory):
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {file.name: file_digest(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    """Of all files below `folder`, by their paths in it."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {str(file.relative_to(folder)): file_digest(file) for file in files}
 
 
 def test_one_command_makes_everything(project):
@@ -105,6 +112,16 @@ def test_nothing_changed_means_nothing_runs(project):
     assert project.repro() == set()
 
 
+def test_a_failed_repro_can_be_undone(project):
+    kept, before = (project.root / "params.yaml").read_text(), digests(project.root / "models/laptop")
+    project.edit_params(lambda v: v["train"].update(stepz=1))
+    assert "unknown key 'stepz'" in project.run("dvc", "repro", "train@laptop", code=255)
+    (project.root / "params.yaml").write_text(kept)
+    project.run("dvc", "checkout", "--force")
+    assert digests(project.root / "models/laptop") == before
+    assert project.repro() == set()
+
+
 def test_dvc_shows_metrics_and_plots(project):
     shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
     assert "metrics/laptop.json" in next(iter(shown.values()))["data"]
@@ -114,8 +131,10 @@ def test_dvc_shows_metrics_and_plots(project):
 def test_a_metric_reruns_evaluate_and_report_alone(project):
     with (project.root / "hrvgan/metrics/kernel.py").open("a") as file:
         file.write("\n# edited\n")
-    assert project.repro() <= {"evaluate@laptop", "report"}
-    assert "evaluate@laptop" not in project.repro()
+    ran = project.repro()
+    assert "evaluate@laptop" in ran
+    assert ran <= {"evaluate@laptop", "report"}
+    assert project.repro() == set()
 
 
 def test_another_model_touches_its_own_stages_alone(project):
@@ -127,10 +146,18 @@ def test_another_model_touches_its_own_stages_alone(project):
     project.edit_params(lambda v: v["runs"].update(second={**v["runs"]["laptop"], "model": "twin"}))
     own = {"train@second", "sample@second", "evaluate@second", "report"}
     assert project.repro() == own  # Adding it.
+    before = digests(project.root / "models/second")
     (project.root / "hrvgan/models/twin.py").write_text(TWIN + "\n# edited\n")
-    ran = project.repro()
-    assert "train@second" in ran  # The bytes are the same, so what follows need not run.
-    assert ran <= own
+    assert project.repro() == {"train@second"}  # A comment changes no byte, so what follows need not run.
+    assert digests(project.root / "models/second") == before
+
+
+def test_another_loss_trains_anew(project):
+    before = digests(project.root / "models/second")
+    (project.root / "hrvgan/models/twin.py").write_text(TWIN + LOSS)
+    assert "so training starts anew" in project.run("dvc", "repro", "train@second")
+    after = digests(project.root / "models/second")
+    assert after["model.safetensors"] != before["model.safetensors"]
 
 
 def test_mlflow_holds_one_run_a_model(project):
@@ -172,11 +199,37 @@ def test_a_lost_record_is_made_again_from_the_model(project):
     assert "metric/refnet_kid" in run.data.metrics
 
 
-def test_more_steps_continue_and_a_changed_parameter_starts_anew(project):
-    project.edit_params(lambda v: v["train"].update(steps=6))
-    assert "laptop: going on from" in project.run("dvc", "repro", "train@laptop")
-    project.edit_params(lambda v: v["train"].update(ema=0.9))
-    assert "so training starts anew" in project.run("dvc", "repro", "train@laptop")
+def test_more_steps_continue_fewer_stand_apart_and_a_changed_parameter_starts_anew(project):
+    def train(**values) -> str:
+        project.edit_params(lambda v: v["train"].update(values))
+        return project.run("dvc", "repro", "train@laptop")
+
+    assert "laptop: going on from" in train(steps=6)
+    longer = digests(project.root / "models/laptop")
+    said = train(steps=2)
+    assert "laptop: trained for 6 steps already, 2 asked for" in said
+    assert "training starts anew" in said
+    rows = list(csv.DictReader((project.root / "models/laptop/history.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in rows] == [2]
+    assert "laptop: going on from" in train(steps=6)
+    assert digests(project.root / "models/laptop") == longer
+    assert "so training starts anew" in train(ema=0.9)
+
+
+def test_dvc_gives_back_no_model_or_clips_of_another_size(project):
+    """Its run cache leaves parameters called `size` out of its keys."""
+    before = {name: digests(project.root / name) for name in ("models/laptop", "data/clips/shapes")}
+    for size in (16, 32):
+        project.edit_params(lambda v, size=size: v["extract"].update(size=size))
+        assert {"extract@shapes", "train@laptop"} <= project.repro("train@laptop")
+        assert hrvgan.load(project.root / "models/laptop").size == size
+        assert Clips(project.root / "data/clips/shapes").shape[1] == size
+    assert before == {name: digests(project.root / name) for name in before}
+    kept = (project.root / "params.yaml").read_text()
+    project.edit_params(lambda v: v["runs"]["laptop"]["net"].update(size=16))
+    assert "the model makes 8 frames of 16 px" in project.run("dvc", "repro", "train@laptop", code=255)
+    (project.root / "params.yaml").write_text(kept)
+    project.run("dvc", "checkout", "--force")
 
 
 def test_a_tracker_that_is_down_stops_nothing(project):
@@ -240,17 +293,6 @@ def test_bad_input_is_one_sentence_and_nothing_is_lost(project, change, command,
     assert re.search(sentence, error)
     assert "Traceback" not in said
     assert before == {name: digests(project.root / name) for name in before}
-
-
-def test_a_failed_repro_can_be_undone(project):
-    project.repro()
-    kept, before = (project.root / "params.yaml").read_text(), digests(project.root / "models/laptop")
-    project.edit_params(lambda v: v["train"].update(stepz=1))
-    assert "unknown key 'stepz'" in project.run("dvc", "repro", "train@laptop", code=255)
-    (project.root / "params.yaml").write_text(kept)
-    project.run("dvc", "checkout")
-    assert digests(project.root / "models/laptop") == before
-    assert project.repro() == set()
 
 
 def test_a_run_starts_from_another_which_is_then_trained_before_it(project):
