@@ -35,7 +35,7 @@ def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Path:
     make_room(run, folder, config["train"].get("steps", train.__kwdefaults__["steps"]))
     if (folder / "state.pt").exists():
         print(f"{run}: going on from {folder / 'state.pt'}", file=sys.stderr)
-    elif any(states.glob(f"{run}-*/state.pt")):
+    elif any(not path.parent.name.startswith(folder.name) for path in states.glob(f"{run}-*/state.pt")):
         print(f"{run}: model, data, code or parameters are new, so training starts anew (old states stay in {states})",
               file=sys.stderr)  # fmt: skip
     return folder
@@ -62,10 +62,10 @@ def make_room(run: str, folder: Path, steps: int) -> None:
     if there is not None and fitting != folder:
         aside = folder.with_name(f"{folder.name}-{there}")
         folder.rename(aside)
-        print(f"{run}: trained for {there} steps already, {steps} asked for: the longer state waits in {aside} until "
-              "train.steps is raised again", file=sys.stderr)  # fmt: skip
-        if fitting is None:
-            print(f"{run}: training starts anew", file=sys.stderr)
+        if there > steps:
+            anew = "" if fitting else "; training starts anew"
+            print(f"{run}: trained for {there} steps already, {steps} asked for: the longer state waits in {aside} "
+                  f"until train.steps is raised again{anew}", file=sys.stderr)  # fmt: skip
     if fitting and fitting != folder:
         fitting.rename(folder)
 

@@ -17,21 +17,26 @@ from hrvgan.training.loop import identity, train
 from hrvgan.training.session import new_model
 from pipeline import params, stage
 from pipeline.effort import record_effort
+from pipeline.recorder import Recorder
 from pipeline.states import resume_folder
-from pipeline.tracking import Recorder
+
+# What section train and the run's own may say: its seed stands in the run, the rest is done here.
+SETTABLE = functools.partial(train, seed=0, log_losses=None, log_samples=None)
 
 
 def main(run: str) -> None:
     config = params.run(run)
     store = Clips(Path("data/clips") / config["dataset"])
-    gan = new_model(
-        store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
-        init_from=released(config["init_from"]),
-    )  # fmt: skip
+    where = f"train or runs.{run}.train"
+    params.accept(SETTABLE, config["train"], where=where, given=3)
+    with params.blamed(f"runs.{run}"):
+        gan = new_model(
+            store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
+            init_from=released(config["init_from"]),
+        )  # fmt: skip
     resume = resume_folder(run, gan, store, config)
     with recorded(run, gan, config, resume) as logs:
         loop = functools.partial(train, seed=config["seed"], **logs)
-        where = f"train or runs.{run}.train"
         average, history = params.call(
             loop, gan, store.split("train"), resume / "state.pt", where=where, values=config["train"]
         )
