@@ -194,7 +194,7 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
         (["info", "--net", "{width: -1}"], "hrvgan: width -1: need 0.001 or more"),
         (["info", "--net", "{betas: [0, 1]}"], "hrvgan: betas [0, 1]: need 0 or more, less than 1"),
         (["info", "--net", "{betas: 0.5}"], "hrvgan: betas 0.5: need [a number, a number]"),
-        (["info", "--model", "tgan", "--net", "{num_frames: -16}"], "tgan: -16 frames of 64 px are not"),
+        (["info", "--model", "tgan", "--net", "{num_frames: -16}"], "tgan: num_frames -16: need 1 or more"),
     ],
 )
 def test_errors_are_one_sentence(model, arguments, sentence, monkeypatch, tmp_path):
