@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test fuzz hour ui schedule bench sanity clean
+.PHONY: help setup run exp test fuzz hour ui schedule bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -15,6 +15,7 @@ setup: .venv/ready ## make .venv and install everything into it
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@echo "Installing what constraints.txt lists into .venv: about 2 GB, 2 to 10 minutes, once ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dask,test]'
 	touch $@
@@ -29,7 +30,18 @@ run: setup ## train, sample, score and report what is active in params.yaml (CON
 ifdef CONF
 	python -m pipeline.params use $(CONF) $(if $(DATA),--path "$(DATA)")
 endif
+	python -m pipeline.params check
 	dvc repro
+	python -m pipeline.summary
+
+# make exp SET="train.steps=4000 train.ema=0.999"; an experiment is a commit beside the branch, so Git wants a name.
+exp: export GIT_AUTHOR_NAME ?= $(or $(shell git config user.name),hrvgan)
+exp: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@localhost)
+exp: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
+exp: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
+exp: setup ## the same with other settings, kept apart: SET="train.steps=4000"
+	python -m pipeline.params check
+	dvc exp run $(addprefix -S ,$(SET))
 	python -m pipeline.summary
 
 test: setup ## the tests

@@ -5,6 +5,7 @@ command runs in a session of its own, beside this program, which reads its stand
 closes it or dies. Then the whole session gets SIGINT and, SECONDS later, SIGKILL.
 """
 
+import argparse
 import os
 import signal
 import subprocess
@@ -54,4 +55,8 @@ def end_session_with_holder(grace: float, let_go: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
+    parser = argparse.ArgumentParser(prog="python leash.py", description=__doc__.partition(":")[0] + ".")
+    parser.add_argument("grace", type=float, help="seconds from the interrupt to the kill")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="with its arguments")
+    arguments = parser.parse_args()
+    sys.exit(main(arguments.grace, arguments.command))

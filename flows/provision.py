@@ -1,9 +1,7 @@
-"""What prefect.yaml cannot say: that its work pool exists, and that a silent run has crashed.
+"""What prefect.yaml cannot say: that its work pool exists, and that a silent run has crashed. Safe to repeat;
+PREFECT_API_URL says on which server."""
 
-usage: python -m flows.provision POOL (safe to repeat; PREFECT_API_URL says on which server)
-"""
-
-import sys
+import argparse
 from datetime import timedelta
 
 from prefect.automations import Automation
@@ -50,5 +48,7 @@ def crash_silent_runs() -> None:
 
 
 if __name__ == "__main__":
-    create_work_pool(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m flows.provision", description=__doc__)
+    parser.add_argument("pool", help="the work pool that prefect.yaml names")
+    create_work_pool(parser.parse_args().pool)
     crash_silent_runs()

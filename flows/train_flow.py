@@ -4,6 +4,7 @@ The order, and whether a stage has anything to do, are DVC's answers, asked when
 nothing here changes when dvc.yaml does. Stages run in the Python environment of the worker.
 """
 
+import argparse
 import fcntl
 import os
 import subprocess
@@ -40,6 +41,7 @@ def train_flow(
     attempt = run_stage.with_options(retries=retries)
     outcomes = []
     with alone():
+        check()
         for stage, is_source in graph.plan(ROOT, targets):
             because = FORCED if force else ASKED if refresh and is_source else ""
             outcomes.append(attempt(stage, because).result())
@@ -60,6 +62,15 @@ def alone() -> Iterator[None]:
             get_run_logger().info("Another run is at work in this folder; waiting for its end.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@task
+def check() -> None:
+    """Refuse a params.yaml with which a stage would fail. Raises StageError."""
+    command = [sys.executable, "-m", "pipeline.params", "check"]
+    done = subprocess.run(command, cwd=ROOT, env=stage_environment(), capture_output=True, text=True)
+    if done.returncode:
+        raise StageError(own_sentence(done.stderr.splitlines()))
 
 
 @task(task_run_name="{stage}")
@@ -120,3 +131,20 @@ def own_sentence(lines: list[str]) -> str:
     frame = ("Running stage ", "> ", "ERROR: failed to reproduce")  # what DVC says around it
     own = [line for line in lines if not line.startswith(frame)]
     return (own or lines or ["ended without a word"])[-1]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.train_flow",
+        description="Run the flow here and now, on the server that `make schedule` started.",
+    )
+    parser.add_argument(
+        "targets", nargs="*", help="stages such as evaluate@laptop, and what they need; all without"
+    )
+    parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
+    parser.add_argument(
+        "--refresh", action="store_true", help="ask the sources for new data first, as nightly does"
+    )
+    parser.add_argument("--retries", type=int, default=0, help="of each failing stage")
+    state = train_flow(**vars(parser.parse_args()), return_state=True)
+    sys.exit(0 if state.is_completed() else 1)

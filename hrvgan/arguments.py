@@ -6,6 +6,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from pathlib import Path
 
 import yaml
 
@@ -31,11 +32,21 @@ RANGES = {
         AT_LEAST_0,
     ),
     "betas": (0, 1),
+    # of clips
+    **dict.fromkeys(("size", "num_frames", "frame_step", "clips_per_video", "num_shards", "workers"), AT_LEAST_1),
+    **dict.fromkeys(("fps", "scene_cut", "min_motion", "max_bad_fraction", "time_limit"), AT_LEAST_0),
+    **dict.fromkeys(("val_fraction", "test_fraction"), (0, 1)),
+    # of samples, scores and the report
+    **dict.fromkeys(("clips_per_class", "max_classes", "networks", "published_clips"), AT_LEAST_1),
+    **dict.fromkeys(("num_features", "max_size", "max_frames", "num_halvings"), AT_LEAST_1),
+    **dict.fromkeys(("interpolation_steps", "draws", "num_clips"), (2, math.inf)),
+    "real_clips_per_class": AT_LEAST_0,
     # of drawing
     "num": AT_LEAST_1,
     **dict.fromkeys(("frames", "to_seed", "refine", "truncation"), AT_LEAST_0),
 }  # fmt: skip
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+WORDS = {"workers": "auto", "num_clips": "auto"}  # the only text in place of a number
 
 
 def check_values(where: str, function: Callable, values: dict) -> None:
@@ -47,6 +58,8 @@ def check_values(where: str, function: Callable, values: dict) -> None:
         name = where + (key.replace("_", "-") if where == "--" else key)
         if not fits(value, kind):
             raise InputError(f"{name} {value!r}: need {describe(kind)}")
+        if isinstance(value, str) and value != WORDS.get(key, value):
+            raise InputError(f"{name} {value!r}: need {describe(int)} or {WORDS[key]}")
         least, below = RANGES.get(key, (-math.inf, math.inf))
         numbers = value if isinstance(value, list | tuple) else [value]
         if not all(least <= number < below for number in numbers if isinstance(number, int | float)):
@@ -61,6 +74,8 @@ def fits(value: object, kind: object) -> bool:
     if typing.get_origin(kind) is tuple:
         kinds = typing.get_args(kind)
         return isinstance(value, list | tuple) and len(value) == len(kinds) and all(map(fits, value, kinds))
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(fits(one, *typing.get_args(kind)) for one in value)
     if kind in (None, types.NoneType):
         return value is None
     if kind is float:
@@ -71,6 +86,8 @@ def fits(value: object, kind: object) -> bool:
 def describe(kind: object) -> str:
     if typing.get_origin(kind) is tuple:
         return f"[{', '.join(map(describe, typing.get_args(kind)))}]"
+    if typing.get_origin(kind) is list:
+        return f"[{describe(*typing.get_args(kind))}, ...]"
     if isinstance(kind, types.UnionType):
         return " or ".join(map(describe, typing.get_args(kind)))
     return KINDS.get(kind, "nothing")

@@ -14,3 +14,8 @@ class VideoError(InputError):
 
 class SlowVideoError(VideoError):
     """A video that took longer than it may; on a faster machine it might not."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, for the middle of a sentence; its kind where it says nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -21,7 +21,7 @@ def apart(runs: list[Findings]) -> list[str]:
     absent = [run.name for run in runs if not run.scores]
     sentences = [
         (alone, "scored against other real clips or by another network than the rest, so in no common table"),
-        (hidden, "scored by a network that has not passed its gates, so hidden"),
+        (hidden, "the reference network has not passed its gates, so its scores are hidden"),
         (absent, "not scored yet"),
     ]
     return [f"{', '.join(names)}: {words}." for names, words in sentences if names]
@@ -30,18 +30,18 @@ def apart(runs: list[Findings]) -> list[str]:
 def groups(runs: list[Findings]) -> list[list[Findings]]:
     """Runs whose scores may be compared, group by group."""
     shown = sorted(
-        (run for run in runs if run.gated), key=lambda run: run.yardstick
+        (run for run in runs if run.shown), key=lambda run: run.yardstick
     )  # stable: order of params.yaml
     return [list(group) for _, group in groupby(shown, key=lambda run: run.yardstick)]
 
 
 def _table(runs: list[Findings]) -> dict:
-    rows = [{score.name: score for score in read_scores(run.scores)} for run in runs]
-    names = [score.name for score in read_scores({k: v for run in runs for k, v in run.scores.items()})]
+    rows = [{score.name: score for score in read_scores(run.shown)} for run in runs]
+    names = [score.name for score in read_scores({k: v for run in runs for k, v in run.shown.items()})]
     heads = [next(row[name] for row in rows if name in row) for name in names]
     return {
         "dataset": runs[0].dataset,
-        "caption": f"Scores on {runs[0].dataset}: same real clips, same network, same number of clips.",
+        "caption": caption(runs[0]),
         "fairness": fairness(runs),
         "heads": heads,
         "effort_heads": list(effort(runs[0])),
@@ -55,6 +55,15 @@ def _table(runs: list[Findings]) -> dict:
     }
 
 
+def caption(run: Findings) -> str:
+    """What the scores of a table have in common."""
+    same, about = "same real clips, same network, same number of clips", run.manifest
+    if about is None:
+        return f"Scores on {run.dataset}: {same}."
+    counts = f"{about['num_fake']} generated clips a draw beside {about['num_real']} real ones"
+    return f"Scores on {run.dataset}: {same} ({about['extractor']}, {counts})."
+
+
 def _cells(row: dict[str, Score], heads: list[Score]) -> list[str]:
     return [row[head.name].with_spread if head.name in row else NOT_APPLICABLE for head in heads]
 
@@ -65,7 +74,11 @@ def effort(run: Findings) -> dict[str, str]:
     size = [f"{fixed(cost[part]['parameters'] / 1e6, 2)} M" for part in ("G", "D")] if cost else []
     work = [f"{cost[part]['gflop']:.3g}" for part in ("G", "D")] if cost else []
     seconds, speed = took.get("seconds"), took.get("clips_per_s")
+    arguments = (run.model or {}).get("arguments", {})
     return {
+        "Preset": run.settings["preset"],
+        "Width": str(arguments.get("width", "")),
+        "Batch": str(run.settings["train"].get("batch_size", "")),
         "Parameters G, D": ", ".join(size),
         "GFLOP a clip G, D": ", ".join(work),
         "Clips/s": f"{speed:.3g}" if speed else "",

@@ -3,18 +3,20 @@
 import csv
 import io
 
-from pipeline import published
+from pipeline import literature
 from pipeline.comparison import apart, groups, tables
 from pipeline.findings import Findings
-
-SCORE_KEYS = ("value", "sd", "floor", "ceiling", "real", "chance", "trivial_best", "train")
+from pipeline.scales import flat
 
 
 def csv_text(runs: list[Findings]) -> str:
-    """One row a run whose scores may be shown, with plain numbers. Only rows of one `yardstick` may be compared."""
+    """One row a run whose scores may be shown, with plain numbers, scores under the keys of MLflow without "metric/".
+
+    Only rows of one `yardstick` may be compared: <data set>/<network>/n<clips on each side>.
+    """
     rows = [
-        {"yardstick": number, **_facts(run), **_scores(run)}
-        for number, group in enumerate(groups(runs))
+        {"yardstick": name, **_facts(run), **flat(run.shown)}
+        for name, group in named_groups(runs)
         for run in group
     ]
     columns = list(dict.fromkeys(key for row in rows for key in row)) or ["yardstick", "run"]
@@ -25,34 +27,33 @@ def csv_text(runs: list[Findings]) -> str:
     return text.getvalue()
 
 
+def named_groups(runs: list[Findings]) -> list[tuple[str, list[Findings]]]:
+    """A name for each yardstick; numbered where it does not say what differs (protocols, splits)."""
+    found = groups(runs)
+    names = [group[0].yardstick_name for group in found]
+    numbered = [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
+    return list(zip(numbered, found, strict=True))
+
+
 def _facts(run: Findings) -> dict:
     cost, took = (run.manifest or {}).get("cost") or {}, run.training or {}
     return {
         "run": run.name,
         **{key: run.settings[key] for key in ("model", "preset", "dataset", "seed")},
+        "batch_size": run.settings["train"].get("batch_size"),
+        "width": (run.model or {}).get("arguments", {}).get("width"),
         **{f"{key}_{part.lower()}": number for part, each in cost.items() for key, number in each.items()},
         **{key: took.get(key) for key in ("steps", "clips_seen", "seconds", "clips_per_s", "machine")},
-    }
-
-
-def _scores(run: Findings) -> dict[str, float]:
-    """ "refnet_fd" -> its value, "refnet_fd/sd", "refnet_fd/floor", ...: the keys of MLflow without "metric/"."""
-    return {
-        name if key == "value" else f"{name}/{key}": entry[key]
-        for name, entry in run.scores.items()
-        if isinstance(entry, dict)
-        for key in SCORE_KEYS
-        if key in entry
     }
 
 
 def markdown(runs: list[Findings]) -> str:
     """The tables of the page, the published one last."""
     parts = [_table(table) for table in tables(runs)] + ["\n".join(apart(runs))]
-    heads = ["model", *(f"{column.title} ({column.status})" for column in published.COLUMNS), "source"]
-    keys = ["model", *(column.key for column in published.COLUMNS), "source"]
-    rows = [[row[key] for key in keys] for row in published.rows()]
-    parts.append(f"{published.CAPTION}\n\n{_grid(heads, rows)}")
+    heads = ["model", *(f"{column.title} ({column.status})" for column in literature.COLUMNS), "source"]
+    keys = ["model", *(column.key for column in literature.COLUMNS), "source"]
+    rows = [[row[key] for key in keys] for row in literature.rows()]
+    parts.append(f"{literature.CAPTION}\n\n{_grid(heads, rows)}")
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -13,7 +13,8 @@ def main(dataset: str) -> None:
     config = params.dataset(dataset)
     # Archives of gigabytes are fetched once, also where DVC runs experiments in temporary copies.
     os.environ.setdefault("HRVGAN_DOWNLOADS", str(stage.main_checkout() / "data" / "downloads"))
-    source = load_source(config["source"])
+    with params.blamed(f"datasets.{dataset}.source"):
+        source = load_source(config["source"])
     with atomic_folder(Path("data/raw") / dataset) as folder:
         videos = params.call(
             source.fetch, folder, where=f"datasets.{dataset}.options", values=config["options"]

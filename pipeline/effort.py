@@ -20,7 +20,7 @@ def record_effort(run: str, state: Path, batch_size: int, device: torch.device) 
         "clips_per_s": clips / seconds,
     }
     write_json(Path("metrics") / f"{run}.training.json", {**numbers, "machine": machine(device)})
-    tracking.record(run, {f"training/{key}": number for key, number in numbers.items()})
+    tracking.record(run, "train")
 
 
 def machine(device: torch.device) -> str:

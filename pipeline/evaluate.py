@@ -22,14 +22,7 @@ WEIGHTS = Path("data/weights")
 def main(run: str) -> None:
     model = Path("models") / run
     dataset, gan, values = params.run(run)["dataset"], load(model), params.section("evaluate")
-    protocols, num = values.pop("protocols", []), values.pop("published_clips", None)
-    if gan.context:
-        metrics, manifest = held_out_prediction(gan, dataset, values)
-    else:
-        reference = Path("data/reference") / dataset
-        metrics, manifest = params.call(evaluate_all, gan, reference, where="evaluate", values=values)
-        if protocols:
-            add_published(metrics, manifest, gan, dataset, protocols, num)
+    metrics, manifest = params.call(score, gan, dataset, where="evaluate", values=values)
     metrics_file, manifest_file = Path("metrics") / f"{run}.json", Path("metrics") / f"{run}.manifest.json"
     picture = Path("metrics") / f"{run}.nearest.png"
     manifest |= {"run": run, "model_digest": file_digest(model / "model.safetensors")}
@@ -42,9 +35,31 @@ def main(run: str) -> None:
         print(f"not to be believed: {reason}")
     for note in manifest.get("notes", []):
         print(f"note: {note}")
-    cost = tracking.flatten({"cost": manifest["cost"]})
-    tracking.record(run, {key.replace(".", "/"): float(number) for key, number in cost.items()})
-    tracking.log_evaluation(run, metrics, files=(metrics_file, manifest_file, picture))
+    tracking.record(run, "evaluate")
+
+
+def score(
+    gan: VideoGAN,
+    dataset: str,
+    *,
+    draws: int = 5,
+    seed: int = 0,
+    num_clips: int | str = "auto",
+    num_halvings: int = 10,
+    protocols: list[str] | None = None,
+    published_clips: int | None = None,
+) -> tuple[dict, dict]:
+    """(metrics, manifest). The published `protocols` draw `published_clips` clips each, or as many as was published;
+    a model that predicts has `draws` and `seed` alone."""
+    if gan.context:
+        return held_out_prediction(gan, dataset, draws, seed)
+    reference = Path("data/reference") / dataset
+    metrics, manifest = evaluate_all(
+        gan, reference, draws=draws, seed=seed, num_clips=num_clips, num_halvings=num_halvings
+    )
+    if protocols:
+        add_published(metrics, manifest, gan, dataset, protocols, published_clips)
+    return metrics, manifest
 
 
 def add_published(
@@ -65,16 +80,16 @@ def nearest(gan: VideoGAN, dataset: str, picture: Path) -> list[dict]:
     clips, reference = Clips(Path("data/clips") / dataset), Path("data/reference") / dataset
     shown = params.section("sample")
     if gan.context:
-        made = first_predictions(gan, clips.split("test"), shown["seed"])
+        made = first_predictions(gan, clips.split("test"), shown.get("seed", 0))
     else:
-        made = first_samples(gan, shown["seed"], shown.get("truncation", 1.0))
+        made = first_samples(gan, shown.get("seed", 0), shown.get("truncation", 1.0))
     known = load_features(reference / "features.npz")["train"]
     return write_nearest(picture, made, gan.classes, load_refnet(reference)[0], clips.split("train"), known)
 
 
-def held_out_prediction(gan: VideoGAN, dataset: str, values: dict) -> tuple[dict, dict]:
+def held_out_prediction(gan: VideoGAN, dataset: str, draws: int, seed: int) -> tuple[dict, dict]:
     clips = Clips(Path("data/clips") / dataset).split("test")
-    metrics, manifest = score_prediction(gan, clips, draws=values["draws"], seed=values["seed"])
+    metrics, manifest = score_prediction(gan, clips, draws=draws, seed=seed)
     manifest["real"]["split"] = "test"
     return metrics | {"gated": True}, manifest  # No network judges here that could fail an exam.
 

@@ -105,10 +105,11 @@ def protocol(run: Findings) -> str:
             f"of each and drew the rest {about['num_draws']} times. ± is the standard deviation over the draws."
         )
     right = about["reference"]["accuracy"].get("val")
-    trust = f", which knows {right:.1%} of held-out clips" if right is not None else ""
+    trust = f" and knows {right:.1%} of held-out clips" if right is not None else ""
     return (
         f"{about['num_draws']} draws of {about['num_fake']} generated clips, each held against "
-        f"{about['num_real']} real {about['real']['split']} clips by a reference network that was trained on "
-        f"real training clips{trust}. ± is the standard deviation over the draws. "
+        f"{about['num_real']} real {about['real']['split']} clips by the reference network "
+        f"{about['extractor']}, which was trained on real training clips{trust}. "
+        "± is the standard deviation over the draws. "
         "Without skill: the best of three that repeat noise, the mean clip, or one training clip of each class."
     )

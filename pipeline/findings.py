@@ -35,8 +35,14 @@ class Findings:
 
     @property
     def gated(self) -> bool:
-        """Whether the scores may be shown: the reference network has passed the gates of its protocol."""
+        """Whether all scores may be shown: the reference network has passed the gates of its protocol."""
         return bool(self.scores and self.scores.get("gated"))
+
+    @property
+    def shown(self) -> dict:
+        """The scores that may be shown: those of published networks also where the reference network has failed."""
+        entries = {name: entry for name, entry in (self.scores or {}).items() if isinstance(entry, dict)}
+        return entries if self.gated else {k: v for k, v in entries.items() if not k.startswith("refnet_")}
 
     @property
     def gates(self) -> list[dict]:
@@ -45,7 +51,7 @@ class Findings:
 
     @property
     def ungated(self) -> list[str]:
-        """Why the scores may not be shown."""
+        """Why those of the reference network may not be shown."""
         return (self.manifest or {}).get("ungated", [])
 
     @property
@@ -68,6 +74,13 @@ class Findings:
             if not about.get("asks_labels")
         }
         return json.dumps([shared, *(self.manifest[key] for key in keys)], sort_keys=True)
+
+    @property
+    def yardstick_name(self) -> str:
+        """The same for a reader: data set, network and number of clips on each side."""
+        if self.manifest is None:
+            return self.name
+        return "/".join([self.dataset, self.manifest["extractor"], f"n{self.manifest['num_fake']}"])
 
     @property
     def missing(self) -> list[tuple[str, str]]:

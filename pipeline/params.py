@@ -1,82 +1,124 @@
 """params.yaml, checked: a typo is an error that names the file, the key and the known keys.
 
-As a program it makes a configuration of conf/ the active one:
+As a program it checks the whole file, or makes a configuration of conf/ the active one:
 
+    python -m pipeline.params check
     python -m pipeline.params use weizmann --path ../weizmann      # instead of what is active
     python -m pipeline.params add weizmann                         # beside it
 """
 
 import argparse
+import contextlib
 import inspect
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from hrvgan.arguments import load_yaml
+from hrvgan.arguments import check_values, load_yaml
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_path
 
 FILE = Path("params.yaml")
-DATASET_KEYS = ("source", "watch", "options", "clips")
-RUN_KEYS = ("dataset", "model", "preset", "seed", "init_from", "net", "train")
-SECTIONS = ("datasets", "runs", "extract", "reference", "train", "sample", "evaluate", "report")
+ENTRIES = {
+    "datasets": {"source": str, "watch": str, "options": dict, "clips": dict},
+    "runs": {
+        "dataset": str, "model": str, "preset": str, "seed": int, "init_from": str, "net": dict, "train": dict,
+    },
+}  # fmt: skip
+SECTIONS = dict.fromkeys([*ENTRIES, "extract", "reference", "train", "sample", "evaluate", "report"], dict)
+NEEDED = {str: "a text", int: "a whole number, 0 or more", dict: "keys with values, {} for none"}
 
 
 def load(path: Path = FILE) -> dict:
-    """The whole file as a dict. Raises InputError when it is missing, no YAML, or has unknown or missing keys."""
+    """The whole file as a dict. Raises InputError when it is missing, no YAML, or not what `validate` asks for."""
     if not path.exists():
         raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
     values = load_yaml(path.read_text(encoding="utf-8"), str(path))
-    check_keys(path, "", values, SECTIONS)
-    for kind, keys in (("datasets", DATASET_KEYS), ("runs", RUN_KEYS)):
-        if not isinstance(values[kind], dict) or not values[kind]:
+    validate(values)
+    return values
+
+
+def validate(values: object) -> None:
+    """Sections, data sets and runs have the keys that they need and no others, and values of the right kind."""
+    check_keys(FILE, "", values, SECTIONS)
+    check_entries(FILE, values)
+    for name, entry in values["runs"].items():
+        if entry["dataset"] not in values["datasets"]:
+            active = ", ".join(map(str, values["datasets"]))
+            raise InputError(
+                f"{FILE}: runs.{name}.dataset {entry['dataset']!r} is not active; active: {active}"
+            )
+
+
+def check_entries(path: Path, values: dict) -> None:
+    for kind, keys in ENTRIES.items():
+        if not values[kind]:
             raise InputError(
                 f"{path}: {kind} names nothing; make a configuration of conf/ active with "
                 "`python -m pipeline.params use laptop`"
             )
         for name, entry in values[kind].items():
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise InputError(f"{path}: {name!r} in {kind}: a name has letters, digits, - and _ only")
             check_keys(path, f"{kind}.{name}", entry, keys)
-    for name, entry in values["runs"].items():
-        if entry["dataset"] not in values["datasets"]:
-            active = ", ".join(values["datasets"])
-            raise InputError(
-                f"{path}: runs.{name}.dataset {entry['dataset']!r} is not active; active: {active}"
-            )
-    return values
 
 
-def check_keys(path: Path, where: str, values: object, known: tuple[str, ...]) -> None:
-    """Every one of `known` is there, and nothing else."""
+def check_keys(path: Path, where: str, values: object, known: dict[str, type]) -> None:
+    """Every one of `known` is there, with a value of its type, and nothing else."""
     place = f" in {where}" if where else ""
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys{place}; known: {', '.join(known)}")
     for key in values:
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}{place}; known: {', '.join(known)}")
-    for key in known:
+    for key, kind in known.items():
         if key not in values:
             raise InputError(f"{path}: key {key!r} is missing{place}; needed: {', '.join(known)}")
+        value = values[key]
+        if not isinstance(value, kind) or isinstance(value, bool) or (kind is int and value < 0):
+            raise InputError(f"{path}: {key} {value!r}{place}: need {NEEDED[kind]}")
 
 
 def section(name: str) -> dict:
     """The arguments of a stage's function."""
-    return load()[name] or {}
+    return load()[name]
 
 
 def call(function: Callable, *arguments, where: str, values: dict):
-    """`function(*arguments, **values)`, where a key of `values` that it does not take, or lacks, is an InputError that
-    names the file, the place and the known keys."""
-    parameters = list(inspect.signature(function).parameters.values())[len(arguments) :]
-    known = [parameter.name for parameter in parameters]
+    """`function(*arguments, **values)`, the values accepted before, and its InputErrors `blamed` on `where`."""
+    accept(function, values, where=where, given=len(arguments))
+    with blamed(where):
+        return function(*arguments, **values)
+
+
+def accept(function: Callable, values: dict, *, where: str, given: int = 0) -> None:
+    """Raises InputError, which names the file and the place, for a key of `values` that `function` does not take or
+    lacks besides its first `given` arguments and those that are bound already, and for a value of another type."""
+    bound = getattr(function, "keywords", {})
+    parameters = list(inspect.signature(function).parameters.values())[given:]
+    known = {parameter.name: parameter for parameter in parameters if parameter.name not in bound}
     for key in values:
         if key not in known:
             raise InputError(f"{FILE}: unknown key {key!r} in {where}; known: {', '.join(known) or 'none'}")
-    for parameter in parameters:
-        if parameter.default is parameter.empty and parameter.name not in values:
-            raise InputError(f"{FILE}: key {parameter.name!r} is missing in {where}; needed to run it")
-    return function(*arguments, **values)
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in values:
+            raise InputError(f"{FILE}: key {name!r} is missing in {where}; needed to run it")
+    check_values(f"{FILE}: {where}: ", function, values)
+
+
+@contextlib.contextmanager
+def blamed(where: str) -> Iterator[None]:
+    """An InputError of the block that names no file is one of params.yaml, there."""
+    try:
+        yield
+    except InputError as error:
+        if "/" in str(error).partition(": ")[0] or str(FILE) in str(error):
+            raise
+        raise InputError(f"{FILE}: {where}: {error}") from error
 
 
 def dataset(name: str) -> dict:
@@ -99,10 +141,20 @@ def entry_of(values: dict, kind: str, name: str) -> dict:
     return values[kind][name]
 
 
+def require_watched(name: str, entry: dict) -> None:
+    """DVC says of a file that is not there only that it is not there."""
+    if not Path(entry["watch"]).exists():
+        raise InputError(
+            f"{FILE}: datasets.{name}.watch: {entry['watch']} is not there; put or link the videos there, or say where "
+            "they are (`make run CONF=... DATA=their folder`); data/README.md says where to get them"
+        )
+
+
 def activate(name: str, path: str = "", add: bool = False) -> None:
     """Puts the data sets and runs of conf/<name>.yaml into params.yaml, in place of those there or beside them.
 
-    `path` is the folder that its data sets read. Comments and the other sections of params.yaml stay.
+    `path` is the folder that its data sets read. Comments and the other sections of params.yaml stay. Raises
+    InputError, and leaves params.yaml as it was, where that would not make sense.
     """
     conf = Path("conf") / f"{name}.yaml"
     if not conf.exists():
@@ -111,33 +163,67 @@ def activate(name: str, path: str = "", add: bool = False) -> None:
     editor = YAML()
     editor.width = 120
     editor.preserve_quotes = True
-    wanted, values = editor.load(conf.read_text()), editor.load(FILE.read_text())
-    if path and not Path(path).is_dir():
-        raise InputError(f"{path}: no such folder; give the one that holds the videos")
-    for entry in wanted["datasets"].values():
-        if path and "path" in entry["options"]:
-            entry["options"]["path"] = entry["watch"] = path
-    for kind in ("datasets", "runs"):
+    wanted, values = read(editor, conf), read(editor, FILE)
+    check_keys(conf, "", wanted, dict.fromkeys(ENTRIES, dict))
+    check_entries(conf, wanted)
+    check_keys(FILE, "", values, SECTIONS)
+    if path:
+        point(wanted, conf, path)
+    for dataset, entry in wanted["datasets"].items():
+        require_watched(dataset, entry)
+    for kind in ENTRIES:
         if add:
             values[kind].update(wanted[kind])
         else:
             values[kind] = wanted[kind]
+    validate(values)
     with atomic_path(FILE) as temporary, temporary.open("w", encoding="utf-8") as file:
         editor.dump(values, file)
-    load()
+
+
+def read(editor: YAML, path: Path) -> dict:
+    if not path.exists():
+        raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
+    try:
+        return editor.load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def point(wanted: dict, conf: Path, path: str) -> None:
+    """Lets the data sets of a configuration read the folder `path`."""
+    if not Path(path).is_dir():
+        raise InputError(f"{path}: no such folder; give the one that holds the videos")
+    readers = [entry for entry in wanted["datasets"].values() if "path" in entry["options"]]
+    if not readers:
+        raise InputError(
+            f"{conf}: its data sets read no folder; leave --path (DATA=) out, or choose another one"
+        )
+    for entry in readers:
+        entry["options"]["path"] = entry["watch"] = path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.params", description=__doc__.split("\n\n")[1])
-    parser.add_argument("how", choices=["use", "add"], help="in place of what is active, or beside it")
-    parser.add_argument("name", help="a file of conf/, without .yaml")
-    parser.add_argument("--path", default="", help="the folder of videos that it reads")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.params",
+        description="Check params.yaml, or make a configuration of conf/ active in it.",
+    )
+    commands = parser.add_subparsers(dest="how", required=True, metavar="command")
+    commands.add_parser("check", help="say what is wrong with params.yaml, before anything runs")
+    for how, words in (("use", "in place of what is active"), ("add", "beside what is active")):
+        command = commands.add_parser(how, help=f"make a configuration of conf/ active, {words}")
+        command.add_argument("name", help="a file of conf/, without .yaml")
+        command.add_argument("--path", default="", help="the folder of videos that it reads")
     arguments = parser.parse_args()
     try:
-        activate(arguments.name, arguments.path, arguments.how == "add")
-        print(
-            f"params.yaml: active now: data sets {', '.join(load()['datasets'])}; runs {', '.join(load()['runs'])}"
-        )
+        if arguments.how == "check":
+            from pipeline.checks import check  # It needs every stage; these functions need none.
+
+            check()
+        else:
+            activate(arguments.name, arguments.path, arguments.how == "add")
+        active = {kind: ", ".join(map(str, load()[kind])) for kind in ENTRIES}
+        print(f"{FILE}: active now: data sets {active['datasets']}; runs {active['runs']}")
     except InputError as error:
         sys.exit(f"error: {error}")
 

@@ -11,7 +11,7 @@ import jinja2
 
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import write_text
-from pipeline import params, published, stage
+from pipeline import literature, params, stage
 from pipeline.charts import against, curve, read_history
 from pipeline.comparison import apart, tables
 from pipeline.comparison_files import csv_text, markdown
@@ -50,7 +50,7 @@ def render(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return pages.get_template("index.html.j2").render(
-        title=title, deck=overview(runs), chapters=chapters, apart=apart(runs), published=published,
+        title=title, deck=overview(runs), chapters=chapters, apart=apart(runs), published=literature,
         tables=[{**table, "films": films(table["runs"])} for table in tables(runs)],
     )  # fmt: skip
 
@@ -78,7 +78,7 @@ def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int, max_c
         "hidden_classes": max(0, len(names) - max_classes),
         "sheets": [sheet(run, kind) for kind in (run.samples or {}).get("kinds", [])] + nearest(run),
         "protocol": protocol(run),
-        "scores": read_scores(run.scores) if run.gated else [],
+        "scores": read_scores(run.shown),
         "ahead": frames_ahead(run),
         "curves": curves(run),
         "settings": json.dumps(run.settings, indent=2, ensure_ascii=False),

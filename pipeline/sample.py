@@ -12,13 +12,14 @@ from pipeline import params, stage, tracking
 def main(run: str) -> None:
     gan = load(Path("models") / run)
     values = params.section("sample")
+    params.accept(write_samples, values, where="sample", given=2)  # Also where the model predicts.
     with atomic_folder(Path("samples") / run) as folder:
         if gan.context:
             held_out = Clips(Path("data/clips") / params.run(run)["dataset"]).split("test")
-            write_predictions(gan, held_out, folder, seed=values["seed"])
+            write_predictions(gan, held_out, folder, seed=values.get("seed", 0))
         else:
             params.call(write_samples, gan, folder, where="sample", values=values)
-    tracking.record(run, files=Path("samples") / run, to="samples")
+    tracking.record(run, "sample")
 
 
 if __name__ == "__main__":

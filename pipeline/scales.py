@@ -1,8 +1,11 @@
 """How a score is shown: value and spread, which way is better, and the landmarks that give it a meaning."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from hrvgan.metrics.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def read_score(name: str, entry: dict) -> Score:
         name=name,
         title=scale.title,
         meaning=scale.meaning,
-        better="lower" if "floor" in entry else "higher",
+        better="lower" if lower_is_better(name) else "higher",
         text=fixed(value, places),
         spread=None if sd is None else fixed(sd, places),
         at=place(value),
@@ -142,6 +145,22 @@ def read_score(name: str, entry: dict) -> Score:
             for key, number in numbers.items()
         ],
     )
+
+
+def lower_is_better(name: str) -> bool:
+    """As its protocol says, also under the name that a protocol has with fewer clips; what has none counts upwards."""
+    protocol = PROTOCOLS.get(re.sub(r"_n\d+$", "", name))
+    return protocol is not None and protocol.lower_is_better
+
+
+def flat(metrics: dict) -> dict[str, float]:
+    """A metrics JSON as "refnet_fd", its value, "refnet_fd/sd", "refnet_fd/floor", ..."""
+    return {
+        name if key == "value" else f"{name}/{key}": number
+        for name, entry in metrics.items()
+        if isinstance(entry, dict)
+        for key, number in entry.items()
+    }
 
 
 def _bar(ends: tuple[float | None, float | None], numbers: list[float]) -> Callable[[float], float]:

@@ -1,22 +1,36 @@
 """Say in the terminal what there is: the scores of the active runs, the pictures, what to try next."""
 
 import argparse
+import sys
 
+from hrvgan.errors import InputError
+from pipeline import params
 from pipeline.findings import Findings, find_all
 from pipeline.scales import Score, read_scores
 
 NEXT = """
 what was made     open report/index.html
 how it came about make ui                       (MLflow, http://127.0.0.1:5000)
-other settings    dvc exp run -S train.steps=4000
-real people       make run CONF=weizmann
-your own videos   make run DATA=path/to/videos
+other settings    make exp SET="train.steps=4000"
 """
+# What there is to try, by the source of its data set.
+OTHERS = {
+    "weizmann": "real people       make run CONF=weizmann",
+    "folder": "your own videos   make run DATA=path/to/videos",
+}
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__).parse_args()
-    print("\n".join(lines(find_all())) + "\n" + NEXT)
+    try:
+        print("\n".join(lines(find_all())) + "\n" + what_next())
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+def what_next() -> str:
+    used = {entry["source"] for entry in params.load()["datasets"].values()}
+    return NEXT + "".join(f"{words}\n" for source, words in OTHERS.items() if source not in used)
 
 
 def lines(runs: list[Findings]) -> list[str]:
@@ -34,7 +48,7 @@ def _run(run: Findings) -> list[str]:
         said.append(f"  pictures and videos: {run.sample_folder}/")
     if run.scores and not run.gated:
         said += [
-            "  scores hidden: the reference network has not passed its gates",
+            "  refnet's scores hidden: the reference network has not passed its gates",
             *(f"    {why}" for why in run.ungated),
         ]
     return [*_scores(run), *said]
@@ -43,7 +57,7 @@ def _run(run: Findings) -> list[str]:
 def _scores(run: Findings) -> list[str]:
     rows = [
         (score.name, score.with_spread, f"{score.better} is better", _landmarks(score))
-        for score in (read_scores(run.scores) if run.gated else [])
+        for score in read_scores(run.shown)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -1,5 +1,5 @@
-"""The only file that knows MLflow. One run a model, found by the digest of its weights; losing the tracker never loses
-the training.
+"""The only file that knows MLflow. One run a model, found by its name and the digest of its weights; losing the
+tracker never loses the training.
 
     python -m pipeline.tracking uri                 # the store, for `mlflow ui --backend-store-uri`
     python -m pipeline.tracking record laptop       # complete the record of models/laptop, when the tracker was away
@@ -9,16 +9,16 @@ import argparse
 import csv
 import json
 import os
-import queue
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import yaml
 
+from hrvgan.errors import InputError, first_line
 from hrvgan.files import file_digest
 from pipeline import params, stage
+from pipeline.scales import flat
 
 EXPERIMENT = "hrvgan"
 # A tracker that is down answers late by default: minutes, within which the training would stand still at its end.
@@ -107,70 +107,6 @@ def describe(run: str, arguments: dict) -> tuple[dict[str, str], dict[str, str]]
     return flatten(values), {"run": run, "model": config["model"], "dataset": config["dataset"], **git_tags()}
 
 
-class Recorder:
-    """Sends to MLflow in the background what a training has to say. A failure is said once and stops nothing: the
-    run then never gets its digest, and the next stage records it anew from the released model."""
-
-    def __init__(self, run: str, arguments: dict, device: str, resume_file: Path):
-        self.run, self.arguments, self.resume_file, self.device = run, arguments, resume_file, device
-        self.failed, self.jobs = False, queue.Queue()
-        self.thread = threading.Thread(target=self._work, daemon=True)
-        self.thread.start()
-        self.jobs.put(self._start)
-
-    def losses(self, step: int, values: dict[str, float]) -> None:
-        self.jobs.put(lambda: log_curves(self.client, self.id, [{"step": step, **values}]))
-
-    def samples(self, step: int, clips) -> None:
-        """clips: uint8 (N, T, H, W, 3), drawn with the same z each time: one picture of a series, a row a clip."""
-        from hrvgan.video.grids import filmstrips
-
-        picture = filmstrips(clips.numpy(), enlarge=max(1, 64 // clips.shape[2]))
-        self.jobs.put(lambda: self.client.log_image(self.id, picture, key="samples", step=step))
-
-    def finish(self, folder: Path) -> None:
-        """Records the released model and waits until everything is sent."""
-        self.jobs.put(lambda: log_release(self.client, self.id, folder))
-        self._end("FINISHED")
-
-    def abandon(self) -> None:
-        self._end("FAILED")
-
-    def _end(self, status: str) -> None:
-        self.jobs.put(lambda: self.client.set_terminated(self.id, status))
-        self.jobs.put(None)
-        self.thread.join(timeout=120)
-
-    def _start(self) -> None:
-        """Goes on with the run of a training that was killed; marks others of this name that never ended."""
-        self.client, experiment = connect()
-        known = self.resume_file.read_text() if self.resume_file.exists() else ""
-        for other in find(self.client, experiment, {"run": self.run}):
-            if other.info.status == "RUNNING" and other.info.run_id != known:
-                self.client.set_terminated(other.info.run_id, "KILLED")
-        if known in [run.info.run_id for run in find(self.client, experiment, {"run": self.run})]:
-            self.id = known
-            self.client.update_run(known, "RUNNING")
-            return
-        self.id = new_run(self.client, experiment, self.run, self.arguments, {"device": self.device})
-        self.resume_file.parent.mkdir(parents=True, exist_ok=True)
-        self.resume_file.write_text(self.id)
-
-    def _work(self) -> None:
-        while job := self.jobs.get():
-            if self.failed:
-                continue
-            try:
-                job()
-            except Exception as error:  # Whatever the tracker's trouble is, the training goes on.
-                self.failed = True
-                reason = str(error).splitlines()[0]
-                sys.stderr.write(
-                    f"\nwarning: MLflow at {uri()} does not answer ({reason}); training goes on, and "
-                    f"`python -m pipeline.tracking record {self.run}` completes the record later\n"
-                )
-
-
 def new_run(client, experiment: str, run: str, arguments: dict, tags: dict[str, str]) -> str:
     """A run with the params, tags and data set of a training; returns its id."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
@@ -217,7 +153,11 @@ def log_release(client, run_id: str, folder: Path) -> None:
 def run_of(client, experiment: str, run: str) -> str:
     """The id of the run that made models/<run>; made anew from the released model when the store has none."""
     folder = Path("models") / run
-    found = find(client, experiment, {"model_digest": file_digest(folder / "model.safetensors")})
+    tags = {
+        "run": run,
+        "model_digest": file_digest(folder / "model.safetensors"),
+    }  # Equal settings, equal digests.
+    found = find(client, experiment, tags)
     if found:
         return found[0].info.run_id
     arguments = json.loads((folder / "model.json").read_text())["arguments"]
@@ -229,20 +169,49 @@ def run_of(client, experiment: str, run: str) -> str:
     return run_id
 
 
-def record(run: str, metrics: dict | None = None, files: Path | None = None, to: str = "") -> None:
-    """Adds scores and files to the run of models/<run>. Says so, and stops nothing, when the tracker is away."""
+def made(by: str, run: str) -> tuple[dict[str, float], list[Path], str]:
+    """What stage `by` has left of a run: (numbers, files, the folder of the record for them); nothing where it did not
+    run."""
+    metrics, samples = Path("metrics"), Path("samples") / run
+    if by == "sample":
+        return {}, [samples] if samples.is_dir() else [], "samples"
+    if by == "train":
+        values = read(metrics / f"{run}.training.json")
+        return {f"training/{key}": v for key, v in values.items() if not isinstance(v, str)}, [], ""
+    names = [f"{run}.json", f"{run}.manifest.json", f"{run}.nearest.png"]
+    costs = flatten({"cost": read(metrics / names[1]).get("cost", {})})
+    numbers = {key.replace(".", "/"): float(number) for key, number in costs.items()}
+    files = [metrics / name for name in names if (metrics / name).is_file()]
+    values = read(metrics / names[0])
+    numbers |= {f"metric/{key}": number for key, number in flat(values).items()}
+    numbers |= {f"metric/{key}": float(v) for key, v in values.items() if isinstance(v, bool)}
+    return numbers, files, "evaluation"
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def complete(run: str, stages: tuple[str, ...] = ("train", "sample", "evaluate")) -> None:
+    """Adds what `stages` have made to the record of models/<run>."""
+    client, experiment = connect()
+    run_id = run_of(client, experiment, run)
+    for by in stages:
+        numbers, files, folder = made(by, run)
+        if numbers:
+            log_curves(client, run_id, [{"step": 0, **numbers}])
+        for file in files:
+            log = client.log_artifacts if file.is_dir() else client.log_artifact
+            log(run_id, str(file), folder)
+
+
+def record(run: str, stage: str) -> None:
+    """`complete` for one stage, which says so, and stops nothing, when the tracker is away."""
     try:
-        client, experiment = connect()
-        run_id = run_of(client, experiment, run)
-        if metrics:
-            log_curves(client, run_id, [{"step": 0, **metrics}])
-        if files:
-            log = client.log_artifacts if files.is_dir() else client.log_artifact
-            log(run_id, str(files), to)
+        complete(run, (stage,))
     except Exception as error:  # The results are on disk; only their record is missing.
-        reason = str(error).splitlines()[0]
         sys.stderr.write(
-            f"warning: not recorded in MLflow at {uri()} ({reason}); "
+            f"warning: not recorded in MLflow at {uri()} ({first_line(error)}); "
             f"`python -m pipeline.tracking record {run}` does it later\n"
         )
 
@@ -265,21 +234,9 @@ def log_clips(dataset: str, account: Path, counts: dict[str, int], dropped: dict
         client.set_tag(run_id, "account", state["account"])  # last: it says that the record is whole
         client.set_terminated(run_id)
     except Exception as error:  # The same is on disk, in the store.
-        reason = str(error).splitlines()[0]
         sys.stderr.write(
-            f"warning: the clips of {dataset} are not recorded in MLflow at {uri()} ({reason})\n"
+            f"warning: the clips of {dataset} are not recorded in MLflow at {uri()} ({first_line(error)})\n"
         )
-
-
-def log_evaluation(run: str, metrics: dict, files: tuple[Path, ...] = ()) -> None:
-    """Scores as metric/<protocol>, with metric/<protocol>/<floor, sd, ...> beside; the manifest as a file."""
-    scores = {}
-    for name, entry in metrics.items():
-        for key, value in (entry if isinstance(entry, dict) else {"value": float(entry)}).items():
-            scores["metric/" + (name if key == "value" else f"{name}/{key}")] = value
-    record(run, scores)
-    for file in files:
-        record(run, files=file, to="evaluation")
 
 
 def main() -> None:
@@ -287,16 +244,24 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("uri", help="print the address of the store")
     again = commands.add_parser("record", help="complete the record of a released model")
-    again.add_argument("run")
+    again.add_argument("run", help="a name of the section `runs` of params.yaml")
     arguments = parser.parse_args()
     if arguments.command == "uri":
         print(uri())
-    else:
-        metrics = Path("metrics") / f"{arguments.run}.json"
-        samples = Path("samples") / arguments.run
-        record(arguments.run, files=samples if samples.exists() else None, to="samples")
-        if metrics.exists():
-            log_evaluation(arguments.run, json.loads(metrics.read_text()))
+        return
+    run = arguments.run
+    try:
+        params.run(run)
+        if not (Path("models") / run / "model.safetensors").is_file():
+            raise InputError(f"models/{run}: no released model; train it with `dvc repro train@{run}`")
+        complete(run)
+        print(f"{run}: recorded in MLflow at {uri()}")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except Exception as error:
+        sys.exit(
+            f"error: MLflow at {uri()} does not answer ({first_line(error)}); the same command tries again"
+        )
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@ Under `torchrun --nproc-per-node=2 -m pipeline.train <run>` two processes share 
 
 import contextlib
 import functools
-import hashlib
-import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,20 +17,26 @@ from hrvgan.training.loop import identity, train
 from hrvgan.training.session import new_model
 from pipeline import params, stage
 from pipeline.effort import record_effort
-from pipeline.tracking import Recorder
+from pipeline.recorder import Recorder
+from pipeline.states import resume_folder
+
+# What section train and the run's own may say: its seed stands in the run, the rest is done here.
+SETTABLE = functools.partial(train, seed=0, log_losses=None, log_samples=None)
 
 
 def main(run: str) -> None:
     config = params.run(run)
     store = Clips(Path("data/clips") / config["dataset"])
-    gan = new_model(
-        store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
-        init_from=released(config["init_from"]),
-    )  # fmt: skip
+    where = f"train or runs.{run}.train"
+    params.accept(SETTABLE, config["train"], where=where, given=3)
+    with params.blamed(f"runs.{run}"):
+        gan = new_model(
+            store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
+            init_from=released(config["init_from"]),
+        )  # fmt: skip
     resume = resume_folder(run, gan, store, config)
     with recorded(run, gan, config, resume) as logs:
         loop = functools.partial(train, seed=config["seed"], **logs)
-        where = f"train or runs.{run}.train"
         average, history = params.call(
             loop, gan, store.split("train"), resume / "state.pt", where=where, values=config["train"]
         )
@@ -64,25 +67,6 @@ def recorded(run: str, gan: VideoGAN, config: dict, resume: Path) -> Iterator[di
 def released(init_from: str) -> str:
     """The released model to start from; "" where `init_from` is the model's own file, which draws new weights."""
     return "" if Path(init_from).suffix == ".py" else init_from
-
-
-def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Path:
-    """Where the state of exactly this training lies: another if model, data, seed or a training argument differs.
-
-    Its length is no part of the name, so that asking for more steps continues.
-    """
-    about = identity(gan, store, **{"seed": config["seed"], **config["train"]})
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    states = stage.state_folder() / "resume"
-    folder = states / f"{run}-{key}"
-    if distributed.rank():
-        return folder
-    if (folder / "state.pt").exists():
-        print(f"{run}: going on from {folder / 'state.pt'}", file=sys.stderr)
-    elif any(states.glob(f"{run}-*/state.pt")):
-        print(f"{run}: model, data or parameters are new, so training starts anew (old states stay in {states})",
-              file=sys.stderr)  # fmt: skip
-    return folder
 
 
 if __name__ == "__main__":

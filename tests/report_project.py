@@ -55,7 +55,7 @@ def make_project(folder: Path, runs: dict[str, str], labelled: bool = True) -> N
 
 
 def write_params(folder: Path, runs: dict[str, str]) -> None:
-    dataset = {"source": "folder", "watch": [], "options": {}, "clips": {}}
+    dataset = {"source": "folder", "watch": "data/videos", "options": {}, "clips": {}}
     run = {
         "model": "hrvgan",
         "preset": "best",

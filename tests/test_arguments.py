@@ -1,13 +1,16 @@
 """What users write: numbers in YAML, types, ranges."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 
 from hrvgan.arguments import RANGES, check_values, load_yaml
 from hrvgan.errors import InputError
+from hrvgan.extraction.extract import extract
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.training.loop import train
+from pipeline.checks import FUNCTIONS
 
 
 @pytest.mark.parametrize(
@@ -30,8 +33,9 @@ def test_broken_yaml_is_one_sentence():
 
 def test_types_and_ranges():
     def function(
-        num: int, truncation: float, flip: bool, out: list, betas: tuple[float, float], seed: int | None
-    ):
+        num: int, truncation: float, flip: bool, out: list, betas: tuple[float, float], seed: int | None,
+        names: list[str], path: str | Path, workers: int | str,
+    ):  # fmt: skip
         pass
 
     def check(**values):
@@ -49,22 +53,26 @@ def test_types_and_ranges():
         ({"betas": [0.5]}, r"betas \[0\.5\]: need \[a number, a number\]"),
         ({"betas": [0.5, 1.0]}, r"betas .*: need 0 or more, less than 1"),
         ({"seed": -1}, "seed -1: need 0 or more"),
+        ({"names": "fvd"}, r"names 'fvd': need \[a text, ...\]"),
+        ({"names": [1]}, r"names \[1\]: need \[a text, ...\]"),
+        ({"path": 5}, "path 5: need a text or a path"),
+        ({"workers": "all"}, "workers 'all': need a whole number or auto"),
     ]:
         with pytest.raises(InputError, match=sentence):
             check(**values)
 
 
 def test_every_range_is_of_an_argument_and_holds_its_default():
-    functions = [train, *map(model_class, MODELS)]
+    functions = [train, *map(model_class, MODELS), extract, *(function for function, _ in FUNCTIONS.values())]
     known = {key for function in functions for key in inspect.signature(function).parameters}
     assert set(RANGES) - known == {
         "num",
         "frames",
         "to_seed",
         "refine",
-        "truncation",
     }  # of the commands that draw
-    check_values("", train, {key: value for key, value in train.__kwdefaults__.items() if key in RANGES})
+    for function in (train, extract, *(function for function, _ in FUNCTIONS.values())):
+        check_values("", function, {key: v for key, v in function.__kwdefaults__.items() if key in RANGES})
 
 
 @pytest.mark.parametrize("name", MODELS)

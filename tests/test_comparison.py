@@ -45,7 +45,9 @@ def test_a_row_has_scores_and_what_they_cost(project):
     assert [head.name for head in table["heads"]] == ["refnet_fd", "refnet_kid", "refnet_is", "refnet_acc"]
     run, cells, costs = table["rows"][0]
     assert (run.name, cells[0]) == ("ours", "31.4 ± 1.4")
-    assert costs == ["0.94 M, 3.03 M", "0.571, 1.52", "45.3", "10", "27\u202f200"]
+    assert costs[:3] == ["best", "0.05", ""]  # preset, width, batch
+    assert costs[3:] == ["0.94 M, 3.03 M", "0.571, 1.52", "45.3", "10", "27\u202f200"]
+    assert "refnet-0123, 2 generated clips a draw beside 2 real ones" in table["caption"]
     assert table["landmarks"] == ["4.61", "\N{MINUS SIGN}0.00210", "3.87", "0.995"]
 
 
@@ -92,12 +94,15 @@ def test_csv_has_plain_numbers_and_the_keys_of_mlflow(project):
         4.61,
     )
     assert (first["parameters_g"], first["gflop_d"], first["clips_seen"]) == ("938516", "1.52", "27200")
-    assert (first["yardstick"], first["model"], first["seed"]) == ("0", "hrvgan", "0")
+    assert (first["yardstick"], first["model"], first["seed"]) == ("shapes/refnet-0123/n2", "hrvgan", "0")
 
 
 def test_runs_of_another_yardstick_are_numbered_apart(project):
     change("metrics/rival.manifest.json", extractor="refnet-9999")
-    assert [row["yardstick"] for row in csv.DictReader(io.StringIO(csv_text(find_all())))] == ["0", "1"]
+    assert [row["yardstick"] for row in csv.DictReader(io.StringIO(csv_text(find_all())))] == [
+        "shapes/refnet-0123/n2",
+        "shapes/refnet-9999/n2",
+    ]
     assert "no common table" in markdown(find_all())
 
 
@@ -144,10 +149,21 @@ def test_the_page_shows_a_row_of_videos_a_model_and_greys_what_is_published(proj
     assert ".published" in text
 
 
-def test_ungated_runs_are_in_no_file(project):
+def test_of_ungated_runs_only_scores_of_other_networks_are_shown(project):
     for run in ("ours", "rival"):
         make_scores(Path("metrics"), run, Clips("data/clips/shapes"), gated=False)
     assert "31.4" not in csv_text(find_all()) + markdown(find_all())
+    for run in ("ours", "rival"):
+        change(f"metrics/{run}.json", fvd2048_16f_n64={"value": 512.25, "floor": 101.5})
+    text = markdown(find_all())
+    assert "`fvd2048_16f_n64` ↓" in text
+    assert "| ours | hrvgan | 512 |" in text
+    assert "refnet_fd" not in text
+    assert "512.25" in csv_text(find_all())
+    assert "the reference network has not passed its gates, so its scores are hidden" in text
+    page = report.render(find_all(), **params.section("report"))
+    assert "512" in page
+    assert "it is right about 31.0% of 4 val clips" in page
 
 
 def test_the_machine_has_a_name():

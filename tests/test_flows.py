@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -58,6 +59,13 @@ pathlib.Path(out).write_text(json.dumps({{"chars": len(text)}}) if name == "scor
 """
 
 
+# What `python -m pipeline.params check` says of the toy.
+CHECK = """
+import sys
+if "typo" in open("params.yaml").read():
+    sys.exit("error: params.yaml: unknown key 'typo'")
+"""
+
 # Importing Prefect and DVC takes longer than the flows of these tests.
 FLOWS = """
 import json, sys
@@ -83,6 +91,9 @@ class Toy:
             shutil.copy(PROJECT / name, root)
         (root / "dvc.yaml").write_text(DVC_YAML)
         (root / "stage.py").write_text(STAGE)
+        (root / "pipeline").mkdir()
+        (root / "pipeline/params.py").write_text(CHECK)
+        (root / "pipeline/__init__.py").touch()
         self.source("first"), self.temper("mild")
         subprocess.run(["git", "init", "--quiet", root], check=True)
         self.python("-m", "dvc", "init", "--quiet")
@@ -113,9 +124,11 @@ class Toy:
         """Type and message of the state in which a run of the flow ends."""
         self.flows.stdin.write(json.dumps(parameters) + "\n")
         self.flows.stdin.flush()
-        return (
-            next(line for line in self.flows.stdout if line.startswith("END ")).removeprefix("END ").strip()
-        )
+        hung = threading.Timer(180, self.flows.kill)  # ends the reading, too
+        hung.start()
+        end = next((line for line in self.flows.stdout if line.startswith("END ")), "no end within 180 s")
+        hung.cancel()
+        return end.removeprefix("END ").strip()
 
     def diary(self) -> list[str]:
         """Stages that ran since the last call, in order."""
@@ -257,6 +270,13 @@ def test_a_failing_stage_fails_the_run_with_its_own_sentence(toy):
     toy.temper("bad")
     assert re.match(rf"FAILED .*fit: {re.escape(SENTENCE)}", toy.flow())
     assert toy.diary() == ["fit"]  # and score did not run
+
+
+def test_wrong_params_fail_the_run_before_any_stage(toy):
+    toy.up_to_date()
+    toy.temper("typo")
+    assert toy.flow(force=True).endswith("error: params.yaml: unknown key 'typo'")
+    assert toy.diary() == []
 
 
 def test_retries_are_of_the_stage(toy):

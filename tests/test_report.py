@@ -209,3 +209,13 @@ def test_the_summary_holds_each_score_beside_its_landmarks(project):
     assert re.search(r"refnet_fd +31\.4 ± 1\.4 +lower is better +real against real \(floor\) 4\.61", text)
     assert re.search(r"refnet_is +2\.61 ± 0\.08 +higher is better +real clips \(ceiling\) 3\.87", text)
     assert "samples/laptop/" in text
+
+
+def test_the_summary_suggests_nothing_that_is_active_and_says_what_is_wrong(project, monkeypatch):
+    said = summary.what_next()
+    assert "CONF=weizmann" in said
+    assert "DATA=" not in said  # The data set of this project is a folder.
+    Path("params.yaml").write_text("a: [1, 2")
+    monkeypatch.setattr("sys.argv", ["summary"])
+    with pytest.raises(SystemExit, match=r"^error: params\.yaml: not valid YAML"):
+        summary.main()

@@ -15,6 +15,7 @@ from hrvgan.datasets import DATASETS
 from hrvgan.extraction.extract import extract
 from hrvgan.models import MODELS
 from pipeline import params
+from pipeline.checks import check
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -23,8 +24,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NO_DEPENDENCY = {
     "hrvgan/__init__.py", "hrvgan/datasets/__init__.py", "hrvgan/metrics/__init__.py", "hrvgan/models/__init__.py",
     "hrvgan/arguments.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/lock.py", "pipeline/__init__.py",
-    "pipeline/params.py",
-    "pipeline/stage.py", "pipeline/tracking.py", "pipeline/effort.py",
+    "pipeline/params.py", "pipeline/stage.py", "pipeline/tracking.py", "pipeline/effort.py", "pipeline/recorder.py",
 }  # fmt: skip
 
 
@@ -129,12 +129,17 @@ def test_registered_modules_exist(module):
 
 @pytest.mark.parametrize("conf", sorted(file.stem for file in (ROOT / "conf").glob("*.yaml")))
 def test_every_configuration_can_be_made_active(conf, tmp_path, monkeypatch):
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    for room in ("conf", "hrvgan"):
+        (tmp_path / room).symlink_to(ROOT / room)
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
-    params.activate(conf)
-    active = params.load()
     wanted = yaml.safe_load((ROOT / "conf" / f"{conf}.yaml").read_text())
+    for entry in wanted["datasets"].values():
+        if not Path(entry["watch"]).exists():  # a folder that a user has to put there
+            Path(entry["watch"]).mkdir(parents=True)
+    params.activate(conf)
+    check()
+    active = params.load()
     assert {kind: active[kind] for kind in wanted} == wanted
     assert "# videos -> clips" in Path("params.yaml").read_text()  # Comments stay.
 

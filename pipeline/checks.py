@@ -1,0 +1,71 @@
+"""All of params.yaml before anything runs. DVC looks at files first, and says of a missing one only its name."""
+
+import inspect
+from pathlib import Path
+
+import torch
+
+from hrvgan.datasets import load_source
+from hrvgan.errors import InputError
+from hrvgan.extraction.extract import extract
+from hrvgan.models import build_model, model_class
+from hrvgan.sampling.samples import write_samples
+from hrvgan.scoring.reference import build_reference
+from pipeline import params
+from pipeline.evaluate import score
+from pipeline.report import render
+from pipeline.train import SETTABLE
+
+# The function that a section holds the arguments of, and how many others come before them.
+FUNCTIONS = {
+    "reference": (build_reference, 2),
+    "sample": (write_samples, 2),
+    "evaluate": (score, 2),
+    "report": (render, 1),
+}
+
+
+def check() -> None:
+    """Raises InputError for the first name, key, type, size or file in params.yaml with which a stage would fail."""
+    values = params.load()
+    for name in values["datasets"]:
+        check_dataset(name, params.dataset(name))
+    for name in values["runs"]:
+        check_run(name, params.run(name), list(values["runs"]))
+    for section, (function, given) in FUNCTIONS.items():
+        params.accept(function, values[section], where=section, given=given)
+
+
+def check_dataset(name: str, config: dict) -> None:
+    with params.blamed(f"datasets.{name}.source"):
+        source = load_source(config["source"])
+    params.accept(source.fetch, config["options"], where=f"datasets.{name}.options", given=1)
+    params.accept(extract, config["clips"], where=f"extract or datasets.{name}.clips", given=2)
+    params.require_watched(name, config)
+
+
+def check_run(name: str, config: dict, runs: list[str]) -> None:
+    params.accept(SETTABLE, config["train"], where=f"train or runs.{name}.train", given=3)
+    check_model(name, config)
+    start, others = Path(config["init_from"]), [Path("models", run) for run in runs if run != name]
+    if start not in others and not start.exists():
+        raise InputError(
+            f"{params.FILE}: runs.{name}.init_from: {start} is not there; give hrvgan/models/{config['model']}.py to "
+            f"draw new weights, or the model of another run: {', '.join(map(str, others)) or 'none is active'}"
+        )
+
+
+def check_model(name: str, config: dict) -> None:
+    """The model as `train` builds it, but without memory for weights."""
+    clips = {**extract.__kwdefaults__, **params.dataset(config["dataset"])["clips"]}
+    with params.blamed(f"runs.{name}"):
+        taken = inspect.signature(model_class(config["model"])).parameters
+        shape = {key: clips[key] for key in ("size", "num_frames") if key in taken}
+        with torch.device("meta"):
+            gan = build_model(config["model"], preset=config["preset"], **{**shape, **config["net"]})
+    if gan.size != clips["size"] or gan.num_frames > clips["num_frames"]:
+        raise InputError(
+            f"{params.FILE}: runs.{name}: the model makes {gan.num_frames} frames of {gan.size} px, but extract or "
+            f"datasets.{config['dataset']}.clips cuts {clips['num_frames']} frames of {clips['size']} px; set size "
+            "there to the same, and num_frames to as many or more"
+        )

@@ -1,0 +1,73 @@
+"""What a training says while it runs, on its way to MLflow."""
+
+import queue
+import sys
+import threading
+from pathlib import Path
+
+from hrvgan.errors import first_line
+from pipeline.tracking import connect, find, log_curves, log_release, new_run, uri
+
+
+class Recorder:
+    """Sends to MLflow in the background what a training has to say. A failure is said once and stops nothing: the
+    run then never gets its digest, and the next stage records it anew from the released model."""
+
+    def __init__(self, run: str, arguments: dict, device: str, resume_file: Path):
+        self.run, self.arguments, self.resume_file, self.device = run, arguments, resume_file, device
+        self.failed, self.jobs = False, queue.Queue()
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+        self.jobs.put(self._start)
+
+    def losses(self, step: int, values: dict[str, float]) -> None:
+        self.jobs.put(lambda: log_curves(self.client, self.id, [{"step": step, **values}]))
+
+    def samples(self, step: int, clips) -> None:
+        """clips: uint8 (N, T, H, W, 3), drawn with the same z each time: one picture of a series, a row a clip."""
+        from hrvgan.video.grids import filmstrips
+
+        picture = filmstrips(clips.numpy(), enlarge=max(1, 64 // clips.shape[2]))
+        self.jobs.put(lambda: self.client.log_image(self.id, picture, key="samples", step=step))
+
+    def finish(self, folder: Path) -> None:
+        """Records the released model and waits until everything is sent."""
+        self.jobs.put(lambda: log_release(self.client, self.id, folder))
+        self._end("FINISHED")
+
+    def abandon(self) -> None:
+        self._end("FAILED")
+
+    def _end(self, status: str) -> None:
+        self.jobs.put(lambda: self.client.set_terminated(self.id, status))
+        self.jobs.put(None)
+        self.thread.join(timeout=120)
+
+    def _start(self) -> None:
+        """Goes on with the run of a training that was killed; marks others of this name that never ended."""
+        self.client, experiment = connect()
+        known = self.resume_file.read_text() if self.resume_file.exists() else ""
+        for other in find(self.client, experiment, {"run": self.run}):
+            if other.info.status == "RUNNING" and other.info.run_id != known:
+                self.client.set_terminated(other.info.run_id, "KILLED")
+        if known in [run.info.run_id for run in find(self.client, experiment, {"run": self.run})]:
+            self.id = known
+            self.client.update_run(known, "RUNNING")
+            return
+        self.id = new_run(self.client, experiment, self.run, self.arguments, {"device": self.device})
+        self.resume_file.parent.mkdir(parents=True, exist_ok=True)
+        self.resume_file.write_text(self.id)
+
+    def _work(self) -> None:
+        while job := self.jobs.get():
+            if self.failed:
+                continue
+            try:
+                job()
+            except Exception as error:  # Whatever the tracker's trouble is, the training goes on.
+                self.failed = True
+                reason = first_line(error)
+                sys.stderr.write(
+                    f"\nwarning: MLflow at {uri()} does not answer ({reason}); training goes on, and "
+                    f"`python -m pipeline.tracking record {self.run}` completes the record later\n"
+                )

@@ -1,0 +1,78 @@
+"""Where the state of a training lies between two calls of stage `train`: outside of DVC, which deletes outputs before
+a stage runs, in a folder named after everything that decides over a step."""
+
+import ast
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+import yaml
+
+from hrvgan.datasets.clips import Clips
+from hrvgan.models.base import VideoGAN
+from hrvgan.training import distributed
+from hrvgan.training.loop import identity, train
+from pipeline import stage
+
+
+def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Path:
+    """Where the state of exactly this training lies: another if model, data, seed, code or a training argument differs.
+
+    Its length is no part of the name, so that asking for more steps continues; `make_room` sees to fewer.
+    """
+    about = identity(gan, store, **{"seed": config["seed"], **config["train"]}) | {
+        "code": code_digest(config)
+    }
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    states = stage.state_folder() / "resume"
+    folder = states / f"{run}-{key}"
+    if distributed.rank():
+        return folder
+    make_room(run, folder, config["train"].get("steps", train.__kwdefaults__["steps"]))
+    if (folder / "state.pt").exists():
+        print(f"{run}: going on from {folder / 'state.pt'}", file=sys.stderr)
+    elif any(not path.parent.name.startswith(folder.name) for path in states.glob(f"{run}-*/state.pt")):
+        print(f"{run}: model, data, code or parameters are new, so training starts anew (old states stay in {states})",
+              file=sys.stderr)  # fmt: skip
+    return folder
+
+
+def code_digest(config: dict) -> str:
+    """Of the Python files that dvc.yaml lists for this run, as Python reads them: a comment is no other training."""
+    deps = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["do"]["deps"]
+    files = [re.sub(r"\$\{item\.(\w+)\}", lambda match: str(config[match[1]]), dep) for dep in deps]
+    trees = [
+        (file, ast.dump(ast.parse(Path(file).read_bytes())))
+        for file in sorted(set(files))
+        if file.endswith(".py")
+    ]
+    return hashlib.sha256(json.dumps(trees).encode()).hexdigest()
+
+
+def make_room(run: str, folder: Path, steps: int) -> None:
+    """Fewer steps than were trained are another training: what `folder` holds then gets the number of its steps as a
+    name, and the longest that is not longer than `steps` takes its place."""
+    known = {number_of_steps(path): path.parent for path in folder.parent.glob(f"{folder.name}*/state.pt")}
+    fitting = known.get(max((number for number in known if number <= steps), default=-1))
+    there = next((number for number, path in known.items() if path == folder), None)
+    if there is not None and fitting != folder:
+        aside = folder.with_name(f"{folder.name}-{there}")
+        folder.rename(aside)
+        if there > steps:
+            anew = "" if fitting else "; training starts anew"
+            print(f"{run}: trained for {there} steps already, {steps} asked for: the longer state waits in {aside} "
+                  f"until train.steps is raised again{anew}", file=sys.stderr)  # fmt: skip
+    if fitting and fitting != folder:
+        fitting.rename(folder)
+
+
+def number_of_steps(state: Path) -> int:
+    """0 for a file that is no state: whoever goes on from it says what is wrong."""
+    try:
+        return torch.load(state, map_location="cpu", weights_only=True, mmap=True)["step"]
+    except (RuntimeError, KeyError, UnpicklingError, EOFError):
+        return 0
