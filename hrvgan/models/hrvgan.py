@@ -265,7 +265,7 @@ class HRVGAN(VideoGAN):
         "paper": {
             "norm_g": "batch", "norm_d": "instance", "modulate": False, "objective": "bce", "gp_weight": 10.0,
             "alpha": 0.5, "beta": 0.5, "r1_gamma": 0.0, "r2_gamma": 0.0, "ms_weight": 0.0,
-            "optimizer": "sgd", "lr_g": 1e-2, "lr_d": 1e-2,
+            "optimizer": "sgd", "lr_g": 1e-1, "lr_d": 1e-2,   # G's gradients are a twentieth of D's, by its weights
         },
         # The network that the tables descend from (Acharya et al. 2018).
         "ancestor": {
