@@ -36,6 +36,7 @@ RANGES = {
     **dict.fromkeys(("size", "num_frames", "frame_step", "clips_per_video", "num_shards", "workers"), AT_LEAST_1),
     **dict.fromkeys(("fps", "scene_cut", "min_motion", "max_bad_fraction", "time_limit"), AT_LEAST_0),
     **dict.fromkeys(("val_fraction", "test_fraction"), (0, 1)),
+    "fold": (0, 3),
     # of samples, scores and the report
     **dict.fromkeys(("clips_per_class", "max_classes", "networks", "published_clips"), AT_LEAST_1),
     **dict.fromkeys(("num_features", "max_size", "max_frames", "num_halvings"), AT_LEAST_1),

@@ -221,6 +221,12 @@ def test_weizmann_is_split_by_person_and_mirrors_stay_together(strips, tmp_path)
     assert (one.group, one.split) == (other.group, other.split) == ("person7", "test")
 
 
+@pytest.mark.parametrize(("fold", "strangers"), [(0, {"7", "8"}), (1, {"4", "5"}), (2, {"1", "2"})])
+def test_a_fold_of_weizmann_tests_on_other_people(strips, tmp_path, fold, strangers):
+    videos = weizmann.fetch(tmp_path, path=strips, fold=fold)
+    assert {video.group.removeprefix("person") for video in videos if video.split == "test"} == strangers
+
+
 def test_weizmann_says_what_to_do(tmp_path):
     with pytest.raises(
         InputError, match=r"nowhere: no such folder; put MoCoGAN's data/actions there.*option `path`"

@@ -11,22 +11,25 @@ from hrvgan.datasets import folder
 from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
 
-# By person, fixed so that every score speaks of the same two strangers: 48 strips train, 8 val, 16 test.
+# By person, fixed so that every score speaks of the same two strangers: 48 strips train, 8 val, 16 test. A fold turns the
+# nine round by three, so that others are the strangers.
 VAL, TEST = {6}, {7, 8}
-STRIPS_PER_PERSON = 8
+STRIPS_PER_PERSON, NUM_PERSONS, TURN = 8, 9, 3
 HELP = "put MoCoGAN's data/actions there (class folders of numbered .jpg strips) or change the option `path`"
 
 
-def fetch(out: Path, path: str | Path = "data/weizmann") -> list[Video]:
-    """List the strips under `path`. Raises InputError if the folder is missing or holds something else."""
+def fetch(out: Path, path: str | Path = "data/weizmann", fold: int = 0) -> list[Video]:
+    """List the strips under `path`; in `fold` 0, 1 and 2 the persons 7 and 8, 4 and 5, 1 and 2 are the test set. Raises
+    InputError if the folder is missing or holds something else."""
     if not Path(path).is_dir():
         raise InputError(f"{path}: no such folder; {HELP}; data/README.md says where they come from")
-    return [_assign(video) for video in folder.fetch(out, path)]
+    return [_assign(video, fold) for video in folder.fetch(out, path)]
 
 
-def _assign(video: Video) -> Video:
+def _assign(video: Video, fold: int) -> Video:
     if not (video.class_name and video.path.stem.isdecimal()):
         raise InputError(f"{video.path}: not a numbered strip in a class folder; {HELP}")
     person = int(video.path.stem) // STRIPS_PER_PERSON
-    split = "test" if person in TEST else "val" if person in VAL else "train"
+    place = (person + TURN * fold) % NUM_PERSONS
+    split = "test" if place in TEST else "val" if place in VAL else "train"
     return Video(video.path, video.class_name, f"person{person}", split, video.video_id)
