@@ -11,8 +11,8 @@ from hrvgan.datasets import folder
 from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
 
-# By person, fixed so that every score speaks of the same two strangers: 48 strips train, 8 val, 16 test. A fold turns the
-# nine round by three, so that others are the strangers.
+# By person, fixed so that every score speaks of the same two strangers: 48 strips train, 8 val, 16 test. A fold turns
+# the nine round by three, so that others are the strangers.
 VAL, TEST = {6}, {7, 8}
 STRIPS_PER_PERSON, NUM_PERSONS, TURN = 8, 9, 3
 HELP = "put MoCoGAN's data/actions there (class folders of numbered .jpg strips) or change the option `path`"
