@@ -30,7 +30,7 @@ run: setup ## train, sample, score and report what is active in params.yaml (CON
 ifdef CONF
 	python -m pipeline.params use $(CONF) $(if $(DATA),--path "$(DATA)")
 endif
-	python -m pipeline.params check
+	python -m pipeline.checks
 	dvc repro
 	python -m pipeline.summary
 
@@ -40,7 +40,7 @@ exp: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@local
 exp: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
 exp: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
 exp: setup ## the same with other settings, kept apart: SET="train.steps=4000"
-	python -m pipeline.params check
+	python -m pipeline.checks
 	dvc exp run $(addprefix -S ,$(SET))
 	python -m pipeline.summary
 

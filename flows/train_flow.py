@@ -67,7 +67,7 @@ def alone() -> Iterator[None]:
 @task
 def check() -> None:
     """Refuse a params.yaml with which a stage would fail. Raises StageError."""
-    command = [sys.executable, "-m", "pipeline.params", "check"]
+    command = [sys.executable, "-m", "pipeline.checks"]
     done = subprocess.run(command, cwd=ROOT, env=stage_environment(), capture_output=True, text=True)
     if done.returncode:
         raise StageError(own_sentence(done.stderr.splitlines()))

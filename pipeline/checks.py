@@ -1,6 +1,11 @@
-"""All of params.yaml before anything runs. DVC looks at files first, and says of a missing one only its name."""
+"""All of params.yaml before anything runs. DVC looks at files first, and says of a missing one only its name.
 
+python -m pipeline.checks
+"""
+
+import argparse
 import inspect
+import sys
 from pathlib import Path
 
 import torch
@@ -69,3 +74,19 @@ def check_model(name: str, config: dict) -> None:
             f"datasets.{config['dataset']}.clips cuts {clips['num_frames']} frames of {clips['size']} px; set size "
             "there to the same, and num_frames to as many or more"
         )
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m pipeline.checks",
+        description="Say what is wrong with params.yaml, before anything runs.",
+    ).parse_args()
+    try:
+        check()
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    print(params.active())
+
+
+if __name__ == "__main__":
+    main()

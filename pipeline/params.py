@@ -1,8 +1,7 @@
 """params.yaml, checked: a typo is an error that names the file, the key and the known keys.
 
-As a program it checks the whole file, or makes a configuration of conf/ the active one:
+As a program it makes a configuration of conf/ the active one:
 
-    python -m pipeline.params check
     python -m pipeline.params use weizmann --path ../weizmann      # instead of what is active
     python -m pipeline.params add weizmann                         # beside it
 """
@@ -203,27 +202,26 @@ def point(wanted: dict, conf: Path, path: str) -> None:
         entry["options"]["path"] = entry["watch"] = path
 
 
+def active() -> str:
+    """A line that says which data sets and runs params.yaml names."""
+    names = {kind: ", ".join(map(str, load()[kind])) for kind in ENTRIES}
+    return f"{FILE}: active now: data sets {names['datasets']}; runs {names['runs']}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.params",
-        description="Check params.yaml, or make a configuration of conf/ active in it.",
+        description="Make a configuration of conf/ active in params.yaml.",
     )
     commands = parser.add_subparsers(dest="how", required=True, metavar="command")
-    commands.add_parser("check", help="say what is wrong with params.yaml, before anything runs")
     for how, words in (("use", "in place of what is active"), ("add", "beside what is active")):
         command = commands.add_parser(how, help=f"make a configuration of conf/ active, {words}")
         command.add_argument("name", help="a file of conf/, without .yaml")
         command.add_argument("--path", default="", help="the folder of videos that it reads")
     arguments = parser.parse_args()
     try:
-        if arguments.how == "check":
-            from pipeline.checks import check  # It needs every stage; these functions need none.
-
-            check()
-        else:
-            activate(arguments.name, arguments.path, arguments.how == "add")
-        active = {kind: ", ".join(map(str, load()[kind])) for kind in ENTRIES}
-        print(f"{FILE}: active now: data sets {active['datasets']}; runs {active['runs']}")
+        activate(arguments.name, arguments.path, arguments.how == "add")
+        print(active())
     except InputError as error:
         sys.exit(f"error: {error}")
 

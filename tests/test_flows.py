@@ -59,7 +59,7 @@ pathlib.Path(out).write_text(json.dumps({{"chars": len(text)}}) if name == "scor
 """
 
 
-# What `python -m pipeline.params check` says of the toy.
+# What `python -m pipeline.checks` says of the toy.
 CHECK = """
 import sys
 if "typo" in open("params.yaml").read():
@@ -92,7 +92,7 @@ class Toy:
         (root / "dvc.yaml").write_text(DVC_YAML)
         (root / "stage.py").write_text(STAGE)
         (root / "pipeline").mkdir()
-        (root / "pipeline/params.py").write_text(CHECK)
+        (root / "pipeline/checks.py").write_text(CHECK)
         (root / "pipeline/__init__.py").touch()
         self.source("first"), self.temper("mild")
         subprocess.run(["git", "init", "--quiet", root], check=True)

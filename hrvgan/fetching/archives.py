@@ -17,13 +17,13 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from tqdm import tqdm
 
 from hrvgan.errors import InputError
+from hrvgan.fetching.members import Member
 from hrvgan.files import require_space
 
 CHUNK = 1 << 20
@@ -33,16 +33,6 @@ EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.G
 # What the standard library says of archives that are none.
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
           RuntimeError, ValueError, LookupError, OverflowError)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Member:
-    """A file in an archive. `open` gives its bytes; members of tar and rar are read in their order."""
-
-    name: str
-    size: int  # bytes, as declared
-    kind: str  # "file", or what it is instead
-    open: Callable[[], BinaryIO]
 
 
 def unpack(

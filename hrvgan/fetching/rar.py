@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hrvgan.errors import InputError
-from hrvgan.fetching.archives import Member
+from hrvgan.fetching.members import Member
 from hrvgan.fetching.web import Unavailable
 
 # No question is ever asked: an empty password, and no terminal.
