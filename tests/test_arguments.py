@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hrvgan.arguments import RANGES, check_values, load_yaml
+from hrvgan.datasets import DATASETS, load_source
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
 from hrvgan.models import MODELS, build_model, model_class
@@ -63,7 +64,14 @@ def test_types_and_ranges():
 
 
 def test_every_range_is_of_an_argument_and_holds_its_default():
-    functions = [train, *map(model_class, MODELS), extract, *(function for function, _ in FUNCTIONS.values())]
+    sources = [load_source(name).fetch for name in DATASETS]
+    functions = [
+        train,
+        *map(model_class, MODELS),
+        extract,
+        *(function for function, _ in FUNCTIONS.values()),
+        *sources,
+    ]
     known = {key for function in functions for key in inspect.signature(function).parameters}
     assert set(RANGES) - known == {
         "num",
