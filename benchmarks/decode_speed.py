@@ -4,6 +4,7 @@
 
 Without a folder it makes its own: 170 frames of 320x240 px, xvid with B-frames, as in UCF101. Medians of 5; ratios,
 as all of it is measured in one run: 1.2 means that decoding and resizing here is 1.2 times as fast as `ffmpeg -f null`.
+That takes all cores for one video, where a process here has one thread, and extraction a process for each core.
 """
 
 import argparse
@@ -34,9 +35,10 @@ def make_video(path: Path) -> None:
     subprocess.run([PROGRAM, "-f", "lavfi", "-i", SOURCE, *options, path], **QUIET)
 
 
-def by_program(paths: list[Path]) -> None:
+def by_program(paths: list[Path], threads: int = 0) -> None:
+    """0 threads are as many as there are cores, which is what the program takes by itself."""
     for path in paths:
-        subprocess.run([PROGRAM, "-i", path, "-f", "null", "-"], **QUIET)
+        subprocess.run([PROGRAM, "-threads", str(threads), "-i", path, "-f", "null", "-"], **QUIET)
 
 
 def decode_all(size: int, path: Path) -> int:
@@ -76,11 +78,13 @@ def _extract(root: Path, workers: int) -> None:
 def main(videos: Path, root: Path) -> None:
     paths = sorted(path for path in videos.iterdir() if path.is_file())
     print(f"{len(paths)} videos, seconds are medians of {ROUNDS}")
-    floor = seconds(partial(by_program, paths))
+    floor, alone = (seconds(partial(by_program, paths, threads)) for threads in (0, 1))
     print(f"ffmpeg -f null                    {floor:6.2f} s")
+    print(f"ffmpeg -threads 1 -f null         {alone:6.2f} s")
     for size in (64, 256):
         ours = seconds(partial(by_us, paths, size))
-        print(f"decode and resize to {size:3d} px      {ours:6.2f} s   {floor / ours:.2f} of its speed")
+        ratios = f"{floor / ours:.2f} of its speed, {alone / ours:.2f} of that on one thread"
+        print(f"decode and resize to {size:3d} px      {ours:6.2f} s   {ratios}")
     one, two = (seconds(partial(by_us, paths * 4, 64, workers)) for workers in (1, 2))
     print(f"two processes against one         {two:6.2f} s   {one / two:.2f} times as fast")
     whole = extraction(paths, root, workers=1)
