@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -26,8 +27,11 @@ def main(argv: list[str] | None = None) -> None:
         if "device" in arguments:
             arguments["device"] = str(pick_device(arguments["device"]))
         command(**arguments)
+        sys.stdout.flush()
     except InputError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # `hrvgan info | head`: the reader has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def add_train(commands) -> None:

@@ -73,6 +73,13 @@ def test_help_names_every_command():
     assert {"train", "sample", "predict", "score", "compare", "weights", "info", "clips"} <= set(COMMANDS)
 
 
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "hrvgan.cli", "info"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
