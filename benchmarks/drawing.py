@@ -8,14 +8,12 @@ thread each, where one has them all.
 
 import argparse
 import multiprocessing
-import statistics
 import time
-from collections.abc import Callable
 
 import torch
 
 from benchmarks.plain import PlainGenerator
-from benchmarks.training_step import ceilings, seconds
+from benchmarks.training_step import ceilings, interleaved
 from hrvgan.models.hrvgan import HRVGAN
 
 BATCHES = {32: (1, 4, 16), 64: (1, 2, 4), 128: (1, 2), 256: (1, 2)}
@@ -26,15 +24,6 @@ PROCESSES, REPEATS = 2, 3
 def draw(network: torch.nn.Module, n: int, bfloat16: bool) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         network(torch.randn(n, 128), torch.arange(n) % 10)
-
-
-def interleaved(jobs: dict[tuple, Callable[[], object]], rounds: int) -> dict[tuple, float]:
-    """Median seconds of each job; the first round warms up."""
-    times = {key: [] for key in jobs}
-    for _ in range(rounds + 1):
-        for key, job in jobs.items():
-            times[key].append(seconds(job))
-    return {key: statistics.median(each[1:]) for key, each in times.items()}
 
 
 def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,6 +26,7 @@ from hrvgan.models import MODELS, build_model
 from hrvgan.models.base import Batch
 from hrvgan.training.averaging import update_average
 
+Key = TypeVar("Key")
 BATCH = {32: 16, 64: 4, 128: 2, 256: 2}
 
 
@@ -32,6 +34,15 @@ def seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def interleaved(jobs: dict[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
+    """Median seconds of each job; the first round warms up."""
+    times = {key: [] for key in jobs}
+    for _ in range(rounds + 1):
+        for key, job in jobs.items():
+            times[key].append(seconds(job))
+    return {key: statistics.median(each[1:]) for key, each in times.items()}
 
 
 def ceilings() -> bool:
@@ -126,11 +137,7 @@ def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
     steps |= {name: Iteration(size, False, bfloat16) for name, bfloat16 in precisions.items()}
     with Flops() as counted:
         steps["plain"]()
-    times = {name: [] for name in steps}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            times[name].append(seconds(step))
-    medians = {name: statistics.median(each[1:]) for name, each in times.items()}  # The first one warms up.
+    medians = interleaved(steps, rounds)
     memory = {name: peak_memory(size, name) for name in steps}
     for name, median in medians.items():
         print(
@@ -152,11 +159,7 @@ def measure_rivals(rounds: int, precisions: dict[str, bool], size: int = 64) -> 
         for precision, bfloat16 in precisions.items()
         for lazy in (False, True)
     }
-    times = {key: [] for key in steps}
-    for _ in range(rounds + 1):
-        for key, step in steps.items():
-            times[key].append(seconds(step))
-    medians = {key: statistics.median(each[1:]) for key, each in times.items()}
+    medians = interleaved(steps, rounds)
     every = steps["hrvgan", "float32", False].gan.r1_every
     for name, precision, lazy in steps:
         took = medians[name, precision, lazy]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_folder, file_digest, write_json, write_text
 from hrvgan.models import build_model
 from hrvgan.models.base import VideoGAN
@@ -83,7 +83,7 @@ def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
     except InputError:
         raise
     except Exception as error:  # safetensors, json and torch each raise their own.
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{folder}: model.json and the weights do not fit ({reason}); train or fetch it anew"
         ) from error

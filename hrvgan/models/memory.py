@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, first_line
 from hrvgan.models.base import Batch, Phase, VideoGAN
 
 
@@ -77,6 +77,6 @@ def step(gan: VideoGAN, phase: Phase, batch: Batch) -> None:
     try:
         sum(phase.loss(batch).values()).backward()
     except ValueError as error:  # Batch norms refuse a single value a channel.
-        raise InputError(f"a batch of {len(batch.real)}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"a batch of {len(batch.real)}: {first_line(error)}") from error
     phase.optimizer.step()
     phase.optimizer.zero_grad(set_to_none=True)

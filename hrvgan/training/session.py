@@ -12,7 +12,7 @@ from torch import nn
 
 from hrvgan.checkpoint import warm_start
 from hrvgan.datasets.clips import Clips
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_path
 from hrvgan.models import build_model, model_class
 from hrvgan.models.base import Phase, VideoGAN
@@ -125,7 +125,7 @@ def resume(path: str | Path, session: Session) -> None:
             print(f"{path}: goes on in {began}, as it began (train.precision auto)", file=sys.stderr)
             session.bfloat16 = state["bfloat16"]
     except (RuntimeError, KeyError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{path}: not a state of this model ({reason}); remove it to train anew") from error
 
 
