@@ -12,7 +12,7 @@ from multiprocessing.connection import wait
 
 from tqdm import tqdm
 
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, first_line
 
 STARTING = 120  # seconds that a process may take on a machine that is busy, before its first item counts
 
@@ -188,7 +188,7 @@ def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterat
             except KilledWorker:
                 result = lost(item, "its Dask worker died again and again")
             except (CancelledError, CommClosedError) as error:
-                cause = str(error).splitlines()[0]
+                cause = first_line(error)
                 raise InputError(
                     f"{address}: the Dask cluster is gone ({cause}); start it and run this again, it goes on from here"
                 ) from error
