@@ -33,7 +33,7 @@ class Clips:
         self.classes: list[str] = about["classes"]
         self.digest: str = about["digest"]
         self.filters: str = about["filters"]
-        self.crop = not self.filters or "force_original_aspect_ratio" in self.filters
+        self.crop = not self.filters or "crop=" in self.filters
         self.fps = _most_common(table["fps"].to_numpy() / table["frame_step"].to_numpy())
         self._set_rows(table)
         self._reader = Reader(self.folder, int(np.prod(self.shape)))

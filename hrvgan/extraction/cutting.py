@@ -18,7 +18,7 @@ from hrvgan.video.files import count_warning, probe
 from hrvgan.video.strips import STRIP_FPS, is_strip, open_strip, strip_frames
 
 # Raise it when the same file and parameters would give other clips: stores made before are then cut anew.
-DECODING = 2
+DECODING = 3
 # How a video that is shorter than a clip becomes long enough: frame n of the clip is which one of the video?
 SHORT: dict[str, Callable[[int, int], int] | None] = {
     "drop": None,

@@ -117,7 +117,7 @@ class Packets:
     def __init__(self, container, stream, path: str | Path, deadline: float):
         self.container, self.stream, self.path, self.deadline = container, stream, path, deadline
         self.shown = 0  # packets of the video that an edit list does not hide
-        self.ends = {}  # stream -> seconds, when its last packet is over
+        self.ends = {}  # stream -> when its last packet is over, in ticks of its time base
 
     def frames(self) -> Iterator[av.VideoFrame]:
         for packet in self.container.demux(self.stream, *self.container.streams.audio):
@@ -141,7 +141,7 @@ class Packets:
         self.shown += number == self.stream.index and packet.size > 0 and not packet.is_discard
         shown_at = packet.dts if packet.pts is None else packet.pts
         if shown_at is not None:
-            end = (shown_at + (packet.duration or 0)) * packet.time_base
+            end = shown_at + (packet.duration or 0)
             self.ends[number] = max(end, self.ends.get(number, end))
 
     def check(self, decoded: int) -> int:
@@ -163,15 +163,12 @@ class Packets:
         streams = [self.stream, *self.container.streams.audio]
         if _kind(self.container) not in TIMED:
             return []  # ffmpeg guesses, from what is there.
+        ends = {stream: self.ends.get(stream.index, 0) * stream.time_base for stream in streams}
         if any(stream.duration for stream in streams):
-            return [(self.ends.get(stream.index, Fraction(0)), stream.duration * stream.time_base)
-                    for stream in streams if stream.duration]  # fmt: skip
-        return [
-            (
-                max(self.ends.values(), default=Fraction(0)),
-                Fraction(self.container.duration or 0, av.time_base),
-            )
-        ]
+            return [
+                (end, stream.duration * stream.time_base) for stream, end in ends.items() if stream.duration
+            ]
+        return [(max(ends.values()), Fraction(self.container.duration or 0, av.time_base))]
 
 
 def _kind(container) -> str:
