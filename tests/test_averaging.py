@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from hrvgan.layout import to_float
 from hrvgan.models import build_model
 from hrvgan.training.averaging import BATCH_SIZE, BATCHES, in_place_of_g, update_average, with_own_statistics
 from hrvgan.training.loop import preview, train
@@ -58,6 +59,32 @@ def test_statistics_are_those_of_what_the_average_draws(name, arguments, shapes_
     if not gan.context:  # Which saw other first frames.
         assert seen[0].transpose(0, 1).flatten(1).mean(1).abs().max() < 1e-3
         assert seen[0].transpose(0, 1).flatten(1).var(1).mean().item() == pytest.approx(1, rel=0.1)
+
+
+def asked_for(gan, monkeypatch):
+    """Labels, and first frames, of all that `gan` draws from now on."""
+    asked, generate = [], gan.generate
+    monkeypatch.setattr(gan, "generate", lambda z, c, *x: asked.append((c, *x)) or generate(z, c, *x))
+    return asked
+
+
+def test_statistics_are_of_all_classes_however_many(shapes_clips, monkeypatch):
+    gan = built("hrvgan", {"num_classes": 101, "size": 8, "width": 0.04, "norm_g": "batch"})
+    asked = asked_for(gan, monkeypatch)
+    with_own_statistics(gan, gan.G, shapes_clips)
+    assert torch.cat([c for (c,) in asked]).unique().tolist() == list(range(101))
+
+
+def test_a_predictor_is_asked_for_the_classes_of_what_it_goes_on_from(shapes_clips, monkeypatch):
+    gan = built(*NETS[1])
+    asked = asked_for(gan, monkeypatch)
+    with_own_statistics(gan, gan.G, shapes_clips)
+    every = to_float(torch.from_numpy(shapes_clips.read(range(len(shapes_clips)))))[:, :, : gan.context]
+    for c, x in asked:
+        assert len(c.unique()) >= 6  # In each batch, as training has it.
+        for label, frames in zip(c, x, strict=True):
+            same = (every == frames).flatten(1).all(1)
+            assert label in torch.from_numpy(shapes_clips.labels)[same]
 
 
 def test_what_is_released_has_them_and_what_goes_on_does_not(shapes_clips, tmp_path):

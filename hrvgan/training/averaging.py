@@ -45,9 +45,10 @@ def in_place_of_g(gan: VideoGAN, network: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def with_own_statistics(gan: VideoGAN, average: nn.Module, clips: Clips) -> nn.Module:
     """`average` as it is to be drawn from: where it has batch norms a copy whose running statistics are its own, means
-    over 16 batches of 16 latents, the same ones always. Those that training leaves behind belong to other weights.
+    over 16 batches of 16 latents, the same ones always, of all classes in turn. What training leaves behind belongs
+    to other weights.
 
-    A model that predicts is given first frames of `clips`.
+    A model that predicts is given first frames of `clips`, and their classes.
     """
     norms = [name for name, module in average.named_modules() if isinstance(module, _BatchNorm)]
     if not norms:
@@ -59,16 +60,24 @@ def with_own_statistics(gan: VideoGAN, average: nn.Module, clips: Clips) -> nn.M
         norm.momentum = None  # A mean over all batches.
         norm.train()
     with in_place_of_g(gan, settled):
-        for z in gan.latent(BATCHES * BATCH_SIZE, seed=0).to(gan.device).split(BATCH_SIZE):
-            gan.generate(z, gan.cycle_labels(BATCH_SIZE).to(gan.device), *first_frames(gan, clips))
+        z, c, some = gan.latent(BATCHES * BATCH_SIZE, seed=0), gan.cycle_labels(BATCHES * BATCH_SIZE), None
+        if gan.context:
+            some = all_over(clips)
+            c = torch.from_numpy(clips.labels[some])
+        for rows in torch.arange(len(z)).split(BATCH_SIZE):
+            given = [] if some is None else [first_frames(gan, clips, some[rows])]
+            gan.generate(z[rows].to(gan.device), c[rows].to(gan.device), *given)
     for name in norms:
         settled.get_submodule(name).momentum = average.get_submodule(name).momentum
     return settled.eval()
 
 
-def first_frames(gan: VideoGAN, clips: Clips) -> list[torch.Tensor]:
-    """What `gan.generate` wants besides latents and labels: nothing, or the first frames of clips all over the set."""
-    if not gan.context:
-        return []
-    some = np.linspace(0, len(clips) - 1, BATCH_SIZE).astype(int)
-    return [to_float(torch.from_numpy(clips.read(some)[:, : gan.context]).to(gan.device))]
+def all_over(clips: Clips) -> np.ndarray:
+    """Which clips to go on from: all over the set, and so over its classes, in each batch."""
+    some = np.linspace(0, len(clips) - 1, BATCHES * BATCH_SIZE).astype(int)
+    return some.reshape(BATCH_SIZE, BATCHES).T.flatten()
+
+
+def first_frames(gan: VideoGAN, clips: Clips, some: np.ndarray) -> torch.Tensor:
+    """Those that a model which predicts is given of `some` of the clips."""
+    return to_float(torch.from_numpy(clips.read(some)[:, : gan.context]).to(gan.device))
