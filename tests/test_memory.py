@@ -14,8 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model
-from hrvgan.models.base import Batch
+from hrvgan.models.base import Batch, drawn_at_once
 from hrvgan.models.memory import OVERHEAD, LiveBytes, process_bytes, training_bytes
+from hrvgan.models.table import draw, on_meta
 
 
 def test_live_bytes_by_hand():
@@ -99,6 +100,18 @@ def test_estimate_is_what_a_process_takes(name, net, batch_size, precision):
     )
     estimate = process_bytes(build_model(name, **net), batch_size, precision)
     assert 1 / 1.5 < estimate / int(done.stdout) < 1.5
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(64, 4), (128, 2), (256, 1)])
+def test_samples_take_less_memory_than_the_training_that_draws_them(size, batch_size):
+    gan = build_model("hrvgan", size=size, width=0.25)
+    training = training_bytes(gan, batch_size)
+    shapes = on_meta(gan)
+    n = drawn_at_once((gan.num_frames, size, size))
+    with torch.no_grad(), LiveBytes() as live:
+        draw(shapes, n)
+    assert live.peak < training
+    assert drawn_at_once((8, 32, 32)) == 32
 
 
 def test_an_unknown_precision_is_named():

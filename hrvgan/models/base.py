@@ -1,5 +1,6 @@
 """The contract between a model and everything else: what the loop trains, what sampling draws."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -116,17 +117,18 @@ class VideoGAN(nn.Module):
 
     @torch.no_grad()
     def draw(
-        self, z: Tensor, c: Tensor, x: Tensor | None = None, batch_size: int = 32, psi: float = 1.0
+        self, z: Tensor, c: Tensor, x: Tensor | None = None, batch_size: int = 0, psi: float = 1.0
     ) -> Tensor:
         """z (n, *z_shape), c (n,), for a model that predicts x (n, 3, m, H, W) -> uint8 clips (n, T, H, W, 3) on the
-        CPU, in batches that bound the memory; `psi` as `generate` has it."""
+        CPU, in batches of `batch_size` (0: as many as take less memory than training); `psi` as `generate` has it."""
         self.eval()
+        batch_size = batch_size or drawn_at_once((self.num_frames, self.size, self.size))
         given = [z, c] if x is None else [z, c, x]
         batches = zip(*(v.split(batch_size) for v in given), strict=True)
         clips = (self.generate(*(v.to(self.device) for v in batch), psi=psi) for batch in batches)
         return torch.cat([to_uint8(some).cpu() for some in clips])
 
-    def sample(self, n: int, c: Tensor | None = None, seed: int = 0, batch_size: int = 32) -> Tensor:
+    def sample(self, n: int, c: Tensor | None = None, seed: int = 0, batch_size: int = 0) -> Tensor:
         """`n` clips uint8 (n, T, H, W, 3); labels cycle through the classes unless `c` (n,) is given."""
         return self.draw(self.latent(n, seed), self.cycle_labels(n) if c is None else c, batch_size=batch_size)
 
@@ -134,6 +136,11 @@ class VideoGAN(nn.Module):
         """How the first `context` frames of `clips`, uint8 (n, T, H, W, 3), of labels `c` (n,), may go on: clips that
         begin with them, uint8 (n, num_frames, H, W, 3)."""
         return self.draw(self.latent(len(clips), seed), c, to_float(clips[:, : self.context]))
+
+
+def drawn_at_once(shape: tuple[int, int, int]) -> int:
+    """How many clips (T, H, W) to draw at a time: 32, or as many as have a million pixels, one of 256 px."""
+    return max(1, min(32, 2**20 // math.prod(shape)))
 
 
 def check_shape(model: str, size: int, num_frames: int, known: Sequence[tuple[int, int]]) -> None:
