@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import yaml
@@ -16,6 +15,7 @@ from hrvgan.datasets.clips import Clips
 from hrvgan.models.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train
+from hrvgan.training.session import NOT_A_STATE
 from pipeline import stage
 
 
@@ -74,5 +74,5 @@ def number_of_steps(state: Path) -> int:
     """0 for a file that is no state: whoever goes on from it says what is wrong."""
     try:
         return torch.load(state, map_location="cpu", weights_only=True, mmap=True)["step"]
-    except (RuntimeError, KeyError, UnpicklingError, EOFError):
+    except NOT_A_STATE:
         return 0

@@ -14,6 +14,7 @@ from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.training.iteration import use_bfloat16
 from hrvgan.training.loop import FREE, train
+from pipeline.states import number_of_steps
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
 QUICK = {"batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 1000, "precision": "float32"}
@@ -193,9 +194,19 @@ def test_another_model_or_other_data_are_refused(shapes_clips, tmp_path):
         train(build_model("hrvgan", **TINY), other, state, steps=2, lr_decay=ENDLESS, **QUICK)
 
 
-def test_no_state_is_an_error_in_one_sentence(shapes_clips, tmp_path):
+@pytest.mark.parametrize("kind", ["text", "empty", "cut short", "of something else", "a folder"])
+def test_no_state_is_an_error_in_one_sentence(shapes_clips, tmp_path, whole, kind):
     state = tmp_path / "state.pt"
-    state.write_bytes(b"no state")
+    if kind == "a folder":
+        state.mkdir()
+    elif kind == "of something else":
+        torch.save(torch.zeros(3), state)
+    else:
+        length = whole.stat().st_size
+        state.write_bytes(
+            {"text": b"no state", "empty": b"", "cut short": whole.read_bytes()[: length // 2]}[kind]
+        )
+    assert number_of_steps(state) == 0
     with pytest.raises(InputError, match=r"state\.pt: not a state of this model"):
         start(shapes_clips.folder, state)
 

@@ -19,6 +19,9 @@ from hrvgan.models.base import Phase, VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.meter import Meter
 
+# What reading a file raises that is none, or is cut short: torch.load and what follows each have their own.
+NOT_A_STATE = (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, UnpicklingError)
+
 
 def new_model(
     store: Clips, name: str, *, preset: str, net: dict, seed: int, init_from: str | Path = ""
@@ -124,7 +127,9 @@ def resume(path: str | Path, session: Session) -> None:
             began = "bfloat16" if state["bfloat16"] else "float32"
             print(f"{path}: goes on in {began}, as it began (train.precision auto)", file=sys.stderr)
             session.bfloat16 = state["bfloat16"]
-    except (RuntimeError, KeyError, UnpicklingError) as error:
+    except InputError:
+        raise
+    except NOT_A_STATE as error:
         reason = first_line(error)
         raise InputError(f"{path}: not a state of this model ({reason}); remove it to train anew") from error
 
