@@ -33,8 +33,11 @@ RANGES = {
     ),
     "betas": (0, 1),
     # of clips
-    **dict.fromkeys(("size", "num_frames", "frame_step", "clips_per_video", "num_shards", "workers"), AT_LEAST_1),
-    **dict.fromkeys(("fps", "scene_cut", "min_motion", "max_bad_fraction", "time_limit"), AT_LEAST_0),
+    **dict.fromkeys(("size", "num_frames", "frame_step", "clips_per_video", "workers"), AT_LEAST_1),
+    **dict.fromkeys(("num_groups", "videos_per_group"), AT_LEAST_1),
+    **dict.fromkeys(("fps", "min_motion", "max_bad_fraction", "time_limit"), AT_LEAST_0),
+    "num_shards": (1, 2**15),
+    "scene_cut": (0, 100),
     **dict.fromkeys(("val_fraction", "test_fraction"), (0, 1)),
     "fold": (0, 3),
     # of samples, scores and the report

@@ -83,6 +83,20 @@ def test_every_range_is_of_an_argument_and_holds_its_default():
         check_values("", function, {key: v for key, v in function.__kwdefaults__.items() if key in RANGES})
 
 
+@pytest.mark.parametrize(
+    ("function", "values", "sentence"),
+    [
+        (extract, {"num_shards": 2**15}, "num_shards 32768: need 1 or more, less than 32768"),
+        (extract, {"scene_cut": 500}, "scene_cut 500: need 0 or more, less than 100"),
+        (load_source("shapes").fetch, {"num_groups": 0}, "num_groups 0: need 1 or more"),
+        (load_source("shapes").fetch, {"videos_per_group": 0}, "videos_per_group 0: need 1 or more"),
+    ],
+)
+def test_what_a_stage_could_not_do_is_refused(function, values, sentence):
+    with pytest.raises(InputError, match=sentence):
+        check_values("", function, values)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_presets_are_allowed(name):
     for preset in model_class(name).presets:

@@ -167,6 +167,20 @@ def test_numbers_below_1_are_refused(shapes_raw, tmp_path, wrong):
         extract(shapes_raw, tmp_path / "clips", **SMALL | wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"compression": "gzip"}, "compression 'gzip' is unknown"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "sum below 1"),
+    ],
+)
+def test_what_only_the_end_needs_is_looked_at_before_anything_is_decoded(tmp_path, wrong, words):
+    raw = write_raw(tmp_path, {"a.avi": 8})
+    with pytest.raises(InputError, match=words):
+        extract(raw, tmp_path / "clips", **SMALL | wrong)
+    assert not (tmp_path / ".clips.parts").exists()
+
+
 def test_a_folder_that_was_never_downloaded_says_so(tmp_path):
     with pytest.raises(InputError, match=r"videos\.csv: no list of videos.*run the download stage first"):
         extract(tmp_path, tmp_path / "clips", **SMALL)

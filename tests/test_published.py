@@ -256,6 +256,21 @@ def test_golf_refuses(site, tmp_path):
         golf.fetch(tmp_path, url=f"{site.url}/elsewhere/golf.tar.bz2")
 
 
+def test_golf_names_the_broken_file_that_has_to_go(site, tmp_path):
+    url, part = f"{site.url}/golf.tar.bz2", tmp_path / "downloads" / "golf.tar.bz2.part"
+    golf.fetch(tmp_path / "1", max_clips=4, url=url)
+    data = bytearray(part.read_bytes())
+    data[50_000:50_100] = bytes(100)
+    part.write_bytes(data)
+    for again in "23":
+        with pytest.raises(
+            InputError, match=r"golf\.tar\.bz2\.part: a broken archive .*; delete it and fetch it"
+        ):
+            golf.fetch(tmp_path / again, max_clips=4, url=url)
+    part.unlink()
+    assert len(golf.fetch(tmp_path / "4", max_clips=4, url=url)) == 4
+
+
 # Aeroplane
 
 

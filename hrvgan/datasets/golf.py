@@ -31,8 +31,10 @@ def fetch(out: Path, *, max_clips: int = 20_000, url: str = TAR.urls[0]) -> list
     """
     if max_clips < 1:
         raise InputError(f"golf: max_clips {max_clips}; need at least 1")
-    file = File(TAR.name, (url,))
-    archive, names = downloads() / file.name, []
+    file, names = File(TAR.name, (url,)), []
+    archive = downloads() / file.name
+    if not archive.exists():  # What an error has to name is then the part, which is read until it is deleted.
+        archive = archive.with_name(f"{file.name}.part")
     guard = Guard(archive, max_bytes=max_clips * MAX_BYTES_A_CLIP, max_members=max_clips * MAX_OTHERS)
     with (
         stream(file, downloads()) as source,

@@ -27,10 +27,7 @@ def assign_splits(
     that it trains on are val. Raises InputError if the fractions leave nothing to train, or the data set puts one
     group into two splits.
     """
-    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
-        raise InputError(
-            f"val_fraction {val_fraction} and test_fraction {test_fraction}: need both >= 0, sum below 1"
-        )
+    check_fractions(val_fraction, test_fraction)
     splits = _given_splits(videos)
     lists = set(splits.values())
     if lists and "val" not in lists:
@@ -40,6 +37,13 @@ def assign_splits(
         [video for video in videos if video.group not in splits], val_fraction, test_fraction, seed
     )
     return [replace(video, split=splits[video.group]) for video in videos]
+
+
+def check_fractions(val_fraction: float, test_fraction: float) -> None:
+    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
+        raise InputError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction}: need both >= 0, sum below 1"
+        )
 
 
 def _drawn(videos: Sequence[Video], val_fraction: float, test_fraction: float, seed: int) -> dict[str, str]:

@@ -110,12 +110,16 @@ def check_classes(folder: str | Path, classes: Sequence[str], rows: Sequence[dic
         raise InputError(f"{folder}: class {min(empty)!r} has no clips; give it videos or remove it")
 
 
+def check_compression(name: str) -> None:
+    if name not in COMPRESSIONS:
+        raise InputError(f"compression {name!r} is unknown; known: {', '.join(COMPRESSIONS)}")
+
+
 class Shard:
     """One Parquet file, written a clip at a time."""
 
     def __init__(self, path: Path, metadata: dict, compression: str = "none"):
-        if compression not in COMPRESSIONS:
-            raise InputError(f"compression {compression!r} is unknown; known: {', '.join(COMPRESSIONS)}")
+        check_compression(compression)
         self.path, self.size = path, int(np.prod(metadata["shape"]))
         self.schema = _schema(COLUMNS | {"frames": pa.binary(self.size)}, metadata)
         options = {"use_dictionary": False, "write_statistics": list(COLUMNS), "compression": compression}

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from hrvgan.datasets.renewal import Place, Stored, renew
-from hrvgan.datasets.splits import assign_splits
-from hrvgan.datasets.store import label_of, labels_of, store_metadata
+from hrvgan.datasets.splits import assign_splits, check_fractions
+from hrvgan.datasets.store import check_compression, label_of, labels_of, store_metadata
 from hrvgan.datasets.twins import find_twins, join_twins
 from hrvgan.datasets.videos import Video, read_videos_csv
 from hrvgan.datasets.workplace import workplace, writing
@@ -71,6 +71,9 @@ def extract(
     another process is extracting to `out`.
     """
     cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge)
+    # What is wrong here would else be found when all is decoded.
+    check_fractions(val_fraction, test_fraction)
+    check_compression(compression)
     videos, out = read_videos_csv(Path(raw) / "videos.csv"), Path(out)
     most_bad = math.floor(max_bad_fraction * len(videos))
     with workplace(out, cut.recipe()) as parts:

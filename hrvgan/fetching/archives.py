@@ -75,7 +75,7 @@ class Guard:
         if self.count > self.max_members or self.total > self.max_bytes or member.size < 0:
             limits = f"more than {self.max_members:,} files or {self.max_bytes:,} bytes"
             raise InputError(
-                f"{self.archive}: unpacks to {limits}, so it is not what it should be; fetch it again"
+                f"{self.archive}: unpacks to {limits}, so it is not what it should be; delete it and fetch it again"
             )
         inside(member.name, self.archive)
         if member.kind != "file":
@@ -105,10 +105,12 @@ def write(member: Member, path: Path, archive: Path) -> Path:
                 file.write(data)
     except FileExistsError as error:
         raise InputError(
-            f"{archive}: {member.name!r} comes twice, as {path}; fetch the archive again"
+            f"{archive}: {member.name!r} comes twice, as {path}; delete the archive and fetch it again"
         ) from error
     if left:
-        raise InputError(f"{archive}: {member.name!r} is not as long as it says; fetch the archive again")
+        raise InputError(
+            f"{archive}: {member.name!r} is not as long as it says; delete the archive and fetch it again"
+        )
     return path
 
 
@@ -123,7 +125,7 @@ def readable(archive: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:
             full = "; free some disk" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else ""
             raise InputError(f"{archive}: cannot be unpacked ({error}){full}") from error
-        raise InputError(f"{archive}: a broken archive ({error}); fetch it again") from error
+        raise InputError(f"{archive}: a broken archive ({error}); delete it and fetch it again") from error
 
 
 @contextlib.contextmanager

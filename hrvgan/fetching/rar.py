@@ -59,7 +59,9 @@ def _listing(archive: Path) -> list[dict[str, str]]:
     )  # fmt: skip
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode:
-        raise InputError(f"{archive}: a broken archive ({_last_words(done.stderr)}); fetch it again")
+        raise InputError(
+            f"{archive}: a broken archive ({_last_words(done.stderr)}); delete it and fetch it again"
+        )
     blocks = text.partition("\n----------\n")[2].strip().split("\n\n")
     return [dict(line.partition(" = ")[::2] for line in block.splitlines()) for block in blocks if block]
 
