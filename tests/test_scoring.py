@@ -586,12 +586,17 @@ def test_bad_features_are_a_sentence(tmp_path):
     for array, message in (
         (np.full((20, 4), np.nan), "NaN or infinite"),
         (np.zeros((1, 4)), "1 clip"),
-        (np.zeros((20, 3)), "use one extractor"),
+        (np.zeros((20, 3)), r"good.npy has features of D = 4, .*bad.npy of 3; use one extractor"),
+        (np.zeros((20, 5)), r"good.npy has features of D = 4, .*bad.npy of 5; use one extractor"),
     ):
         np.save(bad, array)
         with pytest.raises(SystemExit, match=message):
             cli.main(["score", "--real", good, "--fake", str(bad), "--protocol", "features_fd"])
     with pytest.raises(SystemExit, match="one holds features, the other clips"):
         cli.main(["score", "--real", good, "--fake", str(tmp_path)])
+    for k in (2, 3):
+        np.savez(tmp_path / f"{k}.npz", features=np.eye(9, 4), probs=np.full((9, k), 1 / k))
+    with pytest.raises(SystemExit, match=r"2.npz knows 2 classes, .*3.npz 3; use one network for both"):
+        cli.main(["score", "--real", str(tmp_path / "2.npz"), "--fake", str(tmp_path / "3.npz")])
     with pytest.raises(SystemExit, match="no result with its manifest"):
         cli.main(["compare", str(tmp_path / "x.json"), str(Path(good))])
