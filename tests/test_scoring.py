@@ -184,6 +184,21 @@ def test_what_is_no_source(tmp_path, make, message):
         open_source(make(tmp_path))
 
 
+def test_a_split_of_what_has_none(shapes_clips, shapes_raw, tmp_path):
+    np.save(tmp_path / "clips.npy", noise(4))
+    np.save(tmp_path / "features.npy", RNG.standard_normal((20, 4)))
+    for path in (shapes_raw, tmp_path / "clips.npy"):
+        with pytest.raises(InputError, match=f"{path}: only a clip store has splits"):
+            open_source(path, "test")
+    features = str(tmp_path / "features.npy")
+    with pytest.raises(SystemExit, match=r"features.npy: features have no splits; leave out --split"):
+        cli.main(["score", "--real", features, "--fake", features, "--split", "test"])
+    with pytest.raises(
+        InputError, match=r"tset: 0 clip\(s\), need at least 2; the splits are train, val, test"
+    ):
+        open_source(shapes_clips.folder, "tset")
+
+
 def test_an_array_that_ends_early(tmp_path):
     np.save(tmp_path / "a.npy", noise(8))
     content = (tmp_path / "a.npy").read_bytes()

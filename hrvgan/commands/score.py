@@ -41,6 +41,8 @@ def score(
     from hrvgan.scoring.source_files import open_source
 
     given = [holds_features(path) for path in (real, fake)]
+    if split and given[0]:
+        raise InputError(f"{real}: features have no splits; leave out --split")
     if all(given):
         wanted, sources, opener = of_features(real, fake, protocol)
     elif any(given):
