@@ -595,6 +595,26 @@ def test_numbers_of_clips_that_make_no_score(tmp_path, num, said):
             cli.main(command)
 
 
+@pytest.mark.parametrize("name", ["refnet_fd", "fvd2048_16f"])
+def test_a_comparison_says_which_results_are_not_to_be_believed(tmp_path, capsys, name):
+    for run, reasons in (("good", []), ("bad", ["accuracy: it is right about 31 %"])):
+        manifest = {"protocols": {name: {}}, "gated": not reasons, "ungated": reasons}
+        (tmp_path / f"{run}.json").write_text(json.dumps({name: {"value": 1.5}}))
+        (tmp_path / f"{run}.manifest.json").write_text(json.dumps(manifest))
+    cli.main(["compare", str(tmp_path / "good.json"), str(tmp_path / "bad.json")])
+    said = "refnet: ungated, its scores are not to be believed: bad\n" in capsys.readouterr().out
+    assert said == (name == "refnet_fd")
+
+
+@pytest.mark.parametrize("out", ["scores", "scores.csv", "folder.json"])
+def test_where_no_result_can_be_written_nothing_is_scored(tmp_path, out):
+    np.save(tmp_path / "a.npy", RNG.standard_normal((20, 4)))
+    (tmp_path / "folder.json").mkdir()
+    both = ["--real", str(tmp_path / "a.npy"), "--fake", str(tmp_path / "a.npy")]
+    with pytest.raises(SystemExit, match=f"--out .*{out}: need the name of a .json file"):
+        cli.main(["score", *both, "--out", str(tmp_path / out)])
+
+
 def test_bad_features_are_a_sentence(tmp_path):
     good, bad = str(tmp_path / "good.npy"), tmp_path / "bad.npy"
     np.save(good, RNG.standard_normal((20, 4)))
