@@ -148,8 +148,9 @@ def read_score(name: str, entry: dict) -> Score:
 
 
 def lower_is_better(name: str) -> bool:
-    """As its protocol says, also under the name that a protocol has with fewer clips; what has none counts upwards."""
-    protocol = PROTOCOLS.get(re.sub(r"_n\d+$", "", name))
+    """As its protocol says, also under the names that it has with fewer clips or with weights that nobody vouches for;
+    what has none counts upwards."""
+    protocol = PROTOCOLS.get(re.sub(r"(_n\d+)?(_unverified)?$", "", name, count=1))
     return protocol is not None and protocol.lower_is_better
 
 

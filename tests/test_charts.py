@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from hrvgan.metrics.protocols import PROTOCOLS
 from pipeline.charts import against, curve, read_history, running_mean, ticks
-from pipeline.scales import read_score
+from pipeline.scales import lower_is_better, read_score
 
 
 def test_a_score_lies_on_its_bar_between_its_ends():
@@ -14,6 +15,12 @@ def test_a_score_lies_on_its_bar_between_its_ends():
     # A distance starts at 0 and leaves 8 % of its span beyond the worst: 100 + 0.08 (100 - 20) = 106.4.
     distance = read_score("fvd2048_16f", {"value": 100.0, "sd": 0.0, "floor": 20.0})
     assert (distance.at, distance.better) == (pytest.approx(100 / 1.064, abs=0.01), "lower")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda protocol: protocol.name)
+def test_which_way_is_better_is_known_by_every_name_of_a_protocol(protocol):
+    for named in (protocol, protocol.reduced(12), protocol.unverified(), protocol.reduced(12).unverified()):
+        assert lower_is_better(named.name) == protocol.lower_is_better
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,21 @@ def test_frechet_of_singular_moments():
     assert frechet_distance(np.zeros(40), s1, np.zeros(40), s2) == pytest.approx(expected, rel=1e-6)
 
 
+def test_frechet_of_sets_that_share_no_direction():
+    """S1 S2 = 0, and what rounding leaves of it is of either sign; the distance is the whole trace."""
+    for seed in range(5):
+        draw = np.random.default_rng(seed)
+        basis = np.linalg.qr(draw.standard_normal((12, 12)))[0]
+        mine, theirs = basis[:, :5], basis[:, 5:]
+        zero = np.zeros(12)
+        assert frechet_distance(zero, mine @ mine.T, zero, theirs @ theirs.T) == pytest.approx(12, rel=1e-6)
+        real, fake = draw.standard_normal((40, 5)) @ mine.T, draw.standard_normal((50, 7)) @ theirs.T
+        gap = real.mean(axis=0) - fake.mean(axis=0)
+        whole = gap @ gap + real.var(axis=0, ddof=1).sum() + fake.var(axis=0, ddof=1).sum()
+        assert frechet_distance_from_features(real, fake) == pytest.approx(whole, rel=1e-6)
+        assert frechet_distance_from_features(real, fake[:10]) > 0
+
+
 @pytest.mark.parametrize("bad", [np.diag([1.0, -0.1]), np.array([[1.0, 0.5], [0.0, 1.0]])])
 @pytest.mark.parametrize("good", [np.eye(2), np.diag([1.0, 0.0])])
 def test_frechet_refuses_what_is_no_covariance(bad, good):

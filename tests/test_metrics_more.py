@@ -132,6 +132,15 @@ def test_prdc_of_copies_and_refusals():
         prdc(real, np.full((20, 3), np.nan), 5)
 
 
+def test_prdc_of_a_set_with_itself_in_another_order():
+    """The k-th neighbour of each clip is a tie, which rounding must not decide."""
+    for seed in range(10):
+        draw = np.random.default_rng(seed)
+        real = (draw.standard_normal((90, 24)) + 3).astype(np.float32)
+        for fake in (real, real.copy(), draw.permutation(real)):
+            assert prdc(real, fake, 5) == {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
+
+
 def test_nearest_clips():
     among = np.array([[0.0, 0], [3, 4], [10, 10]])
     index, distance = nearest(np.array([[3.0, 4], [0, 5]]), among)

@@ -184,6 +184,21 @@ def test_what_is_no_source(tmp_path, make, message):
         open_source(make(tmp_path))
 
 
+def test_a_split_of_what_has_none(shapes_clips, shapes_raw, tmp_path):
+    np.save(tmp_path / "clips.npy", noise(4))
+    np.save(tmp_path / "features.npy", RNG.standard_normal((20, 4)))
+    for path in (shapes_raw, tmp_path / "clips.npy"):
+        with pytest.raises(InputError, match=f"{path}: only a clip store has splits"):
+            open_source(path, "test")
+    features = str(tmp_path / "features.npy")
+    with pytest.raises(SystemExit, match=r"features.npy: features have no splits; leave out --split"):
+        cli.main(["score", "--real", features, "--fake", features, "--split", "test"])
+    with pytest.raises(
+        InputError, match=r"tset: 0 clip\(s\), need at least 2; the splits are train, val, test"
+    ):
+        open_source(shapes_clips.folder, "tset")
+
+
 def test_an_array_that_ends_early(tmp_path):
     np.save(tmp_path / "a.npy", noise(8))
     content = (tmp_path / "a.npy").read_bytes()
@@ -580,18 +595,43 @@ def test_numbers_of_clips_that_make_no_score(tmp_path, num, said):
             cli.main(command)
 
 
+@pytest.mark.parametrize("name", ["refnet_fd", "fvd2048_16f"])
+def test_a_comparison_says_which_results_are_not_to_be_believed(tmp_path, capsys, name):
+    for run, reasons in (("good", []), ("bad", ["accuracy: it is right about 31 %"])):
+        manifest = {"protocols": {name: {}}, "gated": not reasons, "ungated": reasons}
+        (tmp_path / f"{run}.json").write_text(json.dumps({name: {"value": 1.5}}))
+        (tmp_path / f"{run}.manifest.json").write_text(json.dumps(manifest))
+    cli.main(["compare", str(tmp_path / "good.json"), str(tmp_path / "bad.json")])
+    said = "refnet: ungated, its scores are not to be believed: bad\n" in capsys.readouterr().out
+    assert said == (name == "refnet_fd")
+
+
+@pytest.mark.parametrize("out", ["scores", "scores.csv", "folder.json"])
+def test_where_no_result_can_be_written_nothing_is_scored(tmp_path, out):
+    np.save(tmp_path / "a.npy", RNG.standard_normal((20, 4)))
+    (tmp_path / "folder.json").mkdir()
+    both = ["--real", str(tmp_path / "a.npy"), "--fake", str(tmp_path / "a.npy")]
+    with pytest.raises(SystemExit, match=f"--out .*{out}: need the name of a .json file"):
+        cli.main(["score", *both, "--out", str(tmp_path / out)])
+
+
 def test_bad_features_are_a_sentence(tmp_path):
     good, bad = str(tmp_path / "good.npy"), tmp_path / "bad.npy"
     np.save(good, RNG.standard_normal((20, 4)))
     for array, message in (
         (np.full((20, 4), np.nan), "NaN or infinite"),
         (np.zeros((1, 4)), "1 clip"),
-        (np.zeros((20, 3)), "use one extractor"),
+        (np.zeros((20, 3)), r"good.npy has features of D = 4, .*bad.npy of 3; use one extractor"),
+        (np.zeros((20, 5)), r"good.npy has features of D = 4, .*bad.npy of 5; use one extractor"),
     ):
         np.save(bad, array)
         with pytest.raises(SystemExit, match=message):
             cli.main(["score", "--real", good, "--fake", str(bad), "--protocol", "features_fd"])
     with pytest.raises(SystemExit, match="one holds features, the other clips"):
         cli.main(["score", "--real", good, "--fake", str(tmp_path)])
+    for k in (2, 3):
+        np.savez(tmp_path / f"{k}.npz", features=np.eye(9, 4), probs=np.full((9, k), 1 / k))
+    with pytest.raises(SystemExit, match=r"2.npz knows 2 classes, .*3.npz 3; use one network for both"):
+        cli.main(["score", "--real", str(tmp_path / "2.npz"), "--fake", str(tmp_path / "3.npz")])
     with pytest.raises(SystemExit, match="no result with its manifest"):
         cli.main(["compare", str(tmp_path / "x.json"), str(Path(good))])

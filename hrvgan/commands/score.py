@@ -40,7 +40,11 @@ def score(
     from hrvgan.scoring.scores import score_all
     from hrvgan.scoring.source_files import open_source
 
+    if out and (out.suffix != ".json" or out.is_dir()):
+        raise InputError(f"--out {out}: need the name of a .json file; its manifest is written beside it")
     given = [holds_features(path) for path in (real, fake)]
+    if split and given[0]:
+        raise InputError(f"{real}: features have no splits; leave out --split")
     if all(given):
         wanted, sources, opener = of_features(real, fake, protocol)
     elif any(given):
@@ -169,6 +173,9 @@ def compare(results: list[Path]) -> None:
     for name, entries in rows.items():
         stability = f"{ranks[name]:>17.2f}" if name in ranks else ""
         print(f"{name:<24}" + "".join(f"{entry['value']:>16.4g}" for entry in entries) + stability)
+    ungated = [path.stem for path, (_, about) in zip(results, found, strict=True) if about.get("ungated")]
+    if ungated and any(name.startswith("refnet_") for name in rows):
+        print(f"refnet: ungated, its scores are not to be believed: {', '.join(ungated)}")
 
 
 def read_result(path: Path) -> tuple[dict, dict]:

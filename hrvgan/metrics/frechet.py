@@ -72,7 +72,7 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     root = _root(sigma1, "sigma1", tolerance)
     _root(sigma2, "sigma2", tolerance)  # Only checked: a singular sigma1 would hide what is wrong with it.
     trace = np.trace(sigma1) + np.trace(sigma2)
-    return _distance(mu1 - mu2, trace, _trace_root(root.T @ sigma2 @ root, tolerance))
+    return _distance(mu1 - mu2, trace, _trace_root(root.T @ sigma2 @ root))
 
 
 def frechet_distance_from_moments(real: Moments, fake: Moments, ddof: int = 1) -> float:
@@ -127,10 +127,13 @@ def _factor(sigma: np.ndarray, name: str, tolerance: float) -> np.ndarray:
         return vectors * np.sqrt(_nonnegative(values, tolerance, name))
 
 
-def _trace_root(product: np.ndarray, tolerance: float = TOLERANCE) -> float:
-    """tr sqrt(S1 S2) from a symmetric matrix with the eigenvalues of S1 S2."""
-    values = np.linalg.eigvalsh(product)
-    return np.sqrt(_nonnegative(values, tolerance, "the product of the covariances")).sum()
+def _trace_root(product: np.ndarray) -> float:
+    """tr sqrt(S1 S2) from a symmetric matrix with the eigenvalues of S1 S2.
+
+    Of two covariances none is negative. Where they share no direction all are rounding, of either sign, so there is
+    no tolerance to be had from the largest: what is no covariance is found before it comes to a product.
+    """
+    return np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
 
 
 def _nonnegative(values: np.ndarray, tolerance: float, name: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from hrvgan.metrics.arrays import bounded, finite, same_width
 
 BLOCK = 2048  # Rows of the distance matrix in memory at a time.
 ROUNDING = 1e-12  # Squared distances below this share of the squared lengths are copies.
+TIE = 1e-9  # Squared distances that differ by less than this share are equal.
 
 
 def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
@@ -57,11 +58,12 @@ def nearest(rows: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance of each row to its k-th nearest other row."""
+    """Squared distance of each row to its k-th nearest other row, less a tie: what is as far is not nearer by rounding,
+    which differs with the place that a clip has in its set."""
     reach = np.empty(len(x))
     for rows, squares in _blocks(x, x):
         squares[np.arange(len(squares)), rows] = np.inf  # Nobody is a neighbour of itself.
-        reach[rows] = np.partition(squares, k - 1, axis=1)[:, k - 1]
+        reach[rows] = np.partition(squares, k - 1, axis=1)[:, k - 1] * (1 - TIE)
     return reach
 
 

@@ -35,12 +35,21 @@ class GivenSource:
 
 
 def open_given(real: Path, fake: Path) -> tuple[GivenSource, GivenSource]:
-    """Both files. Raises InputError unless they name the same extractor, or none."""
+    """Both files. Raises InputError unless they name the same extractor, or none, and are as wide as one makes them."""
     pair = GivenSource(real), GivenSource(fake)
     by, fake_by = (source.extractor for source in pair)
     if by != fake_by:
         raise InputError(f"{real} has features of {by or 'an unnamed extractor'}, {fake} of {fake_by or 'one'}; "
                          "scores across extractors mean nothing")  # fmt: skip
+    # Rows pass as features and logits side by side: of another width, some would be taken for the others.
+    widths = [source.given.features.shape[1] for source in pair]
+    counts = [source.given.logits.shape[1] for source in pair]
+    if widths[0] != widths[1]:
+        raise InputError(
+            f"{real} has features of D = {widths[0]}, {fake} of {widths[1]}; use one extractor for both"
+        )
+    if counts[0] != counts[1] and all(counts):
+        raise InputError(f"{real} knows {counts[0]} classes, {fake} {counts[1]}; use one network for both")
     pair[0].classes = pair[1].classes  # An Inception Score looks at the generated side alone.
     return pair
 

@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 
 from hrvgan.datasets.folder import fetch
+from hrvgan.datasets.videos import SPLITS
 from hrvgan.errors import InputError, VideoError
 from hrvgan.files import file_digest
 from hrvgan.metrics.arrays import class_labels
@@ -23,12 +24,15 @@ from hrvgan.video.strips import is_strip
 
 
 def open_source(path: str | Path, split: str = "") -> Source:
-    """The clips at `path`; `split` chooses those of a clip store. Raises InputError if there is nothing to score."""
+    """The clips at `path`; `split` chooses those of a clip store. Raises InputError if there is nothing to score, and
+    for a split of what has none: real clips that a model was trained on are not to stand in for held-out ones."""
     path = Path(path)
     if not path.exists():
         raise InputError(
             f"{path}: no such file or folder; give a clip store, a folder of videos, .npz or .npy"
         )
+    if split and not (path / "index.parquet").exists():
+        raise InputError(f"{path}: only a clip store has splits; leave out --split, or give the clip store")
     if path.is_dir():
         source = StoreSource(path, split) if (path / "index.parquet").exists() else FolderSource(path)
     elif path.suffix in (".npz", ".npy"):
@@ -36,7 +40,8 @@ def open_source(path: str | Path, split: str = "") -> Source:
     else:
         raise InputError(f"{path}: cannot be scored; give a clip store, a folder of videos, .npz or .npy")
     if len(source) < 2:
-        raise InputError(f"{path}: {len(source)} clip(s), need at least 2; a spread needs two points")
+        remedy = f"the splits are {', '.join(SPLITS)}" if split else "a spread needs two points"
+        raise InputError(f"{source.name}: {len(source)} clip(s), need at least 2; {remedy}")
     return source
 
 
