@@ -63,7 +63,7 @@ def history_csv(history: list[dict]) -> str:
     return text.getvalue()
 
 
-def load(folder: str | Path, device: str = "cpu") -> VideoGAN:
+def load(folder: str | Path, device: str | torch.device = "cpu") -> VideoGAN:
     """The released model in `folder`, in eval mode, with EMA weights in G.
 
     Raises InputError when the folder is no released model, or its weights are those of another.

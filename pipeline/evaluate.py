@@ -4,6 +4,7 @@ the training clips nearest to what it makes."""
 from dataclasses import asdict
 from pathlib import Path
 
+from hrvgan.arguments import pick_device
 from hrvgan.checkpoint import load
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import file_digest, write_json
@@ -21,7 +22,8 @@ WEIGHTS = Path("data/weights")
 
 def main(run: str) -> None:
     model = Path("models") / run
-    dataset, gan, values = params.run(run)["dataset"], load(model), params.section("evaluate")
+    dataset, values = params.run(run)["dataset"], params.section("evaluate")
+    gan = load(model, pick_device("auto"))
     metrics, manifest = params.call(score, gan, dataset, where="evaluate", values=values)
     metrics_file, manifest_file = Path("metrics") / f"{run}.json", Path("metrics") / f"{run}.manifest.json"
     picture = Path("metrics") / f"{run}.nearest.png"
@@ -66,9 +68,14 @@ def add_published(
     metrics: dict, manifest: dict, gan: VideoGAN, dataset: str, protocols: list[str], num: int | None
 ) -> None:
     clips, cache = Clips(Path("data/clips") / dataset), stage.state_folder() / "features"
-    more, about = evaluate_published(
-        gan, clips, protocols, weights=WEIGHTS, seed=manifest["seed"], num=num, cache=cache
-    )
+    how = {
+        "weights": WEIGHTS,
+        "device": str(gan.device),
+        "seed": manifest["seed"],
+        "num": num,
+        "cache": cache,
+    }
+    more, about = evaluate_published(gan, clips, protocols, **how)
     metrics |= more
     manifest["protocols"] |= about["protocols"]
     found = [f"{name}: {words}" for name, each in about["protocols"].items() for words in each["warnings"]]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hrvgan.arguments import pick_device
 from hrvgan.checkpoint import load
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import atomic_folder
@@ -10,7 +11,7 @@ from pipeline import params, stage, tracking
 
 
 def main(run: str) -> None:
-    gan = load(Path("models") / run)
+    gan = load(Path("models") / run, pick_device("auto"))
     values = params.section("sample")
     params.accept(write_samples, values, where="sample", given=2)  # Also where the model predicts.
     with atomic_folder(Path("samples") / run) as folder:

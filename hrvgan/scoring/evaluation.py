@@ -1,5 +1,6 @@
 """Scores of a generator: draw clips, featurise them as they come, hold them against the real ones."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,7 @@ def evaluate_published(
     protocols: list[str],
     *,
     weights: str | Path,
+    device: str = "cpu",
     seed: int,
     num: int | None = None,
     cache: Path | None = None,
@@ -112,9 +114,8 @@ def evaluate_published(
     real = StoreSource(clips.folder, split)
     most = max((entry.num_clips for entry in asked if isinstance(entry.num_clips, int)), default=len(real))
     fake = GeneratorSource(gan, real.labels, DRAWS * min(num or most, most), seed)
-    return score_all(
-        asked, real, fake, lambda name: open_extractor(name, weights), seed=seed, num=num, cache=cache
-    )
+    opener = partial(open_extractor, folder=weights, device=device)
+    return score_all(asked, real, fake, opener, seed=seed, num=num, cache=cache)
 
 
 def check_numbers(draws: int, num_clips: int | str, num_halvings: int) -> None:
