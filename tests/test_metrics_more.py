@@ -6,12 +6,14 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 from hrvgan.errors import InputError
 from hrvgan.metrics import (
     frechet_distance_from_features,
     frechet_distance_from_moments,
     frechet_distance_infinity,
+    inception_score,
     kernel_distance,
     kernel_distance_subsets,
     moments,
@@ -190,3 +192,33 @@ def test_psnr_and_ssim_by_hand():
         psnr(black, grey[:1])
     with pytest.raises(InputError, match="at least 11"):
         ssim(black[:, :10], grey[:, :10])
+
+
+# What is given
+
+
+def test_tensors_of_any_precision_are_taken():
+    draw = np.random.default_rng(0)
+    real, fake = draw.integers(-9, 9, (20, 3)), draw.integers(-9, 9, (20, 3))
+    tensors = torch.tensor(real, dtype=torch.bfloat16, requires_grad=True), torch.tensor(fake)
+    assert frechet_distance_from_features(*tensors) == frechet_distance_from_features(real, fake)
+    assert prdc(*tensors, k=3) == prdc(real.tolist(), fake.tolist(), k=3)
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (lambda x: kernel_distance_subsets(x, x, subsets=0), "subsets: 0, need a whole number, 1 or more"),
+        (lambda x: kernel_distance_subsets(x, x, size=1), "size: 1, need a whole number, 2 or more"),
+        (lambda x: frechet_distance_infinity(x, x, points=1), "points: 1, need"),
+        (lambda x: frechet_distance_from_features(x[:2], x, ddof=2), "ddof: 2 with 2 clips"),
+        (lambda x: kernel_distance([[1.0, 2.0], [3.0]], x), "give rows of one length"),
+        (lambda x: inception_score(np.full((8, 2), 0.5), splits=2.5), "splits: 2.5, need"),
+        (lambda x: inception_score(np.full((8, 2), 0.5), eps=-1), "eps: -1, need 0 or more"),
+        (lambda x: psnr(np.full((1, 16, 16), np.nan), np.zeros((1, 16, 16))), "real frames: 256 of 256"),
+        (lambda x: psnr(np.zeros((0, 16, 16)), np.zeros((0, 16, 16))), "frames of shapes"),
+    ],
+)
+def test_what_has_no_answer_gets_a_sentence_and_no_number(ask, words):
+    with pytest.raises(InputError, match=words):
+        ask(np.random.default_rng(0).standard_normal((12, 2)))

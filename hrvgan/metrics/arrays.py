@@ -1,5 +1,7 @@
 """What every metric asks of its arrays: two dimensions, finite, at least two clips, float64 from here on."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hrvgan.errors import InputError
@@ -9,7 +11,7 @@ LARGEST = 1e40  # of features: their sixth power, the kernel distance's cube of 
 
 def clip_rows(values: np.ndarray, name: str) -> np.ndarray:
     """`values` as float64 (N, D) with N >= 2; raises InputError with the array's `name` otherwise."""
-    values = np.asarray(values)
+    values = as_array(values, name)
     if values.ndim != 2 or values.shape[1] == 0:
         raise InputError(f"{name}: shape {values.shape}, need (N, D): one row of D numbers a clip")
     if len(values) < 2:
@@ -19,7 +21,7 @@ def clip_rows(values: np.ndarray, name: str) -> np.ndarray:
 
 def finite(values: np.ndarray, name: str) -> np.ndarray:
     """`values` as float64; raises InputError where they are not numbers or not finite."""
-    values = np.asarray(values)
+    values = as_array(values, name)
     if values.dtype.kind not in "fiub":
         raise InputError(f"{name}: holds {values.dtype}, need real numbers")
     values = values.astype(np.float64)
@@ -29,6 +31,23 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
             f"{name}: {bad} of {values.size} values are NaN or infinite; look at the clips behind them"
         )
     return values
+
+
+def as_array(values: np.ndarray | Sequence, name: str) -> np.ndarray:
+    """Arrays as they are, tensors of any device and precision, lists; raises InputError where rows differ in length."""
+    if hasattr(values, "detach"):  # A tensor: whoever checks numbers alone need not import torch.
+        values = values.detach().cpu()
+        return (values.double() if values.is_floating_point() else values).numpy()
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name}: no array ({error}); give rows of one length") from error
+
+
+def whole_number(value: int, name: str, least: int) -> None:
+    """Raises InputError unless `value` is a whole number, `least` or more."""
+    if not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name}: {value!r}, need a whole number, {least} or more")
 
 
 def bounded(values: np.ndarray, name: str, most: float = LARGEST) -> np.ndarray:

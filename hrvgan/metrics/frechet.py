@@ -102,6 +102,8 @@ def frechet_distance_from_features(real: np.ndarray, fake: np.ndarray, ddof: int
 
 
 def _centred(features: np.ndarray, ddof: int) -> np.ndarray:
+    if not 0 <= ddof < len(features):
+        raise InputError(f"ddof: {ddof} with {len(features)} clips; need 0 or 1, and more clips than that")
     return (features - features.mean(axis=0)) / np.sqrt(len(features) - ddof)
 
 

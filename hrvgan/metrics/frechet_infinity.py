@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hrvgan.metrics.arrays import same_width
+from hrvgan.metrics.arrays import same_width, whole_number
 from hrvgan.metrics.frechet import frechet_distance_from_features
 
 
@@ -16,6 +16,7 @@ def frechet_distance_infinity(
     negative, by noise. With N below D the bias is no straight line, and the result is too large.
     """
     real, fake = same_width(real, fake)
+    whole_number(points, "points", 2)
     most, rng = min(len(real), len(fake)), np.random.default_rng(seed)
     inverses = np.linspace(1 / most, 1 / max(2, most // 2), points)
     sizes = np.clip(np.round(1 / inverses).astype(int), 2, most)

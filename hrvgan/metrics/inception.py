@@ -3,7 +3,7 @@
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.arrays import clip_rows
+from hrvgan.metrics.arrays import clip_rows, whole_number
 
 
 def inception_score(probs: np.ndarray, splits: int = 1, eps: float = 0.0) -> float:
@@ -13,7 +13,10 @@ def inception_score(probs: np.ndarray, splits: int = 1, eps: float = 0.0) -> flo
     added in both logarithms, as TGAN (1e-7) and TGANv2 (1e-20) do; with 0, 0 log 0 = 0.
     """
     probs = class_probabilities(probs)
-    if not 1 <= splits <= len(probs) // 2:
+    whole_number(splits, "splits", 1)
+    if eps < 0:
+        raise InputError(f"eps: {eps}, need 0 or more; TGAN has 1e-7, TGANv2 1e-20")
+    if splits > len(probs) // 2:
         raise InputError(
             f"splits: {splits}, need 1 to {len(probs) // 2}: at least two of {len(probs)} clips a split"
         )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.arrays import same_width
+from hrvgan.metrics.arrays import same_width, whole_number
 
 BLOCK = 2048  # Rows of the kernel matrix in memory at a time.
 
@@ -50,6 +50,8 @@ def kernel_distance_subsets(
     the error of the mean. `size` is lowered to the number of clips where there are fewer.
     """
     real, fake = same_width(real, fake)
+    whole_number(subsets, "subsets", 1)
+    whole_number(size, "size", 2)
     size, rng = min(size, len(real), len(fake)), np.random.default_rng(seed)
     values = [
         kernel_distance(*(rows[rng.permutation(len(rows))[:size]] for rows in (real, fake)))

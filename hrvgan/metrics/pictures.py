@@ -3,6 +3,7 @@
 import numpy as np
 
 from hrvgan.errors import InputError
+from hrvgan.metrics.arrays import finite
 
 LUMA = np.array([0.299, 0.587, 0.114])  # BT.601
 PEAK = 255.0
@@ -50,12 +51,10 @@ def frame_ssim(real: np.ndarray, fake: np.ndarray) -> np.ndarray:
 
 
 def _luminance(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    real, fake = np.asarray(real), np.asarray(fake)
-    if real.shape != fake.shape or real.ndim < 2:
+    real, fake = finite(real, "real frames"), finite(fake, "predicted frames")
+    if real.shape != fake.shape or real.ndim < 2 or not real.size:
         raise InputError(f"frames of shapes {real.shape} and {fake.shape}; need the same, (..., H, W, 3)")
-    return tuple(
-        (x @ LUMA if x.shape[-1] == 3 and x.ndim > 2 else x).astype(np.float64) for x in (real, fake)
-    )
+    return tuple(x @ LUMA if x.shape[-1] == 3 and x.ndim > 2 else x for x in (real, fake))
 
 
 def _smooth(frames: np.ndarray) -> np.ndarray:
