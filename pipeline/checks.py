@@ -6,16 +6,24 @@ python -m pipeline.checks
 import argparse
 import inspect
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
+from hrvgan.arguments import pick_device
 from hrvgan.datasets import load_source
+from hrvgan.datasets.splits import assign_splits
+from hrvgan.datasets.store import COMPRESSIONS
 from hrvgan.errors import InputError
+from hrvgan.extraction.cutting import SHORT
 from hrvgan.extraction.extract import extract
+from hrvgan.metrics.extractors import EXTRACTORS
+from hrvgan.metrics.protocols import PROTOCOLS
 from hrvgan.models import build_model, model_class
 from hrvgan.sampling.samples import write_samples
 from hrvgan.scoring.reference import build_reference
+from hrvgan.training.iteration import PRECISIONS
 from pipeline import params
 from pipeline.evaluate import score
 from pipeline.report import render
@@ -39,18 +47,35 @@ def check() -> None:
         check_run(name, params.run(name), list(values["runs"]))
     for section, (function, given) in FUNCTIONS.items():
         params.accept(function, values[section], where=section, given=given)
+    published = [name for name, protocol in PROTOCOLS.items() if protocol.extractor in EXTRACTORS]
+    for name in values["evaluate"].get("protocols") or []:  # Else known only when a model is trained.
+        one_of("evaluate.protocols", name, published)
+
+
+def one_of(where: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise InputError(f"{params.FILE}: {where}: {name!r} is not known; choose of {', '.join(known)}")
 
 
 def check_dataset(name: str, config: dict) -> None:
     with params.blamed(f"datasets.{name}.source"):
         source = load_source(config["source"])
     params.accept(source.fetch, config["options"], where=f"datasets.{name}.options", given=1)
-    params.accept(extract, config["clips"], where=f"extract or datasets.{name}.clips", given=2)
+    where, clips = f"extract or datasets.{name}.clips", {**extract.__kwdefaults__, **config["clips"]}
+    params.accept(extract, config["clips"], where=where, given=2)
+    one_of(f"{where}: short", clips["short"], SHORT)
+    one_of(f"{where}: compression", clips["compression"], COMPRESSIONS)
+    with params.blamed(where):
+        assign_splits([], val_fraction=clips["val_fraction"], test_fraction=clips["test_fraction"])
     params.require_watched(name, config)
 
 
 def check_run(name: str, config: dict, runs: list[str]) -> None:
-    params.accept(SETTABLE, config["train"], where=f"train or runs.{name}.train", given=3)
+    where = f"train or runs.{name}.train"
+    params.accept(SETTABLE, config["train"], where=where, given=3)
+    one_of(f"{where}: precision", config["train"].get("precision", "auto"), PRECISIONS)
+    with params.blamed(where):
+        pick_device(config["train"].get("device", "auto"))
     check_model(name, config)
     start, others = Path(config["init_from"]), [Path("models", run) for run in runs if run != name]
     if start not in others and not start.exists():

@@ -36,9 +36,16 @@ def load(path: Path = FILE) -> dict:
     """The whole file as a dict. Raises InputError when it is missing, no YAML, or not what `validate` asks for."""
     if not path.exists():
         raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
-    values = load_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = load_yaml(text_of(path), str(path))
     validate(values)
     return values
+
+
+def text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error.reason}); save it as that") from error
 
 
 def validate(values: object) -> None:
@@ -61,8 +68,11 @@ def check_entries(path: Path, values: dict) -> None:
                 "`python -m pipeline.params use laptop`"
             )
         for name, entry in values[kind].items():
-            if not re.fullmatch(r"[\w-]+", str(name)):
-                raise InputError(f"{path}: {name!r} in {kind}: a name has letters, digits, - and _ only")
+            if not (isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name)):
+                raise InputError(
+                    f"{path}: {name!r} in {kind}: a name has letters, digits, - and _ only, and does not begin with -; "
+                    "quote one that is a number or a word of YAML's"
+                )
             check_keys(path, f"{kind}.{name}", entry, keys)
 
 
@@ -184,7 +194,7 @@ def read(editor: YAML, path: Path) -> dict:
     if not path.exists():
         raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
     try:
-        return editor.load(path.read_text(encoding="utf-8"))
+        return editor.load(text_of(path))
     except YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -4,9 +4,12 @@ import queue
 import sys
 import threading
 from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
 
 from hrvgan.errors import first_line
-from pipeline.tracking import connect, find, log_curves, log_release, new_run, uri
+from pipeline.tracking import connect, find, log_curves, log_release, new_run, recorded_params, uri
 
 
 class Recorder:
@@ -15,6 +18,7 @@ class Recorder:
 
     def __init__(self, run: str, arguments: dict, device: str, resume_file: Path):
         self.run, self.arguments, self.resume_file, self.device = run, arguments, resume_file, device
+        self.past = history(resume_file.with_name("state.pt"))  # now, before the training writes a newer one
         self.failed, self.jobs = False, queue.Queue()
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
@@ -44,19 +48,28 @@ class Recorder:
         self.thread.join(timeout=120)
 
     def _start(self) -> None:
-        """Goes on with the run of a training that was killed; marks others of this name that never ended."""
+        """Goes on with the record of a training that was killed; marks others of this name that never ended."""
         self.client, experiment = connect()
-        known = self.resume_file.read_text() if self.resume_file.exists() else ""
+        known = self._known(experiment)
         for other in find(self.client, experiment, {"run": self.run}):
             if other.info.status == "RUNNING" and other.info.run_id != known:
                 self.client.set_terminated(other.info.run_id, "KILLED")
-        if known in [run.info.run_id for run in find(self.client, experiment, {"run": self.run})]:
+        if known:
             self.id = known
             self.client.update_run(known, "RUNNING")
             return
         self.id = new_run(self.client, experiment, self.run, self.arguments, {"device": self.device})
+        log_curves(self.client, self.id, self.past)
         self.resume_file.parent.mkdir(parents=True, exist_ok=True)
         self.resume_file.write_text(self.id)
+
+    def _known(self, experiment: str) -> str:
+        """The id of the record to go on with. "" for a new one, as where other steps are asked for than were then: the
+        params of a record never change, so that of the shorter training stays beside that of the longer one."""
+        known = self.resume_file.read_text() if self.resume_file.exists() else ""
+        params = recorded_params(self.run, self.arguments)
+        runs = find(self.client, experiment, {"run": self.run}) if known else []
+        return next((known for run in runs if run.info.run_id == known and run.data.params == params), "")
 
     def _work(self) -> None:
         while job := self.jobs.get():
@@ -71,3 +84,11 @@ class Recorder:
                     f"\nwarning: MLflow at {uri()} does not answer ({reason}); training goes on, and "
                     f"`python -m pipeline.tracking record {self.run}` completes the record later\n"
                 )
+
+
+def history(state: Path) -> list[dict]:
+    """What the training that goes on from the file `state` has reported so far; nothing where there is none."""
+    try:
+        return torch.load(state, map_location="cpu", weights_only=True, mmap=True)["history"]
+    except (OSError, RuntimeError, KeyError, UnpicklingError, EOFError):
+        return []  # Whoever trains on from it says what is wrong.

@@ -107,15 +107,20 @@ def describe(run: str, arguments: dict) -> tuple[dict[str, str], dict[str, str]]
     return flatten(values), {"run": run, "model": config["model"], "dataset": config["dataset"], **git_tags()}
 
 
+def recorded_params(run: str, arguments: dict) -> dict[str, str]:
+    """The params of a training as MLflow keeps them."""
+    return {key: value[:6000] for key, value in describe(run, arguments)[0].items()}
+
+
 def new_run(client, experiment: str, run: str, arguments: dict, tags: dict[str, str]) -> str:
     """A run with the params, tags and data set of a training; returns its id."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag, Param
 
-    values, more = describe(run, arguments)
+    values, more = recorded_params(run, arguments), describe(run, arguments)[1]
     created = client.create_run(experiment, run_name=run, tags={**more, **tags})
-    client.log_batch(created.info.run_id, params=[Param(key, value[:6000]) for key, value in values.items()])
+    client.log_batch(created.info.run_id, params=[Param(key, value) for key, value in values.items()])
     dataset = values["dataset"]
     digest = data_digest(dataset)
     if digest:

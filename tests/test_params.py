@@ -50,6 +50,8 @@ def edit(tmp_path, monkeypatch):
             r"options None in datasets\.shapes: need keys",
         ),
         (lambda v: v["runs"].update({"a/b": {}}), r"'a/b' in runs: a name has letters, digits, - and _ only"),
+        (lambda v: v["runs"].update({"-x": {}}), r"'-x' in runs: .* and does not begin with -"),
+        (lambda v: v["runs"].update({2024: {}}), r"2024 in runs: .*quote one that is a number"),
     ],
 )
 def test_a_typo_names_file_key_and_known_keys(edit, change, sentence):
@@ -63,6 +65,9 @@ def test_a_missing_file_and_broken_yaml_are_said(edit, tmp_path):
         params.load()
     Path("params.yaml").write_text("a: [1, 2")
     with pytest.raises(InputError, match="not valid YAML"):
+        params.load()
+    Path("params.yaml").write_bytes("# \xe9tude\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"params\.yaml: not UTF-8"):
         params.load()
 
 
@@ -142,6 +147,25 @@ def test_an_inactive_name_lists_the_active(edit):
             "sample: interpolation_steps 0: need 2 or more",
         ),
         (lambda v: v["evaluate"].update(protocols="fvd"), "evaluate: protocols 'fvd': need "),
+        (
+            lambda v: v["evaluate"].update(protocols=["fvd"]),
+            "evaluate.protocols: 'fvd' is not known; choose of .*fvd2048_16f",
+        ),
+        (
+            lambda v: v["evaluate"].update(protocols=["refnet_fd"]),
+            "evaluate.protocols: 'refnet_fd' is not known; choose of ",
+        ),
+        (lambda v: v["extract"].update(short="cut"), "short: 'cut' is not known; choose of drop, loop, hold"),
+        (
+            lambda v: v["extract"].update(compression="gzip"),
+            "compression: 'gzip' is not known; choose of none",
+        ),
+        (
+            lambda v: v["extract"].update(val_fraction=0.5, test_fraction=0.5),
+            "datasets.shapes.clips: val_fraction 0.5 and test_fraction 0.5: need both >= 0, sum below 1",
+        ),
+        (lambda v: v["train"].update(precision="fp16"), "precision: 'fp16' is not known; choose of auto, "),
+        (lambda v: v["train"].update(device="gpu"), "runs.laptop.train: device 'gpu' is not known"),
         (
             lambda v: v["evaluate"].update(draw=1),
             "unknown key 'draw' in evaluate; known: .*protocols, published_clips",

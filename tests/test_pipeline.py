@@ -255,6 +255,32 @@ def test_more_steps_continue_and_fewer_stand_apart(project):
     assert digests(project.root / "models/laptop") == longer
 
 
+def test_more_steps_have_a_record_of_their_own(project):
+    """That of the shorter training keeps its params, weights and scores."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.root}/.state/mlflow/mlflow.db")
+    experiment = client.get_experiment_by_name("hrvgan").experiment_id
+
+    def record(steps: int) -> tuple[str, list[int]]:
+        wanted = f"tags.run = 'laptop' and params.`train.steps` = '{steps}' and params.seed = '{seed}'"
+        (run,) = client.search_runs([experiment], wanted)
+        points = client.get_metric_history(run.info.run_id, "loss/d/adv")
+        return run.data.tags["model_digest"], [point.step for point in points]
+
+    def train(steps: int) -> str:
+        project.edit_params(lambda v: (v["train"].update(steps=steps), v["runs"]["laptop"].update(seed=seed)))
+        project.run("dvc", "repro", "train@laptop")
+        return file_digest(project.root / "models/laptop/model.safetensors")
+
+    kept, seed = (project.root / "params.yaml").read_text(), 9
+    shorter = train(4)
+    longer = train(8)
+    (project.root / "params.yaml").write_text(kept)
+    assert record(4) == (shorter, [2, 4])
+    assert record(8) == (longer, [2, 4, 6, 8])
+
+
 def test_dvc_gives_back_no_model_or_clips_of_another_size(project):
     """Its run cache leaves parameters called `size` out of its keys."""
     before = {name: digests(project.root / name) for name in ("models/laptop", "data/clips/shapes")}
