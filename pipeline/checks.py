@@ -21,9 +21,10 @@ from hrvgan.extraction.extract import extract
 from hrvgan.metrics.extractors import EXTRACTORS
 from hrvgan.metrics.protocols import PROTOCOLS
 from hrvgan.models import build_model, model_class
+from hrvgan.models.base import VideoGAN
 from hrvgan.sampling.samples import write_samples
 from hrvgan.scoring.reference import build_reference
-from hrvgan.training.iteration import PRECISIONS
+from hrvgan.training.loop import check_settings, train
 from pipeline import params
 from pipeline.evaluate import score
 from pipeline.report import render
@@ -73,10 +74,10 @@ def check_dataset(name: str, config: dict) -> None:
 def check_run(name: str, config: dict, runs: list[str]) -> None:
     where = f"train or runs.{name}.train"
     params.accept(SETTABLE, config["train"], where=where, given=3)
-    one_of(f"{where}: precision", config["train"].get("precision", "auto"), PRECISIONS)
+    gan = check_model(name, config)
     with params.blamed(where):
+        check_settings(gan, {**train.__kwdefaults__, **config["train"]})
         pick_device(config["train"].get("device", "auto"))
-    check_model(name, config)
     start, others = Path(config["init_from"]), [Path("models", run) for run in runs if run != name]
     if start not in others and not start.exists():
         raise InputError(
@@ -85,7 +86,7 @@ def check_run(name: str, config: dict, runs: list[str]) -> None:
         )
 
 
-def check_model(name: str, config: dict) -> None:
+def check_model(name: str, config: dict) -> VideoGAN:
     """The model as `train` builds it, but without memory for weights."""
     clips = {**extract.__kwdefaults__, **params.dataset(config["dataset"])["clips"]}
     with params.blamed(f"runs.{name}"):
@@ -99,6 +100,7 @@ def check_model(name: str, config: dict) -> None:
             f"datasets.{config['dataset']}.clips cuts {clips['num_frames']} frames of {clips['size']} px; set size "
             "there to the same, and num_frames to as many or more"
         )
+    return gan
 
 
 def main() -> None:

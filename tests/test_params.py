@@ -164,7 +164,15 @@ def test_an_inactive_name_lists_the_active(edit):
             lambda v: v["extract"].update(val_fraction=0.5, test_fraction=0.5),
             "datasets.shapes.clips: val_fraction 0.5 and test_fraction 0.5: need both >= 0, sum below 1",
         ),
-        (lambda v: v["train"].update(precision="fp16"), "precision: 'fp16' is not known; choose of auto, "),
+        (lambda v: v["train"].update(precision="fp16"), "precision 'fp16' is not known; choose one of "),
+        (lambda v: v["train"].update(accumulate=3), r"batch_size \(16\) must be a multiple of 3"),
+        (lambda v: v["train"].update(accumulate=0), "accumulate"),
+        (lambda v: v["train"].update(accumulate=16), "compares clips in pairs"),
+        (
+            lambda v: v["train"].update(lr_decay=700),
+            "learning rates are 0 from step 700 on, 800 steps asked for",
+        ),
+        (lambda v: v["train"].update(save_every=15), "must be a multiple of train.log_every"),
         (lambda v: v["train"].update(device="gpu"), "runs.laptop.train: device 'gpu' is not known"),
         (
             lambda v: v["evaluate"].update(draw=1),

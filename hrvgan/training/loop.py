@@ -60,7 +60,11 @@ def train(
         "batch_size": batch_size, "accumulate": accumulate, "seed": seed, "ema": ema, "lr_decay": lr_decay,
         "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced,
     }  # fmt: skip
-    check(gan, clips, steps, recipe, precision, log_every, save_every)
+    check_clips(gan, clips, batch_size)
+    check_settings(
+        gan,
+        recipe | {"steps": steps, "precision": precision, "log_every": log_every, "save_every": save_every},
+    )
     with distributed.joined(pick_device(device)) as place:
         about = identity(gan, clips, **recipe, precision=precision)
         session = Session.of(gan.to(place), about, use_bfloat16(precision, place))
@@ -124,13 +128,9 @@ def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> 
         return gan.predict(torch.from_numpy(clips.read(some)), torch.from_numpy(clips.labels[some]), seed=0)
 
 
-def check(
-    gan: VideoGAN, clips: Clips, steps: int, recipe: dict, precision: str, log_every: int, save_every: int
-) -> None:
-    """Everything else that can be known to fail is refused before anything starts."""
+def check_clips(gan: VideoGAN, clips: Clips, batch_size: int) -> None:
+    """Raises InputError for clips of another size or other classes than the model's, or fewer than a batch."""
     frames, height = clips.shape[:2]
-    batch_size, lr_decay = recipe["batch_size"], recipe["lr_decay"]
-    count = distributed.world_size() * recipe["accumulate"]
     if height != gan.size or frames < gan.num_frames:
         raise InputError(
             f"{clips.folder}: clips of {frames} frames of {height} px, but the model makes {gan.num_frames} frames of "
@@ -142,10 +142,17 @@ def check(
         raise InputError(
             f"{clips.folder}: {len(clips)} clips to train on; lower train.batch_size ({batch_size})"
         )
+
+
+def check_settings(gan: VideoGAN, settings: dict) -> None:
+    """Raises InputError for arguments of `train` that do not go together: all that is known before there are clips."""
+    batch_size, precision, steps = settings["batch_size"], settings["precision"], settings["steps"]
+    lr_decay, log_every, save_every = settings["lr_decay"], settings["log_every"], settings["save_every"]
+    count = distributed.world_size() * settings["accumulate"]
     if batch_size % count:
         raise InputError(
             f"train.batch_size ({batch_size}) must be a multiple of {count}: "
-            f"{distributed.world_size()} processes, train.accumulate {recipe['accumulate']}"
+            f"{distributed.world_size()} processes, train.accumulate {settings['accumulate']}"
         )
     if gan.in_pairs and batch_size // count % 2:
         raise InputError(
