@@ -16,6 +16,7 @@ from dataclasses import asdict
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.states import Completed, State
 
 from flows import ROOT, graph, leash
@@ -133,6 +134,16 @@ def own_sentence(lines: list[str]) -> str:
     return (own or lines or ["ended without a word"])[-1]
 
 
+def require_server() -> None:
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error:
+        sys.exit(
+            f"error: no Prefect server at {client.api_url} ({error}); start one with `make schedule`, or "
+            "name yours in PREFECT_API_URL"
+        )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         prog="python -m flows.train_flow",
@@ -146,5 +157,7 @@ if __name__ == "__main__":
         "--refresh", action="store_true", help="ask the sources for new data first, as nightly does"
     )
     parser.add_argument("--retries", type=int, default=0, help="of each failing stage")
-    state = train_flow(**vars(parser.parse_args()), return_state=True)
+    arguments = vars(parser.parse_args())
+    require_server()
+    state = train_flow(**arguments, return_state=True)
     sys.exit(0 if state.is_completed() else 1)

@@ -358,3 +358,16 @@ def test_reasons_are_put_in_words():
     assert in_words("changed command") == "changed command"
     change = {"changed deps": {"raw.txt": "deleted", "params.yaml": {"train.lr": "modified"}}}
     assert in_words(change) == "changed deps: raw.txt deleted, train.lr modified"
+
+
+def test_without_a_server_the_flow_says_how_to_start_one():
+    with socket.socket() as taken:  # Bound and not listening: nobody answers there.
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        command = [sys.executable, "-m", "flows.train_flow"]
+        done = subprocess.run(
+            command, cwd=PROJECT, env={**os.environ, "PREFECT_API_URL": url}, capture_output=True, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"error: no Prefect server at {url}")
+    assert "Traceback" not in done.stderr
