@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from hrvgan.datasets.clips import Clips
+from hrvgan.errors import InputError
 from hrvgan.metrics import frechet_distance_from_features, kernel_distance
 from hrvgan.metrics.perturb import noisy
 from hrvgan.metrics.refnet import RefNet, batch_size_for, featurise, load_refnet
@@ -70,4 +71,7 @@ def main(store: str, reference: str) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    main(*given, *["data/clips/shapes", "data/reference/shapes"][len(given) :])
+    try:
+        main(*given, *["data/clips/shapes", "data/reference/shapes"][len(given) :])
+    except InputError as error:
+        sys.exit(f"error: {error}; for shapes both come of `dvc repro reference@shapes`")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hrvgan.datasets.clips import Clips
+from hrvgan.errors import InputError
 from hrvgan.metrics.features import Features, load_features
 from hrvgan.metrics.halves import halvings
 from hrvgan.metrics.perturb import PERTURBATIONS
@@ -87,4 +88,7 @@ def main(dataset: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "shapes")
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "shapes")
+    except InputError as error:
+        sys.exit(f"error: {error}; `dvc repro reference@shapes` makes what is read of shapes")
