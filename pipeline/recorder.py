@@ -4,12 +4,10 @@ import queue
 import sys
 import threading
 from pathlib import Path
-from pickle import UnpicklingError
-
-import torch
 
 from hrvgan.errors import first_line
-from pipeline.tracking import connect, find, log_curves, log_release, new_run, recorded_params, uri
+from pipeline.states import kept
+from pipeline.tracking import connect, describe, find, log_curves, log_release, new_run, uri
 
 
 class Recorder:
@@ -18,7 +16,8 @@ class Recorder:
 
     def __init__(self, run: str, arguments: dict, device: str, resume_file: Path):
         self.run, self.arguments, self.resume_file, self.device = run, arguments, resume_file, device
-        self.past = history(resume_file.with_name("state.pt"))  # now, before the training writes a newer one
+        # What the training that goes on has reported so far: now, before it writes a newer state.
+        self.past = kept(resume_file.with_name("state.pt"), "history", [])
         self.failed, self.jobs = False, queue.Queue()
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
@@ -67,7 +66,7 @@ class Recorder:
         """The id of the record to go on with. "" for a new one, as where other steps are asked for than were then: the
         params of a record never change, so that of the shorter training stays beside that of the longer one."""
         known = self.resume_file.read_text() if self.resume_file.exists() else ""
-        params = recorded_params(self.run, self.arguments)
+        params, _ = describe(self.run, self.arguments)
         runs = find(self.client, experiment, {"run": self.run}) if known else []
         return next((known for run in runs if run.info.run_id == known and run.data.params == params), "")
 
@@ -84,11 +83,3 @@ class Recorder:
                     f"\nwarning: MLflow at {uri()} does not answer ({reason}); training goes on, and "
                     f"`python -m pipeline.tracking record {self.run}` completes the record later\n"
                 )
-
-
-def history(state: Path) -> list[dict]:
-    """What the training that goes on from the file `state` has reported so far; nothing where there is none."""
-    try:
-        return torch.load(state, map_location="cpu", weights_only=True, mmap=True)["history"]
-    except (OSError, RuntimeError, KeyError, UnpicklingError, EOFError):
-        return []  # Whoever trains on from it says what is wrong.

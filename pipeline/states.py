@@ -71,8 +71,12 @@ def make_room(run: str, folder: Path, steps: int) -> None:
 
 
 def number_of_steps(state: Path) -> int:
-    """0 for a file that is no state: whoever goes on from it says what is wrong."""
+    return kept(state, "step", 0)
+
+
+def kept(state: Path, key: str, otherwise: object) -> object:
+    """What the file `state` has as `key`, or `otherwise` if it is none: whoever goes on from it says what is wrong."""
     try:
-        return torch.load(state, map_location="cpu", weights_only=True, mmap=True)["step"]
+        return torch.load(state, map_location="cpu", weights_only=True, mmap=True)[key]
     except NOT_A_STATE:
-        return 0
+        return otherwise

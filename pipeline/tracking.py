@@ -104,12 +104,8 @@ def describe(run: str, arguments: dict) -> tuple[dict[str, str], dict[str, str]]
         "net": arguments,
         "train": config["train"],
     }
-    return flatten(values), {"run": run, "model": config["model"], "dataset": config["dataset"], **git_tags()}
-
-
-def recorded_params(run: str, arguments: dict) -> dict[str, str]:
-    """The params of a training as MLflow keeps them."""
-    return {key: value[:6000] for key, value in describe(run, arguments)[0].items()}
+    known = {key: value[:6000] for key, value in flatten(values).items()}  # MLflow takes no longer ones.
+    return known, {"run": run, "model": config["model"], "dataset": config["dataset"], **git_tags()}
 
 
 def new_run(client, experiment: str, run: str, arguments: dict, tags: dict[str, str]) -> str:
@@ -118,7 +114,7 @@ def new_run(client, experiment: str, run: str, arguments: dict, tags: dict[str, 
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag, Param
 
-    values, more = recorded_params(run, arguments), describe(run, arguments)[1]
+    values, more = describe(run, arguments)
     created = client.create_run(experiment, run_name=run, tags={**more, **tags})
     client.log_batch(created.info.run_id, params=[Param(key, value) for key, value in values.items()])
     dataset = values["dataset"]
