@@ -7,6 +7,7 @@ Every file must be accounted for: a clip, or a line that says why not. No crash,
 """
 
 import argparse
+import contextlib
 import collections
 import shutil
 import subprocess
@@ -131,8 +132,10 @@ def children() -> list[int]:
     """Process ids of this process's children, zombies among them; of what multiprocessing itself keeps, none."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
-    return [pid for pid in found if "resource_tracker" not in _command(pid)]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # A thread that has ended meanwhile.
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    kept = "resource_tracker", "multiprocessing.forkserver"
+    return [pid for pid in found if not any(name in _command(pid) for name in kept)]
 
 
 def _command(pid: int) -> str:
