@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hrvgan.arguments import check_values, load_yaml, pick_device
 from hrvgan.commands import draw, score, weights
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, refusal
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,6 +32,10 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except BrokenPipeError:  # `hrvgan info | head`: the reader has had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not refusal(error):
+            raise
+        sys.exit(f"error: {refusal(error)}")
 
 
 def add_train(commands) -> None:

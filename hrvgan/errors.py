@@ -1,5 +1,13 @@
 """The exceptions that a user is meant to read."""
 
+import errno
+
+# What the system refuses that is no bug of ours: rights, a full or read-only disk, a file in place of a folder.
+REFUSALS = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
+
 
 class InputError(ValueError):
     """Bad input: the message names the file, the cause and the remedy.
@@ -14,6 +22,15 @@ class VideoError(InputError):
 
 class SlowVideoError(VideoError):
     """A video that took longer than it may; on a faster machine it might not."""
+
+
+def refusal(error: OSError) -> str | None:
+    """What the system refused, and of which file, in one sentence; None for an error that nobody foresaw."""
+    if error.errno not in REFUSALS:
+        return None
+    return (
+        f"{error.filename or 'a file'}: {error.strerror}; make room or rights for it, or name another place"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -46,6 +46,7 @@ def check() -> None:
         check_dataset(name, params.dataset(name))
     for name in values["runs"]:
         check_run(name, params.run(name), list(values["runs"]))
+    check_order({name: params.run(name)["init_from"] for name in values["runs"]})
     for section, (function, given) in FUNCTIONS.items():
         params.accept(function, values[section], where=section, given=given)
     published = [name for name, protocol in PROTOCOLS.items() if protocol.extractor in EXTRACTORS]
@@ -84,6 +85,19 @@ def check_run(name: str, config: dict, runs: list[str]) -> None:
             f"{params.FILE}: runs.{name}.init_from: {start} is not there; give hrvgan/models/{config['model']}.py to "
             f"draw new weights, or the model of another run: {', '.join(map(str, others)) or 'none is active'}"
         )
+
+
+def check_order(starts: dict[str, str]) -> None:
+    """starts: run -> what it starts from. Raises InputError where runs start from one another in a circle."""
+    for name in starts:
+        chain = [name]
+        while (start := Path(starts[chain[-1]])).parent == Path("models") and start.name in starts:
+            if start.name in chain:
+                circle = " <- ".join([*chain[chain.index(start.name) :], start.name])
+                raise InputError(
+                    f"{params.FILE}: runs.{start.name}.init_from: {circle} is a circle; let one draw new weights"
+                )
+            chain.append(start.name)
 
 
 def check_model(name: str, config: dict) -> VideoGAN:

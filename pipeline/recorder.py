@@ -1,5 +1,7 @@
 """What a training says while it runs, on its way to MLflow."""
 
+import os
+import platform
 import queue
 import sys
 import threading
@@ -47,17 +49,20 @@ class Recorder:
         self.thread.join(timeout=120)
 
     def _start(self) -> None:
-        """Goes on with the record of a training that was killed; marks others of this name that never ended."""
+        """Goes on with the record of a training that was killed; marks others of this name that died here without a
+        word: not those that run beside it, as in a queue of experiments, nor another machine's."""
         self.client, experiment = connect()
         known = self._known(experiment)
         for other in find(self.client, experiment, {"run": self.run}):
-            if other.info.status == "RUNNING" and other.info.run_id != known:
+            if other.info.status == "RUNNING" and other.info.run_id != known and is_dead(other.data.tags):
                 self.client.set_terminated(other.info.run_id, "KILLED")
         if known:
             self.id = known
             self.client.update_run(known, "RUNNING")
+            self.client.set_tag(known, "process", this_process())
             return
-        self.id = new_run(self.client, experiment, self.run, self.arguments, {"device": self.device})
+        tags = {"device": self.device, "process": this_process()}
+        self.id = new_run(self.client, experiment, self.run, self.arguments, tags)
         log_curves(self.client, self.id, self.past)
         self.resume_file.parent.mkdir(parents=True, exist_ok=True)
         self.resume_file.write_text(self.id)
@@ -83,3 +88,22 @@ class Recorder:
                     f"\nwarning: MLflow at {uri()} does not answer ({reason}); training goes on, and "
                     f"`python -m pipeline.tracking record {self.run}` completes the record later\n"
                 )
+
+
+def this_process() -> str:
+    """Its number and its machine, as a tag."""
+    return f"{os.getpid()}@{platform.node()}"
+
+
+def is_dead(tags: dict[str, str]) -> bool:
+    """Whether the process of a record ran on this machine and is gone."""
+    number, _, machine = tags.get("process", "").partition("@")
+    if machine != platform.node():
+        return False
+    try:
+        os.kill(int(number), 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # It lives, as somebody else's.
+    return False

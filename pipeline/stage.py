@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, refusal
 from hrvgan.lock import locked
 
 
@@ -26,6 +26,10 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
             main(**arguments)
     except InputError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if not refusal(error):
+            raise
+        sys.exit(f"error: {refusal(error)}")
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; the same command goes on from here\n")
         sys.exit(130)
@@ -37,7 +41,7 @@ def module_name(main: Callable) -> str:
 
 
 def state_folder() -> Path:
-    """Where state lives that DVC does not track: resume states, locks, the MLflow store, Prefect's home.
+    """Where state lives that DVC does not track: resume states, features, the MLflow store, Prefect's home.
 
     Always in the main checkout, also when DVC runs an experiment in a temporary copy below .dvc/tmp; the environment
     variable HRVGAN_STATE moves it.
@@ -55,5 +59,8 @@ def main_checkout() -> Path:
 
 
 def lock(name: str) -> contextlib.AbstractContextManager[None]:
-    """One program at a time may write one stage's output: a killed dvc leaves its stage running without any lock."""
-    return locked(state_folder() / "locks" / f"{name}.lock", name)
+    """One program at a time may write one stage's output: a killed dvc leaves its stage running without any lock.
+
+    It is this folder's own: experiments of a queue, each in a copy of the project, run side by side.
+    """
+    return locked(Path(".state/locks") / f"{name}.lock", name)

@@ -2,25 +2,32 @@
 a stage runs, in a folder named after everything that decides over a step."""
 
 import ast
+import contextlib
 import hashlib
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 import yaml
 
 from hrvgan.datasets.clips import Clips
+from hrvgan.lock import locked
 from hrvgan.models.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train
 from hrvgan.training.session import NOT_A_STATE
 from pipeline import stage
 
+ANY_KEY = "[0-9a-f]" * 16  # for glob; a name alone would find other runs, whose names begin with it
 
-def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Path:
+
+@contextlib.contextmanager
+def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Iterator[Path]:
     """Where the state of exactly this training lies: another if model, data, seed, code or a training argument differs.
+    For the time of the block this training is alone there.
 
     Its length is no part of the name, so that asking for more steps continues; `make_room` sees to fewer.
     """
@@ -31,14 +38,24 @@ def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Path:
     states = stage.state_folder() / "resume"
     folder = states / f"{run}-{key}"
     if distributed.rank():
-        return folder
-    make_room(run, folder, config["train"].get("steps", train.__kwdefaults__["steps"]))
+        yield folder
+        return
+    with locked(states / f"{folder.name}.lock", f"training of {run}"):
+        make_room(run, folder, config["train"].get("steps", train.__kwdefaults__["steps"]))
+        announce(run, folder)
+        yield folder
+
+
+def announce(run: str, folder: Path) -> None:
+    """Says whether a training goes on, and if it starts anew although there are states of its name, why."""
+    states = folder.parent
     if (folder / "state.pt").exists():
         print(f"{run}: going on from {folder / 'state.pt'}", file=sys.stderr)
-    elif any(not path.parent.name.startswith(folder.name) for path in states.glob(f"{run}-*/state.pt")):
+    elif any(
+        not path.parent.name.startswith(folder.name) for path in states.glob(f"{run}-{ANY_KEY}*/state.pt")
+    ):
         print(f"{run}: model, data, code or parameters are new, so training starts anew (old states stay in {states})",
               file=sys.stderr)  # fmt: skip
-    return folder
 
 
 def code_digest(config: dict) -> str:

@@ -34,7 +34,12 @@ def main(run: str) -> None:
             store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
             init_from=released(config["init_from"]),
         )  # fmt: skip
-    resume = resume_folder(run, gan, store, config)
+    with resume_folder(run, gan, store, config) as resume:
+        go_on(run, gan, store, config, resume, where)
+
+
+def go_on(run: str, gan: VideoGAN, store: Clips, config: dict, resume: Path, where: str) -> None:
+    """Train from what lies in `resume`, or from the start, to the end; release the model."""
     with recorded(run, gan, config, resume) as logs:
         loop = functools.partial(train, seed=config["seed"], **logs)
         average, history = params.call(

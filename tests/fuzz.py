@@ -7,8 +7,8 @@ Every file must be accounted for: a clip, or a line that says why not. No crash,
 """
 
 import argparse
-import contextlib
 import collections
+import contextlib
 import shutil
 import subprocess
 import tempfile

@@ -143,6 +143,18 @@ def test_a_walk_between_two_real_videos_has_them_at_its_ends(trained, video, tmp
     assert np.abs(walk[1].astype(int) - walk[3]).max() <= 1  # The way from a video to itself.
 
 
+def test_a_walk_between_videos_has_no_seed_at_its_end(model, video, tmp_path):
+    with pytest.raises(SystemExit, match="--to-seed: a walk between two real videos starts and ends at them"):
+        drawn("interpolate", model, "--videos", video, video, "--to-seed", 3, "--out", tmp_path / "walk.npz")
+
+
+@pytest.mark.parametrize("place", ["video/walk.npz", "\u00fc" * 200 + ".npz"])
+def test_what_the_system_refuses_is_one_sentence(model, video, tmp_path, place):
+    (tmp_path / "video").write_bytes(video.read_bytes())
+    with pytest.raises(SystemExit, match=r"error: .*; make room or rights for it, or name another place"):
+        drawn("sample", model, "--num", 1, "--out", tmp_path / place)
+
+
 def test_predictions_begin_with_the_video(trained, video, tmp_path):
     model = trained("{width: 0.04, task: predict, context: 3}")
     arguments = ["predict", model, "--video", video, "--num", 2]

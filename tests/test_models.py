@@ -121,6 +121,17 @@ def test_full_size_network_is_that_of_the_tables():
     assert sum(p.numel() for p in gan.D.parameters()) == pytest.approx(3.7e6, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "layer"),
+    [({"beta": 0.5}, "G.E.levels.8px.0.layer"), ({"size": 16, "grow_clips": 10}, "G.small_rgbs.0")],
+)
+def test_the_table_leaves_out_no_parameter(arguments, layer):
+    gan = small("hrvgan", **arguments)
+    lines = [line.split() for line in layer_table(gan).splitlines()[:-2]]
+    assert layer in [line[0] for line in lines]
+    assert sum(int(line[-1].replace(",", "")) for line in lines) == sum(p.numel() for p in gan.parameters())
+
+
 def test_equalised_layers_are_in_the_table():
     plain, equalised = (layer_table(small("hrvgan", equalised=value)) for value in (False, True))
     assert equalised == plain

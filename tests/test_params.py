@@ -121,6 +121,13 @@ def test_an_inactive_name_lists_the_active(edit):
             "runs.laptop.init_from: models/x is not there",
         ),
         (
+            lambda v: v["runs"].update(
+                laptop={**v["runs"]["laptop"], "init_from": "models/b"},
+                b={**v["runs"]["laptop"], "init_from": "models/laptop"},
+            ),
+            "runs.b.init_from: b <- laptop <- b is a circle; let one draw new weights",
+        ),
+        (
             lambda v: v["runs"]["laptop"]["net"].update(size=24),
             "runs.laptop: hrvgan: size 24 is not known; choose one of 8",
         ),

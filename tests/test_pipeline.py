@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ import yaml
 import hrvgan
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import file_digest
+from pipeline import tracking
+from pipeline.recorder import Recorder
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("hrvgan", "pipeline", "conf")
@@ -279,6 +282,28 @@ def test_more_steps_have_a_record_of_their_own(project):
     (project.root / "params.yaml").write_text(kept)
     assert record(4) == (shorter, [2, 4])
     assert record(8) == (longer, [2, 4, 6, 8])
+
+
+def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, monkeypatch):
+    """Experiments of a queue train beside one another, and teams share a tracker."""
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
+    client, experiment = tracking.connect()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    processes = {
+        "KILLED": f"{ended.pid}@{platform.node()}",
+        "RUNNING": f"{os.getpid()}@{platform.node()}",
+        "elsewhere": f"{ended.pid}@another-machine",
+        "unknown": "",
+    }
+    runs = {name: client.create_run(experiment, tags={"run": "laptop", "process": process}).info.run_id
+            for name, process in processes.items()}  # fmt: skip
+    recorder = Recorder("laptop", {}, "cpu", tmp_path / "run_id")
+    recorder.abandon()
+    status = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
+    assert status == {"KILLED": "KILLED"} | dict.fromkeys(("RUNNING", "elsewhere", "unknown"), "RUNNING")
+    assert client.get_run(recorder.id).info.status == "FAILED"
 
 
 def test_dvc_gives_back_no_model_or_clips_of_another_size(project):

@@ -350,3 +350,9 @@ def test_new_data_upstream_is_noticed_and_nothing_else_runs(avis, tmp_path, monk
     # The server is gone: what was noted stays, and so does the data set.
     project.repro("--single-item", "--force", "upstream@mine")
     assert project.repro("download@mine") == []
+
+
+def test_a_suffix_in_capitals_is_a_video_too(tmp_path):
+    (tmp_path / "v_YoYo_g01_c01.AVI").touch()
+    (video,) = ucf101.find(tmp_path)
+    assert (video.class_name, video.video_id) == ("YoYo", "YoYo/v_YoYo_g01_c01.avi")

@@ -11,6 +11,7 @@ import torch
 
 from hrvgan import cli
 from hrvgan.errors import InputError
+from hrvgan.files import write_json
 from hrvgan.metrics import frechet_distance_from_features, inception_score, kernel_distance
 from hrvgan.metrics.comparing import check_comparable, compare, why_not
 from hrvgan.metrics.extractors import Extractor
@@ -447,6 +448,20 @@ def test_score_clips_and_compare(reference, shapes_clips, shapes_raw, tmp_path, 
     )
     with pytest.raises(SystemExit, match="refnet_fd cannot be compared: different number of real clips"):
         cli.main(["compare", str(tmp_path / "store.json"), str(tmp_path / "more.json")])
+
+
+def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
+    networks = {"seed 0": {"refnet_fd": 1.0}, "seed 1": {"refnet_fd": 2.0}}
+    about = {"protocols": {"refnet_fd": {"extractor": "refnet"}}, "networks": networks, "ungated": ["why"]}
+    files = [tmp_path / folder / "metrics.json" for folder in "ab"]
+    for number, file in enumerate(files):
+        write_json(file, {"refnet_fd": {"value": 1.0 + number}})
+        write_json(file.with_suffix(".manifest.json"), about)
+    cli.main(["compare", *map(str, files)])
+    head, row, last = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == list(map(str, files))
+    assert row.split()[:3] == ["refnet_fd", "1", "2"]
+    assert last.endswith(", ".join(map(str, files)))
 
 
 def test_score_features(tmp_path, capsys):

@@ -13,6 +13,7 @@ from hrvgan import checkpoint
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.models.hrvgan import HRVGAN
+from hrvgan.training import distributed
 from hrvgan.training.loop import train
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04}
@@ -80,6 +81,17 @@ def test_weights_of_another_model_are_refused(shapes_clips, tmp_path):
 def test_a_folder_without_model_says_how_to_make_one(tmp_path):
     with pytest.raises(InputError, match=r"no model\.json.*dvc repro"):
         hrvgan.load(tmp_path)
+
+
+def test_processes_of_one_training_do_not_share_a_gpu(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with (
+        pytest.raises(
+            InputError, match="'cuda:0': each process of a training takes a GPU of its own; write cuda"
+        ),
+        distributed.joined(torch.device("cuda:0")),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

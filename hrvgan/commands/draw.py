@@ -93,6 +93,10 @@ def interpolate(
     from hrvgan.sampling.samples import walk
 
     check_output(out)
+    if videos and to_seed is not None:
+        raise InputError(
+            "--to-seed: a walk between two real videos starts and ends at them; leave out one of both"
+        )
     gan = load(model, device)
     labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
     if videos is None:

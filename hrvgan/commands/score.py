@@ -166,16 +166,26 @@ def compare(results: list[Path]) -> None:
 
     found = [read_result(path) for path in results]
     rows = compare_results(found)
-    ranks = ranks_of({path.stem: manifest for path, (_, manifest) in zip(results, found, strict=True)})
-    print(
-        f"{'':<24}" + "".join(f"{path.stem:>16}" for path in results) + ("   rank stability" if ranks else "")
-    )
+    names = names_of(results)
+    ranks = ranks_of({name: manifest for name, (_, manifest) in zip(names, found, strict=True)})
+    widths = [max(16, len(name) + 2) for name in names]
+    columns = "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
+    print(f"{'':<24}{columns}" + ("   rank stability" if ranks else ""))
     for name, entries in rows.items():
         stability = f"{ranks[name]:>17.2f}" if name in ranks else ""
-        print(f"{name:<24}" + "".join(f"{entry['value']:>16.4g}" for entry in entries) + stability)
-    ungated = [path.stem for path, (_, about) in zip(results, found, strict=True) if about.get("ungated")]
+        values = "".join(
+            f"{entry['value']:>{width}.4g}" for entry, width in zip(entries, widths, strict=True)
+        )
+        print(f"{name:<24}{values}{stability}")
+    ungated = [name for name, (_, about) in zip(names, found, strict=True) if about.get("ungated")]
     if ungated and any(name.startswith("refnet_") for name in rows):
         print(f"refnet: ungated, its scores are not to be believed: {', '.join(ungated)}")
+
+
+def names_of(results: list[Path]) -> list[str]:
+    """What each file is called in a table: by its name, or by all of its path where two have the same name."""
+    names = [path.stem for path in results]
+    return names if len(set(names)) == len(names) else list(map(str, results))
 
 
 def read_result(path: Path) -> tuple[dict, dict]:

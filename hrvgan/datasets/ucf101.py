@@ -43,7 +43,7 @@ LISTS = File(
     RESEARCH,
 )
 MAX_BYTES = 16_000_000_000  # of all videos; they are 7 GB
-NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d{2})_(?P<clip>c\d{2})\.avi")
+NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d{2})_(?P<clip>c\d{2})(?i:\.avi)")
 # The archives and the lists do not agree on how to write this one.
 SPELLING = {"handstandpushups": "HandstandPushups"}
 
@@ -114,7 +114,8 @@ def place(name: str) -> str | None:
 
 def find(root: Path) -> list[Video]:
     """The videos anywhere under `root`, called as `place` says, without splits. Raises InputError for none."""
-    found = ((file, place(file.name)) for file in sorted(root.rglob("*.avi")))
+    files = (file for file in root.rglob("*") if file.suffix.lower() == ".avi")
+    found = ((file, place(file.name)) for file in sorted(files))
     videos = [
         Video(file, name.partition("/")[0], NAME.search(name)["group"], video_id=name)
         for file, name in found

@@ -22,16 +22,27 @@ def layer_table(gan: VideoGAN) -> str:
     """One line a layer of G and D that has parameters or changes the shape: name, output shape without N, parameters;
     then what each network costs.
 
-    D judges a clip of G. A layer that is called for every frame has one line.
+    D judges a clip of G, and E encodes it where there is one. A layer that is called for every frame has one line;
+    one that a grown model leaves out has no shape.
     """
     lines: dict[str, str] = {}
     shapes = on_meta(gan)
-    for prefix, network in (("G", shapes.G), ("D", shapes.D)):
-        for name, module in network.named_modules():
-            if is_layer(name, module):
-                module.register_forward_hook(recorder(f"{prefix}.{name}", lines))
+    layers = {
+        f"{prefix}.{name}": module
+        for prefix, network in (("G", shapes.G), ("D", shapes.D))
+        for name, module in network.named_modules()
+        if is_layer(name, module)
+    }
+    for name, module in layers.items():
+        module.register_forward_hook(recorder(name, lines))
     with torch.no_grad():
-        shapes.judge(draw(shapes), labels(shapes))
+        clips = draw(shapes)
+        shapes.judge(clips, labels(shapes))
+        if getattr(shapes.G, "E", None) and not shapes.context:  # Else it has encoded the first frames.
+            shapes.G.E(clips)
+    for name, module in layers.items():
+        if name not in lines and num_parameters(module):
+            lines[name] = line(name, module, "while it grows")
     totals = [
         f"{name}: {cost.parameters:,} parameters, {cost.gflop:.3g} GFLOP a clip" for name, cost in costs(gan).items()
     ]
@@ -84,8 +95,11 @@ def recorder(name: str, lines: dict[str, str]):
     def hook(module: nn.Module, inputs, output) -> None:
         count = num_parameters(module)
         if name not in lines and (count or output.shape != inputs[0].shape):
-            shape = " x ".join(map(str, output.shape[1:]))
-            kind = type(module).__name__.removeprefix("Parametrized")
-            lines[name] = f"{name:<22} {kind:<16} {shape:<20} {count:>10,}"
+            lines[name] = line(name, module, " x ".join(map(str, output.shape[1:])))
 
     return hook
+
+
+def line(name: str, module: nn.Module, shape: str) -> str:
+    kind = type(module).__name__.removeprefix("Parametrized")
+    return f"{name:<24} {kind:<16} {shape:<20} {num_parameters(module):>10,}"

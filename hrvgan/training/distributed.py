@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hrvgan.errors import InputError
+
 
 def rank() -> int:
     """The number of this process. 0 writes and speaks for all."""
@@ -25,6 +27,10 @@ def world_size() -> int:
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
     """Joins the processes that torchrun started, for the time of the block; yields this one's own device."""
+    if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            f"device {str(device)!r}: each process of a training takes a GPU of its own; write cuda"
+        )
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
