@@ -61,7 +61,7 @@ def caption(run: Findings) -> str:
     if about is None:
         return f"Scores on {run.dataset}: {same}."
     counts = f"{about['num_fake']} generated clips a draw beside {about['num_real']} real ones"
-    return f"Scores on {run.dataset}: {same} ({about['extractor']}, {counts})."
+    return f"Scores on {run.dataset}: {same} ({about['extractor']:.15}, {counts})."
 
 
 def _cells(row: dict[str, Score], heads: list[Score]) -> list[str]:

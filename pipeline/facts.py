@@ -109,7 +109,7 @@ def protocol(run: Findings) -> str:
     return (
         f"{about['num_draws']} draws of {about['num_fake']} generated clips, each held against "
         f"{about['num_real']} real {about['real']['split']} clips by the reference network "
-        f"{about['extractor']}, which was trained on real training clips{trust}. "
+        f"{about['extractor']:.15}, which was trained on real training clips{trust}. "
         "± is the standard deviation over the draws. "
         "Without skill: the best of three that repeat noise, the mean clip, or one training clip of each class."
     )

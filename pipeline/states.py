@@ -27,7 +27,7 @@ ANY_KEY = "[0-9a-f]" * 16  # for glob; a name alone would find other runs, whose
 @contextlib.contextmanager
 def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Iterator[Path]:
     """Where the state of exactly this training lies: another if model, data, seed, code or a training argument differs.
-    For the time of the block this training is alone there.
+    For the time of the block this training is alone there: another, of other steps, in a queue of experiments, waits.
 
     Its length is no part of the name, so that asking for more steps continues; `make_room` sees to fewer.
     """
@@ -40,7 +40,7 @@ def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Iterat
     if distributed.rank():
         yield folder
         return
-    with locked(states / f"{folder.name}.lock", f"training of {run}"):
+    with locked(states / f"{folder.name}.lock", f"training of {run}", wait=True):
         make_room(run, folder, config["train"].get("steps", train.__kwdefaults__["steps"]))
         announce(run, folder)
         yield folder

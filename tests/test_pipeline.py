@@ -429,3 +429,23 @@ def test_two_programs_do_not_write_one_output(project):
     assert f"sample-laptop is running already (process {holder.pid})" in said
     holder.communicate()
     assert lock.exists()
+
+
+def test_a_training_waits_for_one_that_uses_its_states(project):
+    """As two experiments of a queue do that differ in the number of steps: each has a copy of the project."""
+    code = (
+        "import contextlib, sys\nfrom pathlib import Path\nfrom hrvgan.lock import locked\n"
+        "with contextlib.ExitStack() as stack:\n"
+        "    [stack.enter_context(locked(path, 'it')) for path in Path('.state/resume').glob('*.lock')]\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    options = {"cwd": project.root, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", code], **options)
+    assert holder.stdout.readline() == "held\n"
+    training = [sys.executable, "-m", "pipeline.train", "laptop"]
+    with subprocess.Popen(training, **options, stderr=subprocess.PIPE) as second:
+        waits = f"training of laptop is running already (process {holder.pid}); waiting\n"
+        assert waits in iter(second.stderr.readline, "")
+        holder.communicate()
+        second.communicate(timeout=120)
+    assert second.returncode == 0
