@@ -2,8 +2,8 @@
 
     python -m benchmarks.drawing [--sizes 32 64 128 256] [--rounds 5]
 
-Against benchmarks/plain.py in the same run; every number is the median of interleaved rounds. Two processes have one
-thread each, where one has them all.
+Against benchmarks/plain.py in the same run; every number is the median of interleaved rounds. Ours keep freed memory,
+as our programs do (hrvgan/allocator.py). Two processes have one thread each, where one has them all.
 """
 
 import argparse
@@ -13,11 +13,24 @@ import time
 import torch
 
 from benchmarks.plain import PlainGenerator
-from benchmarks.training_step import ceilings, interleaved
+from benchmarks.processes import Process, interleaved
+from benchmarks.training_step import ceilings
+from hrvgan.allocator import keep_freed_memory
 from hrvgan.models.hrvgan import HRVGAN
 
 BATCHES = {32: (1, 4, 16), 64: (1, 2, 4), 128: (1, 2), 256: (1, 2)}
 PROCESSES, REPEATS = 2, 3
+
+
+class Drawing:
+    """Call it to draw `n` clips, with the plain network or with ours."""
+
+    def __init__(self, size: int, n: int, plain: bool, bfloat16: bool = False):
+        network = PlainGenerator(10, size, "paper", 1.0) if plain else HRVGAN(10, size).G
+        self.arguments = network, n, bfloat16
+
+    def __call__(self) -> None:
+        draw(*self.arguments)
 
 
 @torch.no_grad()
@@ -27,14 +40,15 @@ def draw(network: torch.nn.Module, n: int, bfloat16: bool) -> None:
 
 
 def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
-    fast, plain = HRVGAN(10, size).G, PlainGenerator(10, size, "paper", 1.0)
-    kinds = {"plain": (plain, False)} | {name: (fast, bfloat16) for name, bfloat16 in precisions.items()}
+    kinds = {"plain": (True, False)} | {name: (False, bfloat16) for name, bfloat16 in precisions.items()}
     jobs = {
-        (name, n): lambda network=network, n=n, bfloat16=bfloat16: draw(network, n, bfloat16)
-        for name, (network, bfloat16) in kinds.items()
+        (name, n): Process(Drawing, size, n, *about, keeps=name != "plain")
+        for name, about in kinds.items()
         for n in BATCHES[size]
     }
     medians = interleaved(jobs, rounds)
+    for job in jobs.values():
+        job.end()
     for name, n in jobs:
         took = medians[name, n]
         print(
@@ -45,6 +59,7 @@ def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
 
 def one_of_several(size: int, n: int, bfloat16: bool, barrier, times) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     network = HRVGAN(10, size).G
     draw(network, n, bfloat16)
     barrier.wait()

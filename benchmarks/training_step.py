@@ -3,30 +3,26 @@
     python -m benchmarks.training_step [--sizes 32 64 128 256] [--rounds 5] [--rivals]
 
 An iteration is a step of D with both penalties, a step of G and the average of G. Every number is the median of
-interleaved rounds in one process; peak memory is measured in a process of its own. First come the ceilings of the
-machine: products of matrices, and copying. With --rivals, one iteration of the rivals comes last.
+interleaved rounds; each row has a process of its own, in which its peak of memory is read. Ours keep freed memory, as
+our programs do (hrvgan/allocator.py), and `plain` leaves that as it is. First come the ceilings of the machine:
+products of matrices, and copying. With --rivals, one iteration of the rivals comes last.
 """
 
 import argparse
 import copy
-import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.plain import PlainDiscriminator, PlainGenerator
+from benchmarks.processes import Process, interleaved
 from hrvgan.models import MODELS, build_model
 from hrvgan.models.base import Batch
 from hrvgan.training.averaging import update_average
 
-Key = TypeVar("Key")
 BATCH = {32: 16, 64: 4, 128: 2, 256: 2}
 
 
@@ -34,15 +30,6 @@ def seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
-
-
-def interleaved(jobs: dict[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
-    """Median seconds of each job; the first round warms up."""
-    times = {key: [] for key in jobs}
-    for _ in range(rounds + 1):
-        for key, job in jobs.items():
-            times[key].append(seconds(job))
-    return {key: statistics.median(each[1:]) for key, each in times.items()}
 
 
 def ceilings() -> bool:
@@ -115,30 +102,13 @@ class Flops(TorchDispatchMode):
         return out
 
 
-def peak_memory(size: int, kind: str) -> float:
-    """GiB of a process that trains for one step, less what it holds before."""
-    code = (
-        "from benchmarks.training_step import Iteration, used; "
-        f"step = Iteration({size}, {kind == 'plain'}, {kind == 'bfloat16'}); before = used(); step(); "
-        "print(used() - before)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
-def used() -> float:
-    """The most GiB that this process has held (getrusage would start from what its parent held)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
-    return int(line.split()[1]) / 2**20
-
-
 def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
-    steps = {"plain": Iteration(size, plain=True)}
-    steps |= {name: Iteration(size, False, bfloat16) for name, bfloat16 in precisions.items()}
     with Flops() as counted:
-        steps["plain"]()
+        Iteration(size, plain=True)()
+    steps = {"plain": Process(Iteration, size, True, keeps=False)}
+    steps |= {name: Process(Iteration, size, False, half, keeps=True) for name, half in precisions.items()}
     medians = interleaved(steps, rounds)
-    memory = {name: peak_memory(size, name) for name in steps}
+    memory = {name: step.end() for name, step in steps.items()}
     for name, median in medians.items():
         print(
             f"{size:>4} {name:>9} {BATCH[size]:>6} {BATCH[size] / median:>8.2f} {medians['plain'] / median:>9.2f} "
@@ -151,16 +121,17 @@ def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
 def measure_rivals(rounds: int, precisions: dict[str, bool], size: int = 64) -> None:
     """All models at 16 frames of `size` px, each with the losses of its own preset; the rivals in float32. HRVGAN's
     step is the mean of those with penalties and without, in the shares of its preset."""
-    steps = {
-        (name, "float32", False): Iteration(size, False, name=name) for name in MODELS if name != "hrvgan"
-    }
-    steps |= {
-        ("hrvgan", precision, lazy): Iteration(size, False, bfloat16, lazy=lazy)
+    kinds = {(name, "float32", False): (False, name) for name in MODELS if name != "hrvgan"}
+    kinds |= {
+        ("hrvgan", precision, lazy): (bfloat16, "hrvgan", lazy)
         for precision, bfloat16 in precisions.items()
         for lazy in (False, True)
     }
+    steps = {kind: Process(Iteration, size, False, *about, keeps=True) for kind, about in kinds.items()}
     medians = interleaved(steps, rounds)
-    every = steps["hrvgan", "float32", False].gan.r1_every
+    for step in steps.values():
+        step.end()
+    every = build_model("hrvgan", num_classes=10, size=size).r1_every
     for name, precision, lazy in steps:
         took = medians[name, precision, lazy]
         if name == "hrvgan" and not lazy:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from hrvgan.allocator import keep_freed_memory
 from hrvgan.arguments import check_values, load_yaml, pick_device
 from hrvgan.commands import draw, score, weights
 from hrvgan.errors import InputError, refusal
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
         add(commands)
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
+    keep_freed_memory()
     try:
         check_values("--", command, arguments)
         if "device" in arguments:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from hrvgan.allocator import keep_freed_memory
 from hrvgan.errors import InputError, refusal
 from hrvgan.lock import locked
 
@@ -19,6 +20,7 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
         parser.add_argument(argument, help=f"a name of the section `{argument}s` of params.yaml")
     arguments = vars(parser.parse_args())
     warnings.filterwarnings("ignore", category=FutureWarning)
+    keep_freed_memory()
     try:
         name = "-".join([module_name(main), *arguments.values()])
         # Of processes that share a training, the first one holds the lock for all: it alone writes.

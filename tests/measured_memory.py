@@ -1,4 +1,4 @@
-"""The peak memory of two training steps, in a process of its own: prints bytes beside those of the libraries.
+"""The peak memory of four training steps, in a process of its own: prints bytes beside those of the libraries.
 
 python measured_memory.py MODEL '{"size": 64}' BATCH PRECISION
 """
@@ -8,6 +8,7 @@ import sys
 
 import torch
 
+from hrvgan.allocator import keep_freed_memory
 from hrvgan.models import build_model
 from hrvgan.models.base import Batch
 
@@ -19,6 +20,7 @@ def status(key: str) -> int:
 
 
 def main(name: str, net: str, batch_size: str, precision: str) -> None:
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.nn.functional.conv3d(torch.zeros(1, 1, 3, 3, 3), torch.zeros(1, 1, 3, 3, 3))  # Libraries load late.
     before = status("VmRSS")
@@ -26,8 +28,8 @@ def main(name: str, net: str, batch_size: str, precision: str) -> None:
     average = [parameter.detach().clone() for parameter in gan.G.parameters()]
     real = torch.rand(int(batch_size), 3, gan.num_frames, gan.size, gan.size) * 2 - 1
     phases = gan.phases()
-    for _ in range(1):
-        batch = Batch(real, gan.cycle_labels(len(real)), 0)
+    for step in range(4):
+        batch = Batch(real, gan.cycle_labels(len(real)), step)
         for phase in phases:
             gan.requires_grad_(False)
             phase.module.requires_grad_(True)

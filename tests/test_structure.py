@@ -23,8 +23,9 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # and times.
 NO_DEPENDENCY = {
     "hrvgan/__init__.py", "hrvgan/datasets/__init__.py", "hrvgan/metrics/__init__.py", "hrvgan/models/__init__.py",
-    "hrvgan/arguments.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/lock.py", "pipeline/__init__.py",
-    "pipeline/params.py", "pipeline/stage.py", "pipeline/tracking.py", "pipeline/effort.py", "pipeline/recorder.py",
+    "hrvgan/allocator.py", "hrvgan/arguments.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/lock.py",
+    "pipeline/__init__.py", "pipeline/params.py", "pipeline/stage.py", "pipeline/tracking.py", "pipeline/effort.py",
+    "pipeline/recorder.py",
 }  # fmt: skip
 
 
