@@ -25,18 +25,14 @@ PROCESSES, REPEATS = 2, 3
 class Drawing:
     """Call it to draw `n` clips, with the plain network or with ours."""
 
-    def __init__(self, size: int, n: int, plain: bool, bfloat16: bool = False):
-        network = PlainGenerator(10, size, "paper", 1.0) if plain else HRVGAN(10, size).G
-        self.arguments = network, n, bfloat16
+    def __init__(self, size: int, n: int, plain: bool, bfloat16: bool):
+        self.network = PlainGenerator(10, size, "paper", 1.0) if plain else HRVGAN(10, size).G
+        self.n, self.bfloat16 = n, bfloat16
 
+    @torch.no_grad()
     def __call__(self) -> None:
-        draw(*self.arguments)
-
-
-@torch.no_grad()
-def draw(network: torch.nn.Module, n: int, bfloat16: bool) -> None:
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        network(torch.randn(n, 128), torch.arange(n) % 10)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            self.network(torch.randn(self.n, 128), torch.arange(self.n) % 10)
 
 
 def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
@@ -60,12 +56,12 @@ def measure(size: int, rounds: int, precisions: dict[str, bool]) -> None:
 def one_of_several(size: int, n: int, bfloat16: bool, barrier, times) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
-    network = HRVGAN(10, size).G
-    draw(network, n, bfloat16)
+    draw = Drawing(size, n, False, bfloat16)
+    draw()
     barrier.wait()
     start = time.perf_counter()
     for _ in range(REPEATS):
-        draw(network, n, bfloat16)
+        draw()
     times.put((time.perf_counter() - start) / REPEATS)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hrvgan.allocator import keep_freed_memory
 from hrvgan.arguments import check_values, load_yaml, pick_device
 from hrvgan.commands import draw, score, weights
-from hrvgan.errors import InputError, refusal
+from hrvgan.errors import InputError, one_sentence
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,19 +25,14 @@ def main(argv: list[str] | None = None) -> None:
     command = arguments.pop("command")
     keep_freed_memory()
     try:
-        check_values("--", command, arguments)
-        if "device" in arguments:
-            arguments["device"] = str(pick_device(arguments["device"]))
-        command(**arguments)
-        sys.stdout.flush()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+        with one_sentence():
+            check_values("--", command, arguments)
+            if "device" in arguments:
+                arguments["device"] = str(pick_device(arguments["device"]))
+            command(**arguments)
+            sys.stdout.flush()
     except BrokenPipeError:  # `hrvgan info | head`: the reader has had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        if not refusal(error):
-            raise
-        sys.exit(f"error: {refusal(error)}")
 
 
 def add_train(commands) -> None:

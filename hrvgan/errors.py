@@ -1,6 +1,9 @@
 """The exceptions that a user is meant to read."""
 
+import contextlib
 import errno
+import sys
+from collections.abc import Iterator
 
 # What the system refuses that is no bug of ours: rights, a full or read-only disk, a file in place of a folder.
 REFUSALS = (
@@ -31,6 +34,19 @@ def refusal(error: OSError) -> str | None:
     return (
         f"{error.filename or 'a file'}: {error.strerror}; make room or rights for it, or name another place"
     )
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """The end of a program in which bad input, or what the system refuses, comes up: a sentence and exit code 1."""
+    try:
+        yield
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if sentence := refusal(error):
+            sys.exit(f"error: {sentence}")
+        raise
 
 
 def first_line(error: BaseException) -> str:

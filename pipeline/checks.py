@@ -5,7 +5,6 @@ python -m pipeline.checks
 
 import argparse
 import inspect
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hrvgan.arguments import pick_device
 from hrvgan.datasets import load_source
 from hrvgan.datasets.splits import assign_splits
 from hrvgan.datasets.store import COMPRESSIONS
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, one_sentence
 from hrvgan.extraction.cutting import SHORT
 from hrvgan.extraction.extract import extract
 from hrvgan.metrics.extractors import EXTRACTORS
@@ -122,10 +121,8 @@ def main() -> None:
         prog="python -m pipeline.checks",
         description="Say what is wrong with params.yaml, before anything runs.",
     ).parse_args()
-    try:
+    with one_sentence():
         check()
-    except InputError as error:
-        sys.exit(f"error: {error}")
     print(params.active())
 
 

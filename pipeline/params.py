@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from hrvgan.arguments import check_values, load_yaml
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import atomic_path
 
 FILE = Path("params.yaml")
@@ -229,11 +228,9 @@ def main() -> None:
         command.add_argument("name", help="a file of conf/, without .yaml")
         command.add_argument("--path", default="", help="the folder of videos that it reads")
     arguments = parser.parse_args()
-    try:
+    with one_sentence():
         activate(arguments.name, arguments.path, arguments.how == "add")
         print(active())
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hrvgan.allocator import keep_freed_memory
-from hrvgan.errors import InputError, refusal
+from hrvgan.errors import one_sentence
 from hrvgan.lock import locked
 
 
@@ -24,14 +24,8 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     try:
         name = "-".join([module_name(main), *arguments.values()])
         # Of processes that share a training, the first one holds the lock for all: it alone writes.
-        with contextlib.nullcontext() if int(os.environ.get("RANK", 0)) else lock(name):
+        with one_sentence(), contextlib.nullcontext() if int(os.environ.get("RANK", 0)) else lock(name):
             main(**arguments)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if not refusal(error):
-            raise
-        sys.exit(f"error: {refusal(error)}")
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped; the same command goes on from here\n")
         sys.exit(130)

@@ -1,9 +1,8 @@
 """Say in the terminal what there is: the scores of the active runs, the pictures, what to try next."""
 
 import argparse
-import sys
 
-from hrvgan.errors import InputError
+from hrvgan.errors import one_sentence
 from pipeline import params
 from pipeline.findings import Findings, find_all
 from pipeline.scales import Score, read_scores
@@ -22,10 +21,8 @@ OTHERS = {
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__).parse_args()
-    try:
+    with one_sentence():
         print("\n".join(lines(find_all())) + "\n" + what_next())
-    except InputError as error:
-        sys.exit(f"error: {error}")
 
 
 def what_next() -> str:
