@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from hrvgan.winograd import products
+
 _by_weights = True
 
 
@@ -31,14 +33,19 @@ class Conv3d(nn.Conv3d):
     """nn.Conv3d with stride 1: the same function, parameters and gradients."""
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
-        if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-        return Convolution.apply(x, weight, bias, self.padding)
+        return Convolution.apply(autocast(x), self.weight, self.bias, self.padding)
+
+
+def autocast(x: Tensor) -> Tensor:
+    """x in the dtype that autocast has convolutions computed in."""
+    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
 
 
 class Convolution(torch.autograd.Function):
+    """Computed in the dtype of x; weight and bias, and the gradients by them, may have a wider one."""
+
     @staticmethod
     def forward(
         ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, ...]
@@ -96,25 +103,73 @@ class Gradients(torch.autograd.Function):
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:
-    """F.conv3d with stride 1. On a CPU it asks oneDNN by name: for one small clip, and on one thread for a kernel of
-    1x1x1, torch would choose a convolution of its own that takes five times as long and leaves channels-last."""
+    """F.conv3d with stride 1. On a CPU by our own kernels where they are faster, else it asks oneDNN by name: for one
+    small clip, and on one thread for a kernel of 1x1x1, torch would choose a convolution of its own that takes five
+    times as long and leaves channels-last."""
+    if ours(x, weight, padding):
+        return products.convolve(x, weight, bias)
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1, 1, 1], [1, 1, 1], 1)
     return F.conv3d(x, weight, bias, padding=padding)
+
+
+def ours(x: Tensor, weight: Tensor, padding: tuple[int, ...]) -> bool:
+    return weight.shape[2:] == (3, 3, 3) and padding == (1, 1, 1) and products.takes(x, len(weight))
 
 
 def gradients(
     g: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...], wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """Gradients by x, weight and bias of a convolution with stride 1, given that by its output."""
+    if ours(x, weight, padding):
+        return products.gradients(g, x, weight, (1, 1, 1), wanted)
     if wanted == (True, False, False):  # It is one too: of g, with the kernel turned round.
-        turned = weight.transpose(0, 1).flip(2, 3, 4)
-        around = [size - 1 - pad for size, pad in zip(weight.shape[2:], padding, strict=True)]
-        return convolve(g, turned, None, around), None, None
-    return torch.ops.aten.convolution_backward(
-        g, x, weight, [len(weight)], [1, 1, 1], padding, [1, 1, 1], False, [0, 0, 0], 1, wanted
+        around = tuple(size - 1 - pad for size, pad in zip(weight.shape[2:], padding, strict=True))
+        return convolve(g, weight.transpose(0, 1).flip(2, 3, 4), None, around), None, None
+    by_x, *by_parameters = torch.ops.aten.convolution_backward(
+        g, x, weight.to(x.dtype), [len(weight)], [1, 1, 1], padding, [1, 1, 1], False, [0, 0, 0], 1, wanted
     )
+    return by_x, *(None if v is None else v.to(weight.dtype) for v in by_parameters)
 
 
 def plus(a: Tensor | None, b: Tensor) -> Tensor:
     return b if a is None else a + b
+
+
+class UpConv3d(nn.Conv3d):
+    """Nearest upsampling by `factor`, then a 3x3x3 convolution, with no upsampled tensor.
+
+    Exactly the same function, where our kernels do not compute it as one transposed convolution: along an axis that
+    doubles, the kernel summed over two shifts, with stride 2. Half the work or less (twice as fast at 32 px).
+    """
+
+    def __init__(self, c_in: int, c_out: int, factor: tuple[int, int, int]):
+        super().__init__(c_in, c_out, 3, padding=1)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = autocast(x)
+        if products.takes(x, self.out_channels, self.factor):
+            return UpConvolution.apply(x, self.weight, self.bias, self.factor)
+        weight = self.weight.transpose(0, 1).flip(2, 3, 4)  # (c_in, c_out, 3, 3, 3)
+        for axis, factor in enumerate(self.factor, start=2):
+            if factor == 2:  # 3 taps become 4
+                before = [0, 0] * (4 - axis)
+                weight = F.pad(weight, [*before, 1, 0]) + F.pad(weight, [*before, 0, 1])
+        return F.conv_transpose3d(x, weight, self.bias, stride=self.factor, padding=1)
+
+
+class UpConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, factor: tuple[int, int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.factor = factor
+        return products.convolve(x, weight, bias, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+        return *products.gradients(g, *ctx.saved_tensors, ctx.factor, ctx.needs_input_grad), None

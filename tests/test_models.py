@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hrvgan.convolution import UpConv3d
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.models.base import Batch
-from hrvgan.models.blocks import InstanceNorm, MinibatchStd, PixelNorm, UpConv3d
+from hrvgan.models.blocks import InstanceNorm, MinibatchStd, PixelNorm
 from hrvgan.models.fused import pool
 from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER
 from hrvgan.models.table import layer_table

@@ -91,6 +91,41 @@ def across_lines(sums: Tensor, v: Tensor) -> Tensor:
     return by_channel.permute(0, 4, 1, 2, 3).to(v.dtype)
 
 
+def leaky_relu(x: Tensor, slope: float) -> Tensor:
+    """LeakyReLU(x) in place of x, which may be differentiated twice. The second time, torch's own makes zeros as large
+    as x for what is flat, and adds them."""
+    return LeakyRelu.apply(x, slope)
+
+
+class LeakyRelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, slope: float) -> Tensor:
+        y = F.leaky_relu_(x, slope)
+        ctx.mark_dirty(y)
+        ctx.save_for_backward(y)
+        ctx.slope = slope
+        return y
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, None]:
+        return LeakyReluGradient.apply(g, *ctx.saved_tensors, ctx.slope), None
+
+
+class LeakyReluGradient(torch.autograd.Function):
+    """Linear in g, and flat in y."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, g: Tensor, y: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(y)
+        ctx.slope = slope
+        return torch.ops.aten.leaky_relu_backward(g, y, slope, True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gg: Tensor) -> tuple[Tensor, None, None]:
+        return torch.ops.aten.leaky_relu_backward(gg, *ctx.saved_tensors, ctx.slope, True), None, None
+
+
 def leaky_relu_pooled(x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
     """Means of blocks of `factor` (1 or 2, 2, 2) of LeakyReLU(x), which may be differentiated twice."""
     return LeakyReluPooled.apply(x, slope, factor)

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvgan import draws, losses
-from hrvgan.convolution import Conv3d
+from hrvgan.convolution import Conv3d, UpConv3d
 from hrvgan.errors import InputError
 from hrvgan.models.augment import Augment
 from hrvgan.models.base import Batch, Phase, VideoGAN
-from hrvgan.models.blocks import NORMS, Block, DownBlock, MinibatchStd, PixelNorm, UpConv3d, equalise, full
+from hrvgan.models.blocks import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
 from hrvgan.models.fused import pool
 from hrvgan.models.growing import Level, at_level, enlarge, fade, position
 from hrvgan.optim import OPTIMIZERS, make_optimizer
@@ -177,7 +177,7 @@ class Encoder(nn.Module):
     def __init__(self, size: int, temporal: str, width: float, z_dim: int, num_spans: int):
         super().__init__()
         base, self.num_spans = num_channels(4, width), num_spans
-        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
+        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), LeakyReLU(0.2))
         self.levels = down_levels(size, temporal, width, "none")
         self.fc = nn.Linear(base * 4 * 4 * (4 // num_spans), z_dim)
 
@@ -196,10 +196,10 @@ class Discriminator(nn.Module):
     def __init__(self, num_classes: int, size: int, temporal: str, width: float, norm: str, grows: bool):
         super().__init__()
         base = num_channels(4, width)
-        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), nn.LeakyReLU(0.2))
+        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), LeakyReLU(0.2))
         lower = ladder(size)[:-1] if grows else ()            # levels that see pictures only while D grows
         self.small_rgbs = nn.ModuleList(
-            [nn.Sequential(Conv3d(3, num_channels(px, width), 1), nn.LeakyReLU(0.2)) for px in lower]
+            [nn.Sequential(Conv3d(3, num_channels(px, width), 1), LeakyReLU(0.2)) for px in lower]
         )
         self.levels = down_levels(size, temporal, width, norm)
         self.std = MinibatchStd()

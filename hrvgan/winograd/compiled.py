@@ -1,0 +1,36 @@
+"""Kernels that earlier processes compiled, in the user's cache folder."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+from hrvgan.files import atomic_path
+
+
+def folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrvgan" / "kernels"
+
+
+def name(*about: object) -> str:
+    """Of a kernel: a digest of what it is for, and of the code that writes it."""
+    digest = hashlib.sha256(repr(about).encode())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return f"{digest.hexdigest()[:32]}.o"
+
+
+def read(name: str) -> bytes | None:
+    """The object code, if it is there and whole: it is going to be run."""
+    try:
+        whole = (folder() / name).read_bytes()
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    digest, code = whole[:32], whole[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def write(name: str, code: bytes) -> None:
+    """Where that is not possible, the next process compiles again."""
+    with contextlib.suppress(OSError, RuntimeError), atomic_path(folder() / name) as file:
+        file.write_bytes(hashlib.sha256(code).digest() + code)

@@ -1,0 +1,78 @@
+"""What a kernel is compiled for, and what it is told when it runs."""
+
+from typing import NamedTuple
+
+from hrvgan.winograd.schemes import Scheme
+
+TOGETHER = (
+    2  # tiles, neighbours along the width, whose inputs are transformed at once; also a pair of bfloat16
+)
+MIDDLE = 1  # the point of an axis at which A adds up all outputs of a tile
+
+
+def ring_width(axis: Scheme) -> int:
+    """Columns of x that tiles see together."""
+    return len(axis.Bt[0]) + (TOGETHER - 1) * axis.step
+
+
+class Plan(NamedTuple):
+    axes: tuple[Scheme, Scheme, Scheme]
+    half: bool  # bfloat16 in memory and in products, float32 in sums
+    lanes: int  # channels in a vector of float32
+    columns: int  # vectors of output channels that are computed together
+    rows: int  # and how many rows with them, in registers
+    tiles: int  # in the cache at a time
+
+    @property
+    def points(self) -> int:
+        d, h, w = self.axes
+        return d.points * h.points * w.points
+
+    @property
+    def pair(self) -> int:
+        """Numbers in a word of 4 bytes: a float32, or two bfloat16 whose products one instruction adds up."""
+        return 2 if self.half else 1
+
+    @property
+    def words(self) -> int:
+        """Words of `lanes` channels."""
+        return self.lanes // self.pair
+
+    @property
+    def wide(self) -> int:
+        """Output channels that are computed together."""
+        return self.lanes * self.columns
+
+    def scratch(self, c_in: int) -> int:
+        """Words that a thread of the convolution needs: for inputs, for products, and the ring."""
+        return self.points * self.tiles * (c_in // self.pair + self.wide) + self.ring(c_in)
+
+    def ring(self, c_in: int) -> int:
+        d, h, w = self.axes
+        return d.points * h.points * ring_width(w) * c_in
+
+    def scratch_by_weight(self, c_in: int, c_out: int) -> int:
+        """Words that a thread of the gradient by the weights needs, for one point of the first axis."""
+        return self.points // self.axes[0].points * self.tiles // self.pair * (c_in + c_out) + self.ring(c_in)
+
+
+# What a kernel is told, as 64-bit numbers. First come two that its threads count up themselves, the next item of the
+# work and the next thread's number. Then pointers, and how many: items, tiles in all and in a clip along each axis,
+# channels, words of scratch for a thread, tiles in a segment of the gradient's sum, elements from weight to weight.
+COUNTERS = ("item", "thread")
+POINTERS = ("x", "y", "weight", "bias", "scratch")
+NUMBERS = (
+    "items",
+    "tiles",
+    "times",
+    "heights",
+    "widths",
+    "c_in",
+    "c_out",
+    "scratch_size",
+    "segment",
+    "in_stride",
+    "out_stride",
+    "tap_stride",
+)
+FIELDS = COUNTERS + POINTERS + NUMBERS

@@ -1,0 +1,255 @@
+"""The kernels that compute convolutions on a CPU, against torch in float64."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.training_step import Iteration
+from hrvgan.convolution import Conv3d, UpConv3d, gradients_by_inputs_alone
+from hrvgan.winograd import compiled, products
+from hrvgan.winograd.schemes import DOWN, SAME, UP
+
+machine = products.machine()
+pytestmark = pytest.mark.skipif(not machine.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
+FACTORS = [(1, 1, 1), (2, 2, 2), (1, 2, 2)]
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if machine.able(dtype)]
+# Rounding: of float32; and of bfloat16, in whose transformed operands it is twice that of the operands themselves.
+TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 8e-3}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Kernels are compiled anew, and kept in an empty folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    machine.function.cache_clear()
+    yield tmp_path / "hrvgan" / "kernels"
+    machine.function.cache_clear()
+
+
+def reference(x, weight, bias, factor):
+    for axis, f in enumerate(factor, start=2):
+        x = x.repeat_interleave(f, axis)
+    return F.conv3d(x, weight, bias, padding=1)
+
+
+def operands(c_in, c_out, size, factor, dtype, n=3):
+    """x, weight, bias and a gradient by y, as numbers that `dtype` has where the kernels see them in it."""
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(n, c_in, *size), torch.randn(c_out, c_in, 3, 3, 3), torch.randn(c_out)
+    g = torch.randn(n, c_out, *(s * f for s, f in zip(size, factor, strict=True)))
+    return x.to(dtype), weight / (27 * c_in) ** 0.5, bias, g.to(dtype)
+
+
+def error(found, wanted):
+    """Relative, by root mean squares."""
+    return ((found.double() - wanted).square().mean() / wanted.square().mean()).sqrt().item()
+
+
+@pytest.mark.parametrize("scheme", [SAME, UP, DOWN])
+def test_schemes_in_one_dimension(scheme):
+    rng = np.random.default_rng(0)
+    taps, x = rng.normal(size=3), np.pad(rng.normal(size=12), 1)
+    window = len(scheme.Bt[0])
+    tiles = [x[i : i + window] for i in range(0, 12, scheme.step)]
+    y = np.concatenate(
+        [np.array(scheme.At) @ ((np.array(scheme.G) @ taps) * (np.array(scheme.Bt) @ tile)) for tile in tiles]
+    )
+    up = np.pad(x[1:-1].repeat(2), 1)
+    if scheme is SAME:
+        expected = np.correlate(x, taps)
+    elif scheme is UP:
+        expected = np.correlate(up, taps)
+    else:  # What comes through each of the four taps of stride 2, of the turned kernel.
+        turned = taps[::-1]
+        doubled = np.array([turned[0], turned[0] + turned[1], turned[1] + turned[2], turned[2]])[::-1]
+        expected = np.correlate(x, doubled)[::2]
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("lanes", [16, 8])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("factor", FACTORS, ids=str)
+@pytest.mark.parametrize(
+    ("c_in", "c_out", "size"),
+    [(32, 64, (4, 10, 16)), (16, 16, (6, 8, 12)), (48, 24, (8, 8, 8)), (8, 8, (4, 8, 8))],
+)
+def test_a_convolution_and_its_gradients(c_in, c_out, size, factor, dtype, lanes, monkeypatch):
+    """With registers of AVX-512, and as with AVX2."""
+    if lanes > machine.lanes():
+        pytest.skip("this processor has no AVX-512")
+    monkeypatch.setattr(machine, "lanes", lambda: lanes)
+    x, weight, bias, g = operands(c_in, c_out, size, factor, dtype)
+    leaves = [v.double().requires_grad_() for v in (x, weight, bias)]
+    y = reference(*leaves, factor)
+    wanted = torch.autograd.grad(y, leaves, g.double())
+    assert error(products.convolve(x, weight, bias, factor), y.detach()) < TOLERANCE[dtype]
+    for mine, its in zip(products.gradients(g, x, weight, factor, (True, True, True)), wanted, strict=True):
+        assert error(mine, its) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_layers_learn_through_the_kernels(dtype):
+    for layer, factor in (
+        (Conv3d(16, 32, 3, padding=1), (1, 1, 1)),
+        (UpConv3d(16, 32, (1, 2, 2)), (1, 2, 2)),
+    ):
+        x = torch.randn(2, 16, 8, 8, 8, requires_grad=True)
+        assert products.takes(x, 32, factor)
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
+            y = layer(x)
+        assert y.dtype == dtype
+        y.square().sum().backward()
+        leaves = [v.detach().double().requires_grad_() for v in (x, layer.weight, layer.bias)]
+        wanted = torch.autograd.grad(reference(*leaves, factor).square().sum(), leaves)
+        for mine, its in zip((x.grad, layer.weight.grad, layer.bias.grad), wanted, strict=True):
+            assert mine.dtype == torch.float32
+            assert error(mine, its) < 2 * TOLERANCE[dtype]
+
+
+def test_a_penalty_has_the_gradients_that_torch_gives():
+    """Differentiated twice, as R1 is."""
+    torch.manual_seed(0)
+    first, second = Conv3d(16, 16, 3, padding=1), Conv3d(16, 32, 3, padding=1)
+    x = torch.randn(2, 16, 8, 8, 8)
+    assert products.takes(x, 16)
+
+    def penalty(x, layers, alone):
+        x = x.requires_grad_()
+        y = layers[1](F.leaky_relu(layers[0](x), 0.2)).square().sum((1, 2, 3, 4))
+        with alone():
+            (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        loss = gradient.square().sum() + y.sum()
+        return torch.autograd.grad(loss, [p for layer in layers for p in layer.parameters()])
+
+    ours = penalty(x, (first, second), gradients_by_inputs_alone)
+    plain = [torch.nn.Conv3d(16, c, 3, padding=1).double() for c in (16, 32)]
+    for mine, its in zip((first, second), plain, strict=True):
+        its.load_state_dict(mine.state_dict())
+    theirs = penalty(x.detach().double(), plain, gradients_by_inputs_alone)
+    for mine, its in zip(ours, theirs, strict=True):
+        assert error(mine, its) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_results_depend_on_no_threads_and_no_neighbours(dtype, monkeypatch):
+    x, weight, bias, g = operands(32, 32, (8, 16, 16), (1, 1, 1), dtype, n=5)
+
+    def results():
+        return [
+            products.convolve(x, weight, bias),
+            *products.gradients(g, x, weight, (1, 1, 1), (True, True, True)),
+        ]
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = results()
+        torch.set_num_threads(3)
+        together = results()
+        monkeypatch.setattr(machine, "openmp", lambda: None)  # where torch has another OpenMP
+        pooled = results()
+    finally:
+        torch.set_num_threads(threads)
+    for one, three, pool in zip(alone, together, pooled, strict=True):
+        assert torch.equal(one, three)
+        assert torch.equal(one, pool)
+    assert torch.equal(products.convolve(x[3:4], weight, bias), alone[0][3:4])
+
+
+@pytest.mark.parametrize(
+    ("shape", "c_out", "why"),
+    [
+        ((1, 12, 8, 16, 16), 16, "channels in no vectors"),
+        ((1, 16, 8, 16, 16), 3, "as to colours"),
+        ((1, 16, 5, 16, 16), 16, "an odd number of frames"),
+        ((1, 16, 8, 16, 14), 16, "an odd number of tiles"),
+        ((1, 16, 4, 4, 4), 16, "a few tiles"),
+        ((0, 16, 8, 16, 16), 16, "no clips"),
+    ],
+)
+def test_what_the_kernels_leave_to_torch(shape, c_out, why):
+    layer, x = Conv3d(shape[1], c_out, 3, padding=1), torch.randn(shape)
+    assert not products.takes(x, c_out), why
+    torch.testing.assert_close(
+        layer(x), F.conv3d(x, layer.weight, layer.bias, padding=1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_float64_is_left_to_torch():
+    assert not products.takes(torch.randn(1, 16, 8, 16, 16, dtype=torch.float64), 16)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("torch", "False"), ("winograd", "True"), (None, "True")])
+def test_the_user_may_choose(value, expected):
+    environment = {name: v for name, v in os.environ.items() if name != "HRVGAN_KERNELS"}
+    environment |= {"HRVGAN_KERNELS": value} if value else {}
+    code = "from hrvgan.winograd import products; print(products.enabled)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout.strip() == expected
+
+
+def test_compiled_kernels_are_kept_and_a_damaged_one_is_made_anew(cache):
+    x, weight, bias, _ = operands(16, 16, (4, 8, 8), (1, 1, 1), torch.float32)
+    y = products.convolve(x, weight, bias)
+    files = {file: file.read_bytes() for file in cache.glob("*.o")}
+    assert len(files) == 2  # the weights', and the convolution
+    for file, content in files.items():
+        file.write_bytes(content[:-100])  # cut off
+        assert compiled.read(file.name) is None
+    machine.function.cache_clear()
+    assert torch.equal(products.convolve(x, weight, bias), y)
+    assert {file: file.read_bytes() for file in cache.glob("*.o")} == files
+    machine.function.cache_clear()
+    times = {file: file.stat().st_mtime_ns for file in files}
+    assert torch.equal(products.convolve(x, weight, bias), y)  # as they are
+    assert {file: file.stat().st_mtime_ns for file in files} == times
+
+
+def test_without_a_place_to_keep_them_kernels_work(cache):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file in place of the folder")
+    x, weight, bias, _ = operands(16, 16, (4, 8, 8), (1, 1, 1), torch.float32)
+    assert (
+        error(
+            products.convolve(x, weight, bias), reference(*(v.double() for v in (x, weight, bias)), (1, 1, 1))
+        )
+        < 1e-5
+    )
+
+
+def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch):
+    """Of D with both its penalties, and of G, at levels most of which the kernels take. Where rounding turns the sign
+    of an activation, a slope changes: torch's own gradients move by 1e-3 when weights are rounded once more."""
+
+    def gradients(enabled):
+        monkeypatch.setattr(products, "enabled", enabled)
+        step, found = Iteration(32, plain=False), []
+        step.batch.real, step.batch.c = step.batch.real[:2], step.batch.c[:2]
+        for phase in step.phases:
+            parameters = list(phase.module.parameters())
+            made = torch.autograd.grad(
+                sum(phase.loss(step.batch).values()), parameters, materialize_grads=True
+            )
+            found.append(torch.cat([g.flatten() for g in made]))
+        return found
+
+    for ours, theirs in zip(gradients(True), gradients(False), strict=True):
+        assert 0 < (ours - theirs).norm() < 5e-3 * theirs.norm()
+
+
+def test_every_kernel_has_plans():
+    assert {write.__name__ for write in machine.KERNELS} == {
+        "convolution", "gradient_by_weight", "transform_weights", "transform_sums"
+    }  # fmt: skip
+    for factor, (c_in, c_out) in itertools.product(FACTORS, [(8, 8), (32, 64), (128, 128)]):
+        plan = products.plan(products.axes(factor), torch.float32, c_in, c_out)
+        assert plan.tiles % plan.rows == 0
+        assert c_out % plan.wide == 0
