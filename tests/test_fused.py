@@ -52,6 +52,19 @@ def test_leaky_relu_pooled(factor, layout):
     assert gradgradcheck(lambda x: fused.leaky_relu_pooled(x, 0.2, factor), x)
 
 
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_leaky_relu(slope):
+    torch.manual_seed(0)
+    x = draw(2, 3, 4, 2, 4)
+
+    def activate(x):
+        return fused.leaky_relu(x.clone(), slope)  # It works in place.
+
+    torch.testing.assert_close(activate(x), F.leaky_relu(x, slope), rtol=0, atol=0)
+    assert gradcheck(activate, x)
+    assert gradgradcheck(activate, x)
+
+
 def test_in_bfloat16_it_is_as_near_as_the_plain_chain():
     torch.manual_seed(0)
     x, gain, shift, g = (
