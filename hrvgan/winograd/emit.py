@@ -160,7 +160,7 @@ class Code(ir.IRBuilder):
             one = self.extract_element(value, ir.Constant(I32, lane))
             self.store(one, self.at(array, self.sum(start, (stride, lane)), F32))
 
-    def combine(self, row: Sequence[float], values: Sequence[ir.Value | None]) -> ir.Value:
+    def combine(self, row: Sequence[float], values: Sequence[ir.Value]) -> ir.Value:
         """sum of row[i] * values[i], with a product for every size of a coefficient but 1."""
         total = None
         for size in sorted({abs(f) for f in row if f}):

@@ -78,14 +78,8 @@ class Kernel:
         return (tile, *reversed(found))
 
     def neighbours(
-        self,
-        name: str,
-        n: Value,
-        corner: Sequence[Value],
-        sizes: Sequence[Value],
-        channels: Value,
-        channel: Value,
-    ) -> Callable[[int, int, int], Value]:
+        self, name: str, n: Value, corner: Sequence[Value], sizes: Sequence[Value], channels: Value, channel: Value
+    ) -> Callable[[int, int, int], Value]:  # fmt: skip
         """Pointers into the tensor `name` of these sizes, so far from a corner along each axis."""
         c = self.code
         strides = [channels]  # the same for all tiles, so that LLVM computes their multiples once
@@ -120,26 +114,19 @@ class Kernel:
         c, (along_d, along_h, along_w) = self.code, matrices
         height, width = len(along_h[0]), len(along_w[0])
         for row in along_d:
-            plane = [
-                [
-                    c.combine(row, [value(i, j, k) if f else None for i, f in enumerate(row)])
-                    for k in range(width)
-                ]
-                for j in range(height)
-            ]
+            seen = [i for i, f in enumerate(row) if f]
+
+            def along(j: int, k: int, row: Sequence[float] = row, seen: list[int] = seen) -> Value:
+                return c.combine([row[i] for i in seen], [value(i, j, k) for i in seen])
+
+            plane = [[along(j, k) for k in range(width)] for j in range(height)]
             for row_h in along_h:
                 line = [c.combine(row_h, column) for column in zip(*plane, strict=True)]
                 yield from (c.combine(row_w, line) for row_w in along_w)
 
     def transform_inputs(
-        self,
-        matrices: Sequence[Matrix],
-        first: Value,
-        num_tiles: Value,
-        all_tiles: Index,
-        ring: Value,
-        put: Put,
-    ) -> None:
+        self, matrices: Sequence[Matrix], first: Value, num_tiles: Value, all_tiles: Index, ring: Value, put: Put
+    ) -> None:  # fmt: skip
         """Has `put` store what the matrices make of x, for `all_tiles` tiles from `first` on, two neighbours at a time;
         those after `num_tiles` see zeros.
 

@@ -124,15 +124,8 @@ def gradient_by_weight(plan: Plan) -> ir.Module:
 
 
 def transform_both(
-    k: Kernel,
-    point: int,
-    inputs: Value,
-    outputs: Value,
-    ring: Value,
-    totals: Value,
-    first: Value,
-    num_tiles: Value,
-) -> None:
+    k: Kernel, point: int, inputs: Value, outputs: Value, ring: Value, totals: Value, first: Value, num_tiles: Value
+) -> None:  # fmt: skip
     """Tables of x and of g for one point of the first axis: words (channels / lanes, points, tiles, lanes), of pairs of
     tiles where they are bfloat16. Those after `num_tiles` are zeros."""
     c, plan, (d, h, w) = k.code, k.plan, k.plan.axes
@@ -150,12 +143,8 @@ def transform_both(
     k.transform_inputs(Bt, first, num_tiles, plan.tiles, ring, lambda *about: put(inputs, *about))
     with c.loop(plan.tiles, TOGETHER) as tile, c.loop(k.told["c_out"], plan.lanes) as channel:
         there = c.icmp_signed("<", tile, num_tiles)
-        values = [
-            k.transformed(
-                (A[0][point : point + 1], *A[1:]), k.outputs_seen(c.sum(first, tile, i), channel, there)
-            )
-            for i in range(TOGETHER)
-        ]
+        seen = [k.outputs_seen(c.sum(first, tile, i), channel, there) for i in range(TOGETHER)]
+        values = [k.transformed((A[0][point : point + 1], *A[1:]), each) for each in seen]
         for i, value in enumerate(zip(*values, strict=True)):
             put(outputs, channel, tile, i, value)
             if i == MIDDLE * w.points + MIDDLE:
