@@ -9,49 +9,29 @@ compute the same function (tests/test_winograd.py).
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from benchmarks.training_step import BATCH
+from benchmarks.training_step import BATCH, seconds
 from hrvgan.allocator import keep_freed_memory
 from hrvgan.convolution import Conv3d, UpConv3d
 from hrvgan.models.hrvgan import frames_at, ladder, num_channels, scale
 from hrvgan.winograd import products
 
 
-def milliseconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def with_kernels(enabled: bool, function: Callable[[], object]) -> Callable[[], object]:
-    def run() -> object:
-        products.enabled = enabled
-        return function()
-
-    return run
-
-
-def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> dict[str, list[float]]:
-    """Medians of torch and ours, forward and backward."""
+def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> list[list[float]]:
+    """Medians in ms of torch and of ours: forward, and forward and backward."""
     leaves = [x, *layer.parameters()]
     g = torch.randn_like(layer(x))
-    tasks = {
-        "forward": lambda: layer(x.detach()),
-        "both": lambda: torch.autograd.grad(layer(x), leaves, g),
-    }
-    times = {name: ([], []) for name in tasks}
+    tasks = [lambda: layer(x.detach()), lambda: torch.autograd.grad(layer(x), leaves, g)]
+    times = [([], []) for _ in tasks]
     for _ in range(rounds + 1):
-        for name, task in tasks.items():
+        for task, pair in zip(tasks, times, strict=True):
             for enabled in (False, True):
-                times[name][enabled].append(milliseconds(with_kernels(enabled, task)))
-    return {
-        name: [statistics.median(t[1:]) for t in pair] for name, pair in times.items()
-    }  # The first warms up.
+                products.enabled = enabled
+                pair[enabled].append(1e3 * seconds(task))
+    return [[statistics.median(t[1:]) for t in pair] for pair in times]  # The first warms up.
 
 
 def levels(size: int) -> list[tuple[str, nn.Conv3d, tuple[int, ...]]]:
@@ -72,22 +52,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     keep_freed_memory()
-    print(
-        f"batch {BATCH[arguments.size]}, {torch.get_num_threads()} threads; ms of torch, of ours, and the ratio\n"
-    )
+    batch = BATCH[arguments.size]
+    print(f"batch {batch}, {torch.get_num_threads()} threads; ms of torch, of ours, and the ratio\n")
     print("                                forward                      forward and backward")
     for dtype in (torch.float32, torch.bfloat16):
         for kind, layer, shape in levels(arguments.size):
-            x = torch.randn(BATCH[arguments.size], layer.in_channels, *shape, dtype=dtype)
+            x = torch.randn(batch, layer.in_channels, *shape, dtype=dtype)
             x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
             if not products.takes(x, layer.out_channels, getattr(layer, "factor", (1, 1, 1))):
                 continue
             with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
                 medians = measure(layer, x, arguments.rounds)
             name = f"{str(dtype)[6:]:>8} {kind:>4} {layer.in_channels:>3} to {layer.out_channels:<3}"
-            times = [
-                f"{theirs:>8.1f} {ours:>8.1f} {theirs / ours:>5.2f}   " for theirs, ours in medians.values()
-            ]
+            times = [f"{theirs:>8.1f} {ours:>8.1f} {theirs / ours:>5.2f}   " for theirs, ours in medians]
             print(f"{name} of {shape[-1]:>3} px", *times, flush=True)
 
 

@@ -1,6 +1,7 @@
 """Kernels that earlier processes compiled, in the user's cache folder."""
 
 import contextlib
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -14,10 +15,15 @@ def folder() -> Path:
 
 def name(*about: object) -> str:
     """Of a kernel: a digest of what it is for, and of the code that writes it."""
-    digest = hashlib.sha256(repr(about).encode())
+    return f"{hashlib.sha256(repr((about, sources())).encode()).hexdigest()[:32]}.o"
+
+
+@functools.cache
+def sources() -> str:
+    digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
-    return f"{digest.hexdigest()[:32]}.o"
+    return digest.hexdigest()
 
 
 def read(name: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What both kernels are made of: who does which item, where tiles lie, transforms, and the product in registers."""
+"""What all kernels are made of: who does which item, where tiles lie, transforms, and the product in registers."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,10 +40,8 @@ class Kernel:
         lanes, sums = self.plan.lanes, vector(F32, self.plan.lanes)
         if self.plan.half:
             pairs = vector(BF16, 2 * lanes)
-            kind, name = (
-                ir.FunctionType(sums, [sums, pairs, pairs]),
-                f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}",
-            )
+            kind = ir.FunctionType(sums, [sums, pairs, pairs])
+            name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
         else:
             kind, name = ir.FunctionType(sums, [sums] * 3), f"llvm.fma.v{lanes}f32"
         return ir.Function(self.module, kind, name)
@@ -114,12 +112,11 @@ class Kernel:
         c, (along_d, along_h, along_w) = self.code, matrices
         height, width = len(along_h[0]), len(along_w[0])
         for row in along_d:
-            seen = [i for i, f in enumerate(row) if f]
-
-            def along(j: int, k: int, row: Sequence[float] = row, seen: list[int] = seen) -> Value:
-                return c.combine([row[i] for i in seen], [value(i, j, k) for i in seen])
-
-            plane = [[along(j, k) for k in range(width)] for j in range(height)]
+            seen, factors = zip(*((i, f) for i, f in enumerate(row) if f), strict=True)
+            plane = [
+                [c.combine(factors, [value(i, j, k) for i in seen]) for k in range(width)]
+                for j in range(height)
+            ]
             for row_h in along_h:
                 line = [c.combine(row_h, column) for column in zip(*plane, strict=True)]
                 yield from (c.combine(row_w, line) for row_w in along_w)

@@ -1,6 +1,8 @@
 """The two kernels that take the time. A few tiles at a time are transformed into tables that stay in the cache, and
 multiplied there point by point, as matrices over channels (the convolution) or tiles (its gradient by the weights)."""
 
+import itertools
+
 from llvmlite import ir
 
 from hrvgan.winograd.emit import F32, I32, Index, number
@@ -72,17 +74,16 @@ def multiply(
 
 def put_outputs(k: Kernel, products: Value, tile: Value, row: Value, channel: Value, column: Value) -> None:
     """Stores what of y is a tile's, in `lanes` channels."""
-    c, plan, (d, h, w) = k.code, k.plan, k.plan.axes
+    c, plan = k.code, k.plan
     here = c.sum(channel, column)
     start, pointer = c.sum((row, plan.wide), column), k.outputs(tile, here)
     bias = c.vector_at(k.told["bias"], here)
 
-    def product(i: int, j: int, m: int) -> Value:
-        point = (i * h.points + j) * w.points + m
-        return c.vector_at(products, c.sum(start, point * plan.tiles * plan.wide))
+    def product(*index: int) -> Value:
+        return c.vector_at(products, c.sum(start, plan.point(*index) * plan.tiles * plan.wide))
 
-    places = [(i, j, m) for i in range(d.outputs) for j in range(h.outputs) for m in range(w.outputs)]
-    for place, total in zip(places, k.transformed((d.At, h.At, w.At), product), strict=True):
+    places = itertools.product(*(range(axis.outputs) for axis in plan.axes))
+    for place, total in zip(places, k.transformed([axis.At for axis in plan.axes], product), strict=True):
         c.put_channels(c.fadd(total, bias), pointer(*place))
 
 
@@ -96,9 +97,8 @@ def gradient_by_weight(plan: Plan) -> ir.Module:
     """
     k = Kernel(plan)
     c, told, first_axis = k.code, k.told, plan.axes[0]
-    points = plan.points // first_axis.points  # of an item
-    table = points * plan.tiles // plan.pair  # words of one channel
-    size = c.sum((told["c_in"], c.sum((told["c_out"], points))))  # of the sums of an item
+    table = plan.plane * plan.tiles // plan.pair  # words of one channel
+    size = c.sum((told["c_in"], c.sum((told["c_out"], plan.plane))))  # of the sums of an item
     inputs = c.at(told["scratch"], c.mul(k.thread, told["scratch_size"]), I32)
     outputs = c.at(inputs, c.sum((told["c_in"], table)), I32)
     ring = c.at(outputs, c.sum((told["c_out"], table)), I32)
@@ -118,7 +118,7 @@ def gradient_by_weight(plan: Plan) -> ir.Module:
                 for point in cases:
                     transform_both(k, point, inputs, outputs, ring, totals, first, num_tiles)
             across, down = c.loop(told["c_out"], plan.wide), c.loop(told["c_in"], plan.rows)
-            with c.loop(points) as point, down as c_in, across as c_out:
+            with c.loop(plan.plane) as point, down as c_in, across as c_out:
                 add_products(k, inputs, outputs, sums, point, c_in, c_out)
     return k.module
 
@@ -130,12 +130,10 @@ def transform_both(
     tiles where they are bfloat16. Those after `num_tiles` are zeros."""
     c, plan, (d, h, w) = k.code, k.plan, k.plan.axes
     span = plan.tiles // plan.pair * plan.lanes
-    A = [tuple(zip(*axis.At, strict=True)) for axis in plan.axes]
-    points = h.points * w.points
 
     def put(table: Value, channel: Value, tile: Value, point: int, values: list[Value]) -> None:
         row = c.udiv(tile, number(plan.pair))
-        place = c.sum((channel, points * span // plan.lanes), (row, plan.lanes), point * span)
+        place = c.sum((channel, plan.plane * span // plan.lanes), (row, plan.lanes), point * span)
         for i, value in enumerate([c.pairs(*values)] if plan.half else values):
             c.put_vector(value, table, c.sum(place, i * plan.lanes))
 
@@ -144,10 +142,10 @@ def transform_both(
     with c.loop(plan.tiles, TOGETHER) as tile, c.loop(k.told["c_out"], plan.lanes) as channel:
         there = c.icmp_signed("<", tile, num_tiles)
         seen = [k.outputs_seen(c.sum(first, tile, i), channel, there) for i in range(TOGETHER)]
-        values = [k.transformed((A[0][point : point + 1], *A[1:]), each) for each in seen]
+        values = [k.transformed((d.A[point : point + 1], h.A, w.A), each) for each in seen]
         for i, value in enumerate(zip(*values, strict=True)):
             put(outputs, channel, tile, i, value)
-            if i == MIDDLE * w.points + MIDDLE:
+            if i == plan.point(0, MIDDLE, MIDDLE):
                 for one in value:
                     c.put_vector(c.fadd(c.vector_at(totals, channel), one), totals, channel)
 
@@ -156,10 +154,11 @@ def add_products(
     k: Kernel, inputs: Value, outputs: Value, sums: Value, point: Value, c_in: Value, c_out: Value
 ) -> None:
     c, plan, lanes = k.code, k.plan, k.plan.lanes
-    points = plan.points // plan.axes[0].points
     span = plan.tiles // plan.pair * lanes
-    a_start = c.sum((c.udiv(c_in, number(lanes)), points * span), (point, span), c.urem(c_in, number(lanes)))
-    b_start = c.sum((c.udiv(c_out, number(lanes)), points * span), (point, span))
+    a_start = c.sum(
+        (c.udiv(c_in, number(lanes)), plan.plane * span), (point, span), c.urem(c_in, number(lanes))
+    )
+    b_start = c.sum((c.udiv(c_out, number(lanes)), plan.plane * span), (point, span))
     corner = c.sum((c.sum((point, k.told["c_in"]), c_in), k.told["c_out"]), c_out)
     places = [
         c.sum(corner, (k.told["c_out"], i), j * lanes) for i in range(plan.rows) for j in range(plan.columns)
@@ -169,7 +168,9 @@ def add_products(
         return c.at(inputs, c.sum(a_start, (block, DEPTH * lanes), inner * lanes + i), I32)
 
     def b(block: Index, inner: int, j: int) -> Value:
-        return c.at(outputs, c.sum(b_start, (block, DEPTH * lanes), j * points * span + inner * lanes), I32)
+        return c.at(
+            outputs, c.sum(b_start, (block, DEPTH * lanes), j * plan.plane * span + inner * lanes), I32
+        )
 
     before = [c.vector_at(sums, place) for place in places]
     rounds = number(plan.tiles // plan.pair // DEPTH)

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 from hrvgan.winograd.schemes import Scheme
 
-TOGETHER = (
-    2  # tiles, neighbours along the width, whose inputs are transformed at once; also a pair of bfloat16
-)
+# Tiles, neighbours along the width, whose inputs are transformed at once; also a pair of bfloat16.
+TOGETHER = 2
 MIDDLE = 1  # the point of an axis at which A adds up all outputs of a tile
 
 
@@ -25,8 +24,15 @@ class Plan(NamedTuple):
 
     @property
     def points(self) -> int:
-        d, h, w = self.axes
-        return d.points * h.points * w.points
+        return self.axes[0].points * self.plane
+
+    @property
+    def plane(self) -> int:
+        """Points of the last two axes, for one of the first."""
+        return self.axes[1].points * self.axes[2].points
+
+    def point(self, d: int, h: int, w: int) -> int:
+        return d * self.plane + h * self.axes[2].points + w
 
     @property
     def pair(self) -> int:
@@ -53,7 +59,7 @@ class Plan(NamedTuple):
 
     def scratch_by_weight(self, c_in: int, c_out: int) -> int:
         """Words that a thread of the gradient by the weights needs, for one point of the first axis."""
-        return self.points // self.axes[0].points * self.tiles // self.pair * (c_in + c_out) + self.ring(c_in)
+        return self.plane * self.tiles // self.pair * (c_in + c_out) + self.ring(c_in)
 
 
 # What a kernel is told, as 64-bit numbers. First come two that its threads count up themselves, the next item of the
@@ -62,17 +68,7 @@ class Plan(NamedTuple):
 COUNTERS = ("item", "thread")
 POINTERS = ("x", "y", "weight", "bias", "scratch")
 NUMBERS = (
-    "items",
-    "tiles",
-    "times",
-    "heights",
-    "widths",
-    "c_in",
-    "c_out",
-    "scratch_size",
-    "segment",
-    "in_stride",
-    "out_stride",
-    "tap_stride",
-)
+    "items", "tiles", "times", "heights", "widths", "c_in", "c_out", "scratch_size", "segment",
+    "in_stride", "out_stride", "tap_stride",
+)  # fmt: skip
 FIELDS = COUNTERS + POINTERS + NUMBERS

@@ -16,11 +16,10 @@ from hrvgan.winograd.schemes import DOWN, SAME, UP, Scheme
 Axes = tuple[Scheme, Scheme, Scheme]
 Factor = tuple[int, int, int]  # of nearest upsampling before the convolution, each 1 or 2
 CACHE = 2**18  # words that the tables of a thread may have: 1 MiB
+SIZES = ("times", "heights", "widths")  # of the kernel's fields
 FEWEST_TILES = 64  # in a clip: with fewer, transforming the weights costs more than it saves
-FEWEST_PRODUCTS = {
-    torch.float32: 64,
-    torch.bfloat16: 256,
-}  # c_in * c_out: with fewer, transforming clips does
+# c_in * c_out: with fewer, transforming the clips does.
+FEWEST_PRODUCTS = {torch.float32: 64, torch.bfloat16: 256}
 
 # torch's own convolutions are for where llvmlite is not installed, and for users who ask for them.
 enabled = os.environ.get("HRVGAN_KERNELS", "winograd") != "torch" and find_spec("llvmlite") is not None
@@ -103,10 +102,8 @@ def by_parameters(x: Tensor, g: Tensor, these: Axes) -> tuple[Tensor, Tensor]:
     how, tiles = plan_by_weight(these, x.dtype, c_in, c_out), tiles_of(x, these)
     segments = max(1, min(8, tiles["tiles"] // 4096))  # Not by threads: sums stay the same to the bit.
     segment = -(-tiles["tiles"] // segments // TOGETHER) * TOGETHER
-    sums, totals = (
-        torch.empty(segments, how.points, c_in, c_out),
-        torch.empty(segments, these[0].points, c_out),
-    )
+    sums = torch.empty(segments, how.points, c_in, c_out)
+    totals = torch.empty(segments, these[0].points, c_out)
     tensors = {"x": x, "y": g, "weight": sums, "bias": totals}
     numbers = {"items": segments * these[0].points, "scratch_size": how.scratch_by_weight(c_in, c_out)}
     launch("gradient_by_weight", how, tensors, **numbers, **tiles, c_in=c_in, c_out=c_out, segment=segment)
@@ -124,15 +121,12 @@ def plan(these: Axes, dtype: torch.dtype, c_in: int, c_out: int) -> Plan:
     columns = 2 if c_out % (2 * lanes) == 0 else 1
     rows = 12 if widest == 16 else 6  # with two columns, as many sums as registers hold
     plans = [Plan(these, dtype == torch.bfloat16, lanes, columns, rows, tiles) for tiles in (24, 12)]
-    return next((plan for plan in plans if plan.scratch(c_in) <= CACHE), plans[-1])
+    return next((how for how in plans if how.scratch(c_in) <= CACHE), plans[-1])
 
 
 def plan_by_weight(these: Axes, dtype: torch.dtype, c_in: int, c_out: int) -> Plan:
     rows = 8 if machine().lanes() == 16 else 4
     return plan(these, dtype, c_in, c_out)._replace(rows=rows, tiles=64 if dtype == torch.bfloat16 else 32)
-
-
-SIZES = ("times", "heights", "widths")
 
 
 def tiles_of(x: Tensor, these: Axes) -> dict[str, int]:

@@ -17,6 +17,14 @@ class Scheme(NamedTuple):
     step: int  # elements of x from tile to tile
 
     @property
+    def A(self) -> Matrix:
+        return tuple(zip(*self.At, strict=True))
+
+    @property
+    def Gt(self) -> Matrix:
+        return tuple(zip(*self.G, strict=True))
+
+    @property
     def points(self) -> int:
         return len(self.Bt)
 

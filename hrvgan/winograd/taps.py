@@ -51,17 +51,16 @@ def transform_sums(plan: Plan) -> ir.Module:
     x: float32 (points, c_in, c_out). y: float32 (c_out, c_in, 27).
     """
     k = Kernel(plan)
-    c, told, (_, h, w) = k.code, k.told, plan.axes
+    c, told = k.code, k.told
     size = c.mul(told["c_in"], told["c_out"])  # of a point
     with k.items() as c_in, c.loop(told["c_out"], plan.lanes) as c_out:
         here = c.sum((c_in, told["c_out"]), c_out)
 
         @functools.cache
-        def total(i: int, j: int, m: int) -> Value:
-            return c.vector_at(told["x"], c.sum(here, (size, (i * h.points + j) * w.points + m)))
+        def total(*index: int) -> Value:
+            return c.vector_at(told["x"], c.sum(here, (size, plan.point(*index))))
 
-        Gt = [tuple(zip(*axis.G, strict=True)) for axis in plan.axes]
         start = c.sum((c.sum((c_out, told["c_in"]), c_in), 27))
-        for tap, value in enumerate(k.transformed(Gt, total)):
+        for tap, value in enumerate(k.transformed([axis.Gt for axis in plan.axes], total)):
             c.put_strided(value, told["y"], c.sum(start, tap), c.sum((told["c_in"], 27)))
     return k.module
