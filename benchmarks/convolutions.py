@@ -17,6 +17,7 @@ from benchmarks.training_step import BATCH, seconds
 from hrvgan.allocator import keep_freed_memory
 from hrvgan.convolution import Conv3d, UpConv3d
 from hrvgan.models.hrvgan import frames_at, ladder, num_channels, scale
+from hrvgan.native import launching
 from hrvgan.winograd import products
 
 
@@ -29,7 +30,7 @@ def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> list[list[float]]
     for _ in range(rounds + 1):
         for task, pair in zip(tasks, times, strict=True):
             for enabled in (False, True):
-                products.enabled = enabled
+                launching.enabled = enabled
                 pair[enabled].append(1e3 * seconds(task))
     return [[statistics.median(t[1:]) for t in pair] for pair in times]  # The first warms up.
 

@@ -24,7 +24,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NO_DEPENDENCY = {
     "hrvgan/__init__.py", "hrvgan/datasets/__init__.py", "hrvgan/metrics/__init__.py", "hrvgan/models/__init__.py",
     "hrvgan/allocator.py", "hrvgan/arguments.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/lock.py",
-    "hrvgan/winograd/compiled.py",
+    "hrvgan/native/compiled.py",
     "pipeline/__init__.py", "pipeline/params.py", "pipeline/stage.py", "pipeline/tracking.py", "pipeline/effort.py",
     "pipeline/recorder.py",
 }  # fmt: skip

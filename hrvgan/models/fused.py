@@ -1,7 +1,7 @@
-"""Chains of element by element operations as one function each, computed piece by piece so that what lies between stays
-in the cache, and with no more kept for the backward pass than it needs.
+"""Chains of element by element operations as one function each, with no more kept for the backward pass than it needs.
 
-On a CPU these chains, and not the convolutions, were most of a training step in bfloat16. No compiler is needed.
+On a CPU by our own kernels (hrvgan/chains), where they run; else by torch's operations, piece by piece so that what
+lies between stays in the cache. As plain operations they took more of a training step than the convolutions.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+from hrvgan.chains import calls
 
 
 def pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -26,7 +28,20 @@ def pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
 
 def pixel_norm_modulated(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """ReLU(PixelNorm(x) * gain + shift). x (N, C, T, H, W), gain and shift (N, C, 1 or T, 1, 1)."""
-    return PixelNormModulated.apply(x, gain.to(x.dtype), shift.to(x.dtype))
+    chain = PixelNormByKernel if calls.takes(x) else PixelNormModulated
+    return chain.apply(x, gain.to(x.dtype), shift.to(x.dtype))
+
+
+class PixelNormByKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        ctx.save_for_backward(x, gain, shift)
+        return calls.pixel_norm(x, gain, shift)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return calls.pixel_norm_gradients(g, *ctx.saved_tensors)
 
 
 class PixelNormModulated(torch.autograd.Function):
@@ -132,17 +147,16 @@ def leaky_relu_pooled(x: Tensor, slope: float, factor: tuple[int, int, int]) -> 
 
 
 class LeakyReluPooled(torch.autograd.Function):
-    """Of x the sign is needed later, and bfloat16 has that too: it is kept in half the memory."""
-
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
-        ctx.save_for_backward(x.bfloat16())
-        ctx.slope, ctx.factor = slope, factor
-        return torch.cat([pool(F.leaky_relu(clip, slope), factor) for clip in x.split(1)])
+        y, kept = means(x, slope, factor)
+        ctx.save_for_backward(kept)
+        ctx.about = slope, factor
+        return y
 
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor, None, None]:
-        return LeakyReluPooledGradient.apply(g, *ctx.saved_tensors, ctx.slope, ctx.factor), None, None
+        return LeakyReluPooledGradient.apply(g, *ctx.saved_tensors, *ctx.about), None, None
 
 
 class LeakyReluPooledGradient(torch.autograd.Function):
@@ -153,30 +167,48 @@ class LeakyReluPooledGradient(torch.autograd.Function):
         ctx: FunctionCtx, g: Tensor, kept: Tensor, slope: float, factor: tuple[int, int, int]
     ) -> Tensor:
         ctx.save_for_backward(kept)
-        ctx.slope, ctx.factor = slope, factor
-        time, *_ = factor
-        by_x = torch.empty_like(kept, dtype=g.dtype)
-        signs, out = (v.unflatten(3, (-1, 2)).unflatten(2, (-1, time)) for v in (kept, by_x))
-        for n, t in pieces(g):
-            rows = (g[n, :, t] / (4 * time)).permute(0, 2, 3, 4, 1)[..., None, :]  # (N, T', H', W', 1, C)
-            rows = rows.expand(-1, -1, -1, -1, 2, -1).flatten(3, 4).permute(0, 4, 1, 2, 3)  # whole: long runs
-            part, sign = out[n, :, t], signs[n, :, t].to(g.dtype)
-            spread = rows[:, :, :, None, :, None].expand_as(sign)
-            torch.ops.aten.leaky_relu_backward.grad_input(spread, sign, slope, False, grad_input=part)
-        return by_x
+        ctx.about = slope, factor
+        return spread(g, kept, slope, factor)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gg: Tensor) -> tuple[Tensor, None, None, None]:
-        (kept,) = ctx.saved_tensors
-        parts = []
-        for clip, sign in zip(gg.split(1), kept.split(1), strict=True):
-            out = torch.empty_like(clip)
-            for _, t in pieces(clip):
-                by_sign = clip[:, :, t], sign[:, :, t].to(gg.dtype)
-                torch.ops.aten.leaky_relu_backward.grad_input(*by_sign, ctx.slope, False, grad_input=out[:, :, t])
-            parts.append(pool(out, ctx.factor))
-        return torch.cat(parts), None, None, None
+        return means_again(gg, *ctx.saved_tensors, *ctx.about), None, None, None
+
+
+def means(x: Tensor, slope: float, factor: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """The means, and what is kept of x: its signs, which torch's operations take fastest from bfloat16."""
+    if calls.takes(x, factor):
+        return calls.leaky_relu_pooled(x, slope, factor)
+    return torch.cat([pool(F.leaky_relu(clip, slope), factor) for clip in x.split(1)]), x.bfloat16()
+
+
+def spread(g: Tensor, kept: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
+    if kept.dtype == torch.uint8:
+        return calls.leaky_relu_spread(g, kept, slope, factor)
+    time, *_ = factor
+    by_x = torch.empty_like(kept, dtype=g.dtype)
+    signs, out = (v.unflatten(3, (-1, 2)).unflatten(2, (-1, time)) for v in (kept, by_x))
+    for n, t in pieces(g):
+        rows = (g[n, :, t] / (4 * time)).permute(0, 2, 3, 4, 1)[..., None, :]  # (N, T', H', W', 1, C)
+        rows = rows.expand(-1, -1, -1, -1, 2, -1).flatten(3, 4).permute(0, 4, 1, 2, 3)  # whole: long runs
+        part, sign = out[n, :, t], signs[n, :, t].to(g.dtype)
+        shares = rows[:, :, :, None, :, None].expand_as(sign)
+        torch.ops.aten.leaky_relu_backward.grad_input(shares, sign, slope, False, grad_input=part)
+    return by_x
+
+
+def means_again(gg: Tensor, kept: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
+    if kept.dtype == torch.uint8:
+        return calls.leaky_relu_pooled_again(gg, kept, slope, factor)
+    parts = []
+    for clip, sign in zip(gg.split(1), kept.split(1), strict=True):
+        out = torch.empty_like(clip)
+        for _, t in pieces(clip):
+            by_sign = clip[:, :, t], sign[:, :, t].to(gg.dtype)
+            torch.ops.aten.leaky_relu_backward.grad_input(*by_sign, slope, False, grad_input=out[:, :, t])
+        parts.append(pool(out, factor))
+    return torch.cat(parts)
 
 
 def pool(x: Tensor, factor: tuple[int, int, int]) -> Tensor:

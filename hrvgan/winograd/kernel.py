@@ -1,35 +1,28 @@
-"""What all kernels are made of: who does which item, where tiles lie, transforms, and the product in registers."""
+"""What all these kernels are made of: where tiles lie, transforms, and the product in registers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 from llvmlite import ir
 
-from hrvgan.winograd.emit import BF16, F32, I32, I64, POINTER, Code, Index, number, vector
-from hrvgan.winograd.plan import FIELDS, NUMBERS, POINTERS, TOGETHER, Plan, ring_width
+from hrvgan.native.emit import BF16, F32, I32, Index, number, vector
+from hrvgan.native.program import Program, Value
+from hrvgan.winograd.plan import FIELDS, TOGETHER, Plan, ring_width
 from hrvgan.winograd.schemes import Matrix
 
-Value = ir.Value
 Put = Callable[[Value, Value, int, list[Value]], None]  # (channel, first tile, point, a vector for each tile)
 
 
-class Kernel:
-    """A function `run` of a module, which all threads call with the same fields. Tensors lie as (N, T, H, W, C)."""
+class Kernel(Program):
+    """Tensors lie as (N, T, H, W, C)."""
 
     def __init__(self, plan: Plan):
-        self.plan, self.module = plan, ir.Module()
+        super().__init__(FIELDS, plan.lanes, plan.half)
+        self.plan, c = plan, self.code
         self.zeros = ir.GlobalVariable(self.module, vector(F32, plan.lanes), "zeros")
         self.zeros.initializer = ir.Constant(vector(F32, plan.lanes), None)
         self.zeros.global_constant = True
         self.multiply = self.declare_multiply()
-        run = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [POINTER]), "run")
-        self.fields = run.args[0]
-        self.code = c = Code(run.append_basic_block(), plan.lanes, plan.half)
         self.word = I32 if plan.half else F32
-
-        # Read what is the same for all items.
-        self.told = {name: c.load(self.place(name), typ=POINTER) for name in POINTERS}
-        self.told |= {name: c.load(self.place(name), typ=I64) for name in NUMBERS}
         self.counts = [self.told[name] for name in ("times", "heights", "widths")]
         self.x_sizes = [c.sum((n, axis.step)) for n, axis in zip(self.counts, plan.axes, strict=True)]
         self.y_sizes = [c.sum((n, axis.outputs)) for n, axis in zip(self.counts, plan.axes, strict=True)]
@@ -40,32 +33,8 @@ class Kernel:
         lanes, sums = self.plan.lanes, vector(F32, self.plan.lanes)
         if self.plan.half:
             pairs = vector(BF16, 2 * lanes)
-            kind = ir.FunctionType(sums, [sums, pairs, pairs])
-            name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}"
-        else:
-            kind, name = ir.FunctionType(sums, [sums] * 3), f"llvm.fma.v{lanes}f32"
-        return ir.Function(self.module, kind, name)
-
-    def place(self, name: str) -> Value:
-        return self.code.at(self.fields, FIELDS.index(name), I64)
-
-    def count_up(self, name: str) -> Value:
-        return self.code.atomic_rmw("add", self.place(name), number(1), "monotonic")
-
-    @contextmanager
-    def items(self) -> Iterator[Value]:
-        """The body is done for each item that no other thread has taken. It ends the function."""
-        c = self.code
-        head, body, end = (c.append_basic_block() for _ in range(3))
-        c.branch(head)
-        c.position_at_end(head)
-        item = self.count_up("item")
-        c.cbranch(c.icmp_signed("<", item, self.told["items"]), body, end)
-        c.position_at_end(body)
-        yield item
-        c.branch(head)
-        c.position_at_end(end)
-        c.ret_void()
+            return self.declare(f"llvm.x86.avx512bf16.dpbf16ps.{32 * lanes}", sums, [sums, pairs, pairs])
+        return self.declare(f"llvm.fma.v{lanes}f32", sums, [sums] * 3)
 
     def coordinates(self, tile: Value) -> tuple[Value, ...]:
         """(n, d, h, w), counted in tiles."""

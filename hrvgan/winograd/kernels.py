@@ -5,8 +5,9 @@ import itertools
 
 from llvmlite import ir
 
-from hrvgan.winograd.emit import F32, I32, Index, number
-from hrvgan.winograd.kernel import Kernel, Value
+from hrvgan.native.emit import F32, I32, Index, number
+from hrvgan.native.program import Value
+from hrvgan.winograd.kernel import Kernel
 from hrvgan.winograd.plan import MIDDLE, TOGETHER, Plan
 
 DEPTH = 8  # words of tiles to a round of the gradient's product

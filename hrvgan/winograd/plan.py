@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from hrvgan.native.launching import Fields
 from hrvgan.winograd.schemes import Scheme
 
 # Tiles, neighbours along the width, whose inputs are transformed at once; also a pair of bfloat16.
@@ -62,13 +63,20 @@ class Plan(NamedTuple):
         return self.plane * self.tiles // self.pair * (c_in + c_out) + self.ring(c_in)
 
 
-# What a kernel is told, as 64-bit numbers. First come two that its threads count up themselves, the next item of the
-# work and the next thread's number. Then pointers, and how many: items, tiles in all and in a clip along each axis,
-# channels, words of scratch for a thread, tiles in a segment of the gradient's sum, elements from weight to weight.
-COUNTERS = ("item", "thread")
-POINTERS = ("x", "y", "weight", "bias", "scratch")
-NUMBERS = (
-    "items", "tiles", "times", "heights", "widths", "c_in", "c_out", "scratch_size", "segment",
-    "in_stride", "out_stride", "tap_stride",
-)  # fmt: skip
-FIELDS = COUNTERS + POINTERS + NUMBERS
+# Counts are of tiles in all and in a clip along each axis, channels, tiles in a segment of the gradient's sum, elements
+# from weight to weight.
+FIELDS = Fields(
+    ("x", "y", "weight", "bias"),
+    (
+        "tiles",
+        "times",
+        "heights",
+        "widths",
+        "c_in",
+        "c_out",
+        "segment",
+        "in_stride",
+        "out_stride",
+        "tap_stride",
+    ),
+)

@@ -2,14 +2,12 @@
 
 import functools
 import math
-import os
-from importlib.util import find_spec
-from types import ModuleType
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from hrvgan.native.launching import able, launch, machine
 from hrvgan.winograd.plan import FIELDS, MIDDLE, TOGETHER, Plan
 from hrvgan.winograd.schemes import DOWN, SAME, UP, Scheme
 
@@ -21,16 +19,15 @@ FEWEST_TILES = 64  # in a clip: with fewer, transforming the weights costs more 
 # c_in * c_out: with fewer, transforming the clips does.
 FEWEST_PRODUCTS = {torch.float32: 64, torch.bfloat16: 256}
 
-# torch's own convolutions are for where llvmlite is not installed, and for users who ask for them.
-enabled = os.environ.get("HRVGAN_KERNELS", "winograd") != "torch" and find_spec("llvmlite") is not None
-
 
 @functools.cache
-def machine() -> ModuleType:
+def writers() -> dict[str, Callable]:
     """Loaded for the first convolution: LLVM is large, and may not be installed."""
-    from hrvgan.winograd import machine
+    from hrvgan.winograd.kernels import convolution, gradient_by_weight
+    from hrvgan.winograd.taps import transform_sums, transform_weights
 
-    return machine
+    found = (convolution, gradient_by_weight, transform_weights, transform_sums)
+    return {write.__name__: write for write in found}
 
 
 def axes(factor: Factor) -> Axes:
@@ -39,14 +36,14 @@ def axes(factor: Factor) -> Axes:
 
 def takes(x: Tensor, c_out: int, factor: Factor = (1, 1, 1)) -> bool:
     """Whether the kernels compute this convolution of x (N, C, T, H, W), faster than torch and on this machine."""
-    if x.device.type != "cpu" or x.dtype not in FEWEST_PRODUCTS or not enabled:
+    if x.dtype not in FEWEST_PRODUCTS or len(x) == 0:
         return False
     if x.shape[1] % 8 or c_out % 8 or x.shape[1] * c_out < FEWEST_PRODUCTS[x.dtype]:
         return False
     d, h, w = (axis.step for axis in axes(factor))
     whole = all(n % step == 0 for n, step in zip(x.shape[2:], (d, h, w * TOGETHER), strict=True))
-    enough = len(x) > 0 and math.prod(x.shape[2:]) // (d * h * w) >= FEWEST_TILES
-    return whole and enough and machine().able(x.dtype)
+    enough = math.prod(x.shape[2:]) // (d * h * w) >= FEWEST_TILES
+    return whole and enough and able(x) and not (x.dtype == torch.bfloat16 and machine().has_amx())
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Factor = (1, 1, 1)) -> Tensor:
@@ -77,7 +74,7 @@ def filtered(x: Tensor, weight: Tensor, bias: Tensor | None, these: Axes, turned
     bias = torch.zeros(c_out) if bias is None else bias.float().contiguous()
     tensors = {"x": x, "y": y, "weight": transformed(weight, how, turned), "bias": bias}
     numbers = {"items": -(-tiles["tiles"] // how.tiles), "scratch_size": how.scratch(c_in)}
-    launch("convolution", how, tensors, **numbers, **tiles, c_in=c_in, c_out=c_out)
+    run("convolution", how, tensors, **numbers, **tiles, c_in=c_in, c_out=c_out)
     return y
 
 
@@ -91,7 +88,7 @@ def transformed(weight: Tensor, how: Plan, turned: bool) -> Tensor:
         numbers = {"out_stride": 27, "in_stride": c_out * 27, "tap_stride": -1}
     tensors = {"x": weight.flatten()[first:], "weight": torch.empty(how.points * c_in * c_out // how.pair)}
     numbers |= {"items": c_in // how.pair, "c_in": c_in, "c_out": c_out}
-    launch("transform_weights", how._replace(rows=0, tiles=0), tensors, **numbers)
+    run("transform_weights", how._replace(rows=0, tiles=0), tensors, **numbers)
     return tensors["weight"]
 
 
@@ -106,12 +103,12 @@ def by_parameters(x: Tensor, g: Tensor, these: Axes) -> tuple[Tensor, Tensor]:
     totals = torch.empty(segments, these[0].points, c_out)
     tensors = {"x": x, "y": g, "weight": sums, "bias": totals}
     numbers = {"items": segments * these[0].points, "scratch_size": how.scratch_by_weight(c_in, c_out)}
-    launch("gradient_by_weight", how, tensors, **numbers, **tiles, c_in=c_in, c_out=c_out, segment=segment)
+    run("gradient_by_weight", how, tensors, **numbers, **tiles, c_in=c_in, c_out=c_out, segment=segment)
 
     gradient = torch.empty(c_out, c_in, 3, 3, 3)
     tensors = {"x": sums[0] if segments == 1 else sums.sum(0), "y": gradient}
     back = how._replace(rows=0, tiles=0, half=False)
-    launch("transform_sums", back, tensors, items=c_in, c_in=c_in, c_out=c_out)
+    run("transform_sums", back, tensors, items=c_in, c_in=c_in, c_out=c_out)
     return gradient, totals[:, MIDDLE].sum(0)
 
 
@@ -135,12 +132,5 @@ def tiles_of(x: Tensor, these: Axes) -> dict[str, int]:
     return dict(zip(SIZES, counts, strict=True)) | {"tiles": len(x) * math.prod(counts)}
 
 
-def launch(
-    kernel: str, how: Plan, tensors: dict[str, Tensor], items: int, scratch_size: int = 0, **numbers: int
-) -> None:
-    threads = min(torch.get_num_threads(), items)
-    scratch = torch.empty(threads * scratch_size)
-    told = {"items": items, "scratch": scratch.data_ptr(), "scratch_size": scratch_size} | numbers
-    told |= {name: tensor.data_ptr() for name, tensor in tensors.items()}
-    fields = np.array([told.get(name, 0) for name in FIELDS], dtype=np.int64)
-    machine().run(machine().function(kernel, how), fields, threads)
+def run(kernel: str, how: Plan, tensors: dict[str, Tensor], **numbers: int) -> None:
+    launch(writers()[kernel], how, FIELDS, tensors, **numbers)

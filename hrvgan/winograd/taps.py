@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from hrvgan.winograd.emit import number
-from hrvgan.winograd.kernel import Kernel, Value
+from hrvgan.native.emit import number
+from hrvgan.native.program import Value
+from hrvgan.winograd.kernel import Kernel
 from hrvgan.winograd.plan import Plan
 
 

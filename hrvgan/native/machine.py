@@ -2,18 +2,18 @@
 
 import ctypes
 import functools
+import inspect
 import platform
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
 import torch
 
-from hrvgan.winograd import compiled, kernels, taps
-from hrvgan.winograd.plan import Plan
-
-KERNELS = (kernels.convolution, kernels.gradient_by_weight, taps.transform_weights, taps.transform_sums)
+from hrvgan.native import compiled
 
 # LLVM would load far ahead of use in the long rounds of a product, and run out of registers.
 llvm.set_option("hrvgan", "-enable-misched=0")
@@ -32,25 +32,27 @@ def lanes() -> int:
     return 8 if has.get("avx2") and has.get("fma") else 0
 
 
+@functools.cache
 def able(dtype: torch.dtype) -> bool:
-    return multiplies_bfloat16() if dtype == torch.bfloat16 else lanes() > 0
-
-
-@functools.cache
-def multiplies_bfloat16() -> bool:
-    """Whether the kernels do bfloat16. With AMX, torch's own convolutions are far ahead of these."""
+    """Whether kernels run here on tensors of `dtype`, float32 or bfloat16."""
     has = llvm.get_host_cpu_features()
-    return bool(lanes() == 16 and has.get("avx512bf16") and not has.get("amx-bf16"))
+    return lanes() > 0 if dtype == torch.float32 else bool(lanes() == 16 and has.get("avx512bf16"))
 
 
 @functools.cache
-def function(kernel: str, plan: Plan) -> ctypes._CFuncPtr:
-    """One of `KERNELS`, compiled for this processor (a third of a second, or found compiled already)."""
-    (write,) = (write for write in KERNELS if write.__name__ == kernel)
+def has_amx() -> bool:
+    """Whether torch multiplies matrices of bfloat16 several times as fast as vectors would."""
+    return bool(llvm.get_host_cpu_features().get("amx-bf16"))
+
+
+@functools.cache
+def function(write: Callable[[NamedTuple], object], plan: NamedTuple) -> ctypes._CFuncPtr:
+    """The kernel that `write` writes for `plan`, compiled for this processor (a third of a second, or found compiled
+    already)."""
     cpu, features = llvm.get_host_cpu_name(), f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
     target = llvm.Target.from_triple(llvm.get_process_triple())
     machine = target.create_target_machine(cpu=cpu, features=features, opt=3)
-    name = compiled.name(kernel, plan, cpu, features, llvm.llvm_version_info)
+    name = compiled.name(inspect.getfile(write), write.__name__, plan, cpu, features, llvm.llvm_version_info)
     code = compiled.read(name)
     if code is None:
         code = compile_module(str(write(plan)), machine)
@@ -98,4 +100,4 @@ def openmp() -> ctypes._CFuncPtr | None:
 
 @functools.cache
 def pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(torch.get_num_threads(), "winograd")
+    return ThreadPoolExecutor(torch.get_num_threads(), "kernels")

@@ -13,15 +13,16 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrvgan" / "kernels"
 
 
-def name(*about: object) -> str:
-    """Of a kernel: a digest of what it is for, and of the code that writes it."""
-    return f"{hashlib.sha256(repr((about, sources())).encode()).hexdigest()[:32]}.o"
+def name(source: str, *about: object) -> str:
+    """Of a kernel: a digest of what it is for, and of the code that writes it, of which `source` is a file."""
+    known = about, sources(Path(source).parent), sources(Path(__file__).parent)
+    return f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.o"
 
 
 @functools.cache
-def sources() -> str:
+def sources(folder: Path) -> str:
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(folder.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

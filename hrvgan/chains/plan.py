@@ -1,0 +1,18 @@
+"""What a kernel is compiled for, and what it is told when it runs."""
+
+from typing import NamedTuple
+
+from hrvgan.native.launching import Fields
+
+# Pixels of a frame, and its height and width; frames in a row to which one gain and one shift belong.
+FIELDS = Fields(
+    ("x", "y", "g", "kept", "gain", "shift", "by_gain", "by_shift"), ("pixels", "height", "width", "span")
+)
+
+
+class Plan(NamedTuple):
+    lanes: int  # channels in a vector of float32
+    half: bool  # bfloat16 in memory
+    channels: int
+    slope: float = 0.0  # of LeakyReLU
+    time: int = 1  # frames of x to one of their means

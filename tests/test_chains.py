@@ -1,0 +1,149 @@
+"""The kernels that compute chains of element by element operations on a CPU, against the plain chains in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck
+
+from hrvgan.chains import calls
+from hrvgan.models import fused
+from hrvgan.models.blocks import PixelNorm
+from hrvgan.native import launching
+
+machine = launching.machine()
+pytestmark = pytest.mark.skipif(not machine.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if machine.able(dtype)]
+CHANNELS = [8, 16, 24, 32, 128, 256]
+TOLERANCE = {
+    torch.float32: 1e-6,
+    torch.bfloat16: 4e-3,
+}  # one rounding of what is stored, and half of one more
+
+
+@pytest.fixture(params=[16, 8])
+def lanes(request, monkeypatch):
+    """With registers of AVX-512, and as with AVX2."""
+    if request.param > machine.lanes():
+        pytest.skip("this processor has no AVX-512")
+    monkeypatch.setattr(machine, "lanes", lambda: request.param)
+
+
+def draw(dtype, *shape):
+    """Numbers that `dtype` has, channels-last where they are clips."""
+    x = torch.randn(shape).to(dtype)
+    return x.contiguous(memory_format=torch.channels_last_3d) if shape[-1] > 1 else x
+
+
+def error(found, wanted):
+    """Relative, by root mean squares."""
+    return ((found.double() - wanted).square().mean() / wanted.square().mean()).sqrt().item()
+
+
+def assert_near(found, wanted, dtype):
+    for mine, its in zip(found, wanted, strict=True):
+        assert mine.dtype == dtype
+        assert mine.shape == its.shape
+        assert error(mine.detach(), its.detach()) < TOLERANCE[dtype]
+
+
+def plain_norm(x, gain, shift):
+    return F.relu(torch.addcmul(shift, PixelNorm()(x), gain))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("times", [1, 4])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_pixel_norm(channels, times, dtype, lanes):
+    torch.manual_seed(0)
+    x, g = draw(dtype, 3, channels, 4, 6, 5), draw(dtype, 3, channels, 4, 6, 5)
+    gain, shift = draw(dtype, 3, channels, times, 1, 1), draw(dtype, 3, channels, times, 1, 1)
+    assert calls.takes(x)
+    given = [v.requires_grad_() for v in (x, gain, shift)]
+    exact = [v.detach().double().requires_grad_() for v in given]
+    y, wanted = fused.pixel_norm_modulated(*given), plain_norm(*exact)
+    assert_near([y], [wanted], dtype)
+    assert_near(torch.autograd.grad(y, given, g), torch.autograd.grad(wanted, exact, g.double()), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("factor", [(1, 2, 2), (2, 2, 2)])
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_leaky_relu_pooled_and_differentiated_twice(channels, factor, dtype, lanes):
+    torch.manual_seed(0)
+    x = draw(dtype, 3, channels, 4, 6, 8)
+    assert calls.takes(x, factor)
+
+    def everything(chain, x):
+        """The means, the gradient by x of what depends on them, and the gradient of that by what it is made of."""
+        x = x.requires_grad_()
+        y = chain(x)
+        g = torch.linspace(-1, 1, y.numel(), dtype=x.dtype).view_as(y).requires_grad_()
+        (by_x,) = torch.autograd.grad(y, x, g, create_graph=True)
+        gg = torch.linspace(-1, 2, x.numel(), dtype=x.dtype).view_as(x)
+        return y, by_x, *torch.autograd.grad(by_x, g, gg)
+
+    mine = everything(lambda x: fused.leaky_relu_pooled(x, 0.2, factor), x.clone())
+    its = everything(lambda x: F.avg_pool3d(F.leaky_relu(x, 0.2), factor), x.double())
+    assert_near(mine, its, dtype)
+
+
+def test_signs_take_a_bit_each():
+    x = draw(torch.float32, 2, 16, 4, 8, 8)
+    _, kept = calls.leaky_relu_pooled(x, 0.2, (1, 2, 2))
+    assert kept.numel() * 8 == x.numel()
+    bits = (kept[..., None] >> torch.arange(8)) & 1
+    assert torch.equal(bits.flatten(4).permute(0, 4, 1, 2, 3).bool(), x > 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_results_depend_on_no_threads_and_no_neighbours(dtype):
+    torch.manual_seed(0)
+    x, g = draw(dtype, 5, 32, 4, 8, 8), draw(dtype, 5, 32, 4, 8, 8)
+    gain, shift = draw(dtype, 5, 32, 1, 1, 1), draw(dtype, 5, 32, 1, 1, 1)
+
+    def results(part):
+        given = [v[part] for v in (x, gain, shift)]
+        y, kept = calls.leaky_relu_pooled(x[part], 0.2, (2, 2, 2))
+        found = [calls.pixel_norm(*given), *calls.pixel_norm_gradients(g[part], *given), y, kept]
+        return [*found, calls.leaky_relu_spread(y, kept, 0.2, (2, 2, 2))]
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = results(slice(None))
+        torch.set_num_threads(3)
+        together = results(slice(None))
+    finally:
+        torch.set_num_threads(threads)
+    for one, three, third in zip(alone, together, results(slice(2, 3)), strict=True):
+        assert torch.equal(one, three)
+        assert torch.equal(one[2:3], third)
+
+
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        ((1, 12, 4, 8, 8), "channels in no vectors"),
+        ((1, 264, 4, 8, 8), "more channels than a pixel norm holds"),
+        ((1, 16, 4, 8, 7), "a width that is no whole number of blocks"),
+        ((1, 16, 3, 8, 8), "a time that is none"),
+        ((0, 16, 4, 8, 8), "no clips"),
+    ],
+)
+def test_what_the_kernels_leave_to_torch(shape, why):
+    assert not calls.takes(torch.randn(shape), (2, 2, 2)), why
+
+
+def test_float64_is_left_to_torch():
+    x = torch.randn(1, 16, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert not calls.takes(x)
+    assert gradcheck(lambda x: fused.leaky_relu_pooled(x, 0.2, (2, 2, 2)), x)
+
+
+def test_of_what_is_not_a_number_nothing_is_made_up():
+    """A diverged training is to be seen as one."""
+    x = draw(torch.float32, 1, 16, 2, 4, 4)
+    x[0, 3, 1, 2, 2] = torch.nan
+    ones = torch.ones(1, 16, 1, 1, 1)
+    assert calls.pixel_norm(x, ones, ones)[0, :, 1, 2, 2].isnan().all()
+    assert calls.leaky_relu_pooled(x, 0.2, (2, 2, 2))[0].isnan().sum() == 1
