@@ -313,7 +313,6 @@ class HRVGAN(VideoGAN):
         if equalised:
             equalise(self.G)
             equalise(self.D)
-        self.to(memory_format=torch.channels_last_3d)
         self.loss_d, self.loss_g = losses.objective_pair(objective, k, lambda1, lambda2)
         self.paired, self.alpha, self.beta = objective in losses.PAIRED, alpha, beta
         self.r1_gamma, self.r2_gamma, self.r1_every = r1_gamma, r2_gamma, r1_every

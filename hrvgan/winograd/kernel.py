@@ -1,5 +1,6 @@
 """What all these kernels are made of: where tiles lie, transforms, and the product in registers."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 from llvmlite import ir
@@ -145,12 +146,13 @@ class Kernel(Program):
 
     def product(
         self, blocks: Value, depth: int, initial: list[Value],
-        a: Callable[[Value, int, int], Value], b: Callable[[Value, int, int], Value],
+        a: Callable[[Value, int, int, int], Value], b: Callable[[Value, int, int, int], Value], points: int = 1,
     ) -> list[Value]:  # fmt: skip
-        """initial + a b in registers, as vectors of rows and columns: row by row. `a` and `b` point to the word of a
-        row and the vector of a column at (block, inner), for `depth` inners of each of the blocks."""
+        """initial + a b in registers for some points, as vectors of points, rows and columns. `a` and `b` point to the
+        word of a row and the vector of a column at (point, block, inner), for `depth` inners of each of the blocks."""
         c, columns = self.code, self.plan.columns
         words, operand = vector(self.word, c.lanes), self.multiply.args[1].type
+        rows = len(initial) // columns // points
 
         def multiplied(total: Value, word: Value, across: Value) -> Value:
             if self.plan.half:
@@ -159,12 +161,13 @@ class Kernel(Program):
 
         def add(block: Value, sums: list[Value]) -> list[Value]:
             sums = list(sums)
-            for inner in range(depth):
-                across = [c.load(b(block, inner, j), typ=words, align=4) for j in range(columns)]
-                for i in range(len(sums) // columns):
-                    word = c.spread(c.load(a(block, inner, i), typ=self.word, align=4))
+            for inner, point in itertools.product(range(depth), range(points)):
+                across = [c.load(b(point, block, inner, j), typ=words, align=4) for j in range(columns)]
+                for i in range(rows):
+                    word = c.spread(c.load(a(point, block, inner, i), typ=self.word, align=4))
                     for j in range(columns):
-                        sums[i * columns + j] = multiplied(sums[i * columns + j], word, across[j])
+                        place = (point * rows + i) * columns + j
+                        sums[place] = multiplied(sums[place], word, across[j])
             return sums
 
         return c.repeat(blocks, initial, add)

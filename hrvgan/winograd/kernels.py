@@ -25,7 +25,7 @@ def convolution(plan: Plan) -> ir.Module:
     inputs_size = c.sum((blocks, plan.points * table))
     inputs = c.at(told["scratch"], c.mul(k.thread, told["scratch_size"]), I32)
     products = c.at(inputs, inputs_size, I32)
-    ring = c.at(products, plan.points * plan.tiles * wide, I32)
+    ring = c.at(products, plan.products * plan.tiles * wide, I32)
 
     with k.items() as item:
         first = c.sum((item, plan.tiles))
@@ -40,10 +40,10 @@ def convolution(plan: Plan) -> ir.Module:
 
         k.transform_inputs([axis.Bt for axis in plan.axes], first, num_tiles, num_tiles, ring, put_inputs)
         with c.loop(told["c_out"], wide) as channel:
-            # Multiply each point: (points, tiles, wide).
+            # Multiply point by point: (products, tiles, wide).
             weights = c.at(told["weight"], c.sum((channel, c.sum((blocks, plan.points * plan.words)))), I32)
-            with c.loop(plan.points) as point, c.loop(plan.tiles, plan.rows) as row:
-                multiply(k, blocks, inputs, weights, products, point, row)
+            with c.loop(plan.points // plan.together) as group, c.loop(plan.tiles, plan.rows) as row:
+                multiply(k, blocks, inputs, weights, products, group, row)
 
             # Transform back.
             with c.loop(num_tiles) as tile, c.loop(wide, lanes) as column:
@@ -52,25 +52,32 @@ def convolution(plan: Plan) -> ir.Module:
 
 
 def multiply(
-    k: Kernel, blocks: Value, inputs: Value, weights: Value, products: Value, point: Value, row: Value
+    k: Kernel, blocks: Value, inputs: Value, weights: Value, products: Value, group: Value, row: Value
 ) -> None:
+    """The products of a group of points; of a line of them, what the last axis makes of it."""
     c, plan = k.code, k.plan
-    table = plan.tiles * plan.words
-    a_start = c.sum((point, table), (row, plan.words))
-    b_start = c.sum((c.mul(point, blocks), plan.words * plan.wide))
+    table, depth = plan.tiles * plan.words, plan.words * plan.wide
+    first = c.sum((group, plan.together))
+    a_start = c.sum((first, table), (row, plan.words))
+    b_start = c.sum((c.mul(first, blocks), depth))
+    point_stride = c.mul(blocks, number(depth))
 
-    def a(block: Index, inner: int, i: int) -> Value:
-        return c.at(inputs, c.sum(a_start, (block, plan.points * table), i * plan.words + inner), I32)
+    def a(point: int, block: Index, inner: int, i: int) -> Value:
+        away = point * table + i * plan.words + inner
+        return c.at(inputs, c.sum(a_start, (block, plan.points * table), away), I32)
 
-    def b(block: Index, inner: int, j: int) -> Value:
-        return c.at(
-            weights, c.sum(b_start, (block, plan.words * plan.wide), inner * plan.wide + j * plan.lanes), I32
-        )
+    def b(point: int, block: Index, inner: int, j: int) -> Value:
+        away = c.sum((point_stride, point), (block, depth), inner * plan.wide + j * plan.lanes)
+        return c.at(weights, c.sum(b_start, away), I32)
 
-    nothing = [c.constant(F32, 0.0)] * (plan.rows * plan.columns)
-    start = c.sum((point, plan.tiles * plan.wide), (row, plan.wide))
-    for i, value in enumerate(k.product(blocks, plan.words, nothing, a, b)):
-        c.put_vector(value, products, c.sum(start, i * plan.lanes))
+    size = plan.rows * plan.columns
+    nothing = [c.constant(F32, 0.0)] * (plan.together * size)
+    sums = k.product(blocks, plan.words, nothing, a, b, plan.together)
+    start = c.sum((group, len(plan.line) * plan.tiles * plan.wide), (row, plan.wide))
+    for i in range(size):
+        for j, matrix_row in enumerate(plan.line):
+            away = j * plan.tiles * plan.wide + i * plan.lanes
+            c.put_vector(c.combine(matrix_row, sums[i::size]), products, c.sum(start, away))
 
 
 def put_outputs(k: Kernel, products: Value, tile: Value, row: Value, channel: Value, column: Value) -> None:
@@ -79,12 +86,16 @@ def put_outputs(k: Kernel, products: Value, tile: Value, row: Value, channel: Va
     here = c.sum(channel, column)
     start, pointer = c.sum((row, plan.wide), column), k.outputs(tile, here)
     bias = c.vector_at(k.told["bias"], here)
+    d, h, w = (axis.At for axis in plan.axes)
+    if plan.together > 1:  # The last axis is done.
+        w = tuple(tuple(float(i == j) for j in range(len(w))) for i in range(len(w)))
 
-    def product(*index: int) -> Value:
-        return c.vector_at(products, c.sum(start, plan.point(*index) * plan.tiles * plan.wide))
+    def product(i: int, j: int, m: int) -> Value:
+        place = (i * plan.axes[1].points + j) * len(w[0]) + m
+        return c.vector_at(products, c.sum(start, place * plan.tiles * plan.wide))
 
     places = itertools.product(*(range(axis.outputs) for axis in plan.axes))
-    for place, total in zip(places, k.transformed([axis.At for axis in plan.axes], product), strict=True):
+    for place, total in zip(places, k.transformed([d, h, w], product), strict=True):
         c.put_channels(c.fadd(total, bias), pointer(*place))
 
 
@@ -165,10 +176,10 @@ def add_products(
         c.sum(corner, (k.told["c_out"], i), j * lanes) for i in range(plan.rows) for j in range(plan.columns)
     ]
 
-    def a(block: Index, inner: int, i: int) -> Value:
+    def a(_: int, block: Index, inner: int, i: int) -> Value:
         return c.at(inputs, c.sum(a_start, (block, DEPTH * lanes), inner * lanes + i), I32)
 
-    def b(block: Index, inner: int, j: int) -> Value:
+    def b(_: int, block: Index, inner: int, j: int) -> Value:
         return c.at(
             outputs, c.sum(b_start, (block, DEPTH * lanes), j * plan.plane * span + inner * lanes), I32
         )

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from hrvgan.native.launching import Fields
-from hrvgan.winograd.schemes import Scheme
+from hrvgan.winograd.schemes import Matrix, Scheme
 
 # Tiles, neighbours along the width, whose inputs are transformed at once; also a pair of bfloat16.
 TOGETHER = 2
@@ -22,6 +22,7 @@ class Plan(NamedTuple):
     columns: int  # vectors of output channels that are computed together
     rows: int  # and how many rows with them, in registers
     tiles: int  # in the cache at a time
+    together: int = 1  # points whose products are in registers at a time: one, or all of the last axis
 
     @property
     def points(self) -> int:
@@ -34,6 +35,16 @@ class Plan(NamedTuple):
 
     def point(self, d: int, h: int, w: int) -> int:
         return d * self.plane + h * self.axes[2].points + w
+
+    @property
+    def line(self) -> Matrix:
+        """What is made of the products of these points before they leave the registers."""
+        return self.axes[2].At if self.together > 1 else ((1,),)
+
+    @property
+    def products(self) -> int:
+        """How many are stored for a tile and an output channel."""
+        return self.points // self.together * len(self.line)
 
     @property
     def pair(self) -> int:
@@ -52,7 +63,8 @@ class Plan(NamedTuple):
 
     def scratch(self, c_in: int) -> int:
         """Words that a thread of the convolution needs: for inputs, for products, and the ring."""
-        return self.points * self.tiles * (c_in // self.pair + self.wide) + self.ring(c_in)
+        inputs, products = self.points * c_in // self.pair, self.products * self.wide
+        return self.tiles * (inputs + products) + self.ring(c_in)
 
     def ring(self, c_in: int) -> int:
         d, h, w = self.axes
@@ -67,16 +79,5 @@ class Plan(NamedTuple):
 # from weight to weight.
 FIELDS = Fields(
     ("x", "y", "weight", "bias"),
-    (
-        "tiles",
-        "times",
-        "heights",
-        "widths",
-        "c_in",
-        "c_out",
-        "segment",
-        "in_stride",
-        "out_stride",
-        "tap_stride",
-    ),
-)
+    ("tiles", "times", "heights", "widths", "c_in", "c_out", "segment", "in_stride", "out_stride", "tap_stride"),
+)  # fmt: skip

@@ -15,6 +15,7 @@ Axes = tuple[Scheme, Scheme, Scheme]
 Factor = tuple[int, int, int]  # of nearest upsampling before the convolution, each 1 or 2
 CACHE = 2**18  # words that the tables of a thread may have: 1 MiB
 SIZES = ("times", "heights", "widths")  # of the kernel's fields
+MOST_OF_LINES = 32  # c_in: with more, the weights of a line of points do not stay in the first cache
 FEWEST_TILES = 64  # in a clip: with fewer, transforming the weights costs more than it saves
 # c_in * c_out: with fewer, transforming the clips does.
 FEWEST_PRODUCTS = {torch.float32: 64, torch.bfloat16: 256}
@@ -88,7 +89,7 @@ def transformed(weight: Tensor, how: Plan, turned: bool) -> Tensor:
         numbers = {"out_stride": 27, "in_stride": c_out * 27, "tap_stride": -1}
     tensors = {"x": weight.flatten()[first:], "weight": torch.empty(how.points * c_in * c_out // how.pair)}
     numbers |= {"items": c_in // how.pair, "c_in": c_in, "c_out": c_out}
-    run("transform_weights", how._replace(rows=0, tiles=0), tensors, **numbers)
+    run("transform_weights", how._replace(rows=0, tiles=0, together=1), tensors, **numbers)
     return tensors["weight"]
 
 
@@ -115,15 +116,19 @@ def by_parameters(x: Tensor, g: Tensor, these: Axes) -> tuple[Tensor, Tensor]:
 def plan(these: Axes, dtype: torch.dtype, c_in: int, c_out: int) -> Plan:
     widest = machine().lanes()
     lanes = 16 if widest == 16 and c_in % 16 == 0 and c_out % 16 == 0 else 8
-    columns = 2 if c_out % (2 * lanes) == 0 else 1
-    rows = 12 if widest == 16 else 6  # with two columns, as many sums as registers hold
-    plans = [Plan(these, dtype == torch.bfloat16, lanes, columns, rows, tiles) for tiles in (24, 12)]
+    columns, registers = 2 if c_out % (2 * lanes) == 0 else 1, 24 if widest == 16 else 12  # for sums
+    lines = widest == 16 and c_in <= MOST_OF_LINES
+    together = these[2].points if lines else 1
+    rows = registers // (together * (columns if lines else 2))
+    plans = [
+        Plan(these, dtype == torch.bfloat16, lanes, columns, rows, tiles, together) for tiles in (24, 12)
+    ]
     return next((how for how in plans if how.scratch(c_in) <= CACHE), plans[-1])
 
 
 def plan_by_weight(these: Axes, dtype: torch.dtype, c_in: int, c_out: int) -> Plan:
-    rows = 8 if machine().lanes() == 16 else 4
-    return plan(these, dtype, c_in, c_out)._replace(rows=rows, tiles=64 if dtype == torch.bfloat16 else 32)
+    rows, tiles = 8 if machine().lanes() == 16 else 4, 64 if dtype == torch.bfloat16 else 32
+    return plan(these, dtype, c_in, c_out)._replace(rows=rows, tiles=tiles, together=1)
 
 
 def tiles_of(x: Tensor, these: Axes) -> dict[str, int]:
