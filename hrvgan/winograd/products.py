@@ -17,8 +17,6 @@ CACHE = 2**18  # words that the tables of a thread may have: 1 MiB
 SIZES = ("times", "heights", "widths")  # of the kernel's fields
 MOST_OF_LINES = 32  # c_in: with more, the weights of a line of points do not stay in the first cache
 FEWEST_TILES = 64  # in a clip: with fewer, transforming the weights costs more than it saves
-# c_in * c_out: with fewer, transforming the clips does.
-FEWEST_PRODUCTS = {torch.float32: 64, torch.bfloat16: 256}
 
 
 @functools.cache
@@ -37,9 +35,7 @@ def axes(factor: Factor) -> Axes:
 
 def takes(x: Tensor, c_out: int, factor: Factor = (1, 1, 1)) -> bool:
     """Whether the kernels compute this convolution of x (N, C, T, H, W), faster than torch and on this machine."""
-    if x.dtype not in FEWEST_PRODUCTS or len(x) == 0:
-        return False
-    if x.shape[1] % 8 or c_out % 8 or x.shape[1] * c_out < FEWEST_PRODUCTS[x.dtype]:
+    if x.numel() == 0 or x.shape[1] % 8 or c_out % 8:
         return False
     d, h, w = (axis.step for axis in axes(factor))
     whole = all(n % step == 0 for n, step in zip(x.shape[2:], (d, h, w * TOGETHER), strict=True))
