@@ -56,11 +56,16 @@ class Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
-        x_too, *weights_too = ctx.needs_input_grad[:3]
-        wanted = (x_too, *(_by_weights and wanted for wanted in weights_too))
+        wanted = wanted_gradients(ctx)
         if ctx.saved_tensors[0].is_contiguous(memory_format=torch.channels_last_3d):
             g = g.contiguous(memory_format=torch.channels_last_3d)
         return *Gradients.apply(g, *ctx.saved_tensors, ctx.padding, wanted), None
+
+
+def wanted_gradients(ctx: FunctionCtx) -> tuple[bool, ...]:
+    """Of those by x, weight and bias."""
+    x_too, *weights_too = ctx.needs_input_grad[:3]
+    return x_too, *(_by_weights and too for too in weights_too)
 
 
 class Gradients(torch.autograd.Function):
@@ -80,26 +85,36 @@ class Gradients(torch.autograd.Function):
     def backward(
         ctx: FunctionCtx, by_x: Tensor | None, by_weight: Tensor | None, by_bias: Tensor | None
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
-        """The gradients by g, x and weight of what depends on the three: <by_x, x'> + <by_weight, w'> + <by_bias, b'>.
+        needed = ctx.needs_input_grad[:3]
+        return (
+            *gradients_again((by_x, by_weight, by_bias), *ctx.saved_tensors, ctx.padding, needed),
+            None,
+            None,
+        )
 
-        x' is linear in g and weight, w' in g and x, b' in g alone.
-        """
-        g, x, weight = ctx.saved_tensors
-        g_too, x_too, weight_too = ctx.needs_input_grad[:3]
-        of_g = of_x = of_weight = None
-        if by_x is not None:
-            if g_too:
-                of_g = convolve(by_x, weight, None, ctx.padding)
-            if weight_too:
-                of_weight = gradients(g, by_x, weight, ctx.padding, (False, True, False))[1]
-        if by_weight is not None:
-            if g_too:
-                of_g = plus(of_g, convolve(x, by_weight, None, ctx.padding))
-            if x_too:
-                of_x = gradients(g, x, by_weight, ctx.padding, (True, False, False))[0]
-        if by_bias is not None and g_too:
-            of_g = plus(of_g, by_bias[:, None, None, None].expand_as(g))
-        return of_g, of_x, of_weight, None, None
+
+def gradients_again(
+    by: tuple[Tensor | None, ...], g: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...],
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """The gradients by g, x and weight, where `wanted`, of what depends on `gradients`, given those `by` these three:
+    <by_x, x'> + <by_weight, w'> + <by_bias, b'>. x' is linear in g and weight, w' in g and x, b' in g alone."""
+    by_x, by_weight, by_bias = by
+    g_too, x_too, weight_too = wanted
+    of_g = of_x = of_weight = None
+    if by_x is not None:
+        if g_too:
+            of_g = convolve(by_x, weight, None, padding)
+        if weight_too:
+            of_weight = gradients(g, by_x, weight, padding, (False, True, False))[1]
+    if by_weight is not None:
+        if g_too:
+            of_g = plus(of_g, convolve(x, by_weight, None, padding))
+        if x_too:
+            of_x = gradients(g, x, by_weight, padding, (True, False, False))[0]
+    if by_bias is not None and g_too:
+        of_g = plus(of_g, by_bias[:, None, None, None].expand_as(g))
+    return of_g, of_x, of_weight
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:

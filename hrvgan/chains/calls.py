@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hrvgan.chains.plan import FIELDS, Plan
 from hrvgan.native.launching import able, launch, machine
+from hrvgan.native.memory import empty_clips
 
 MOST_CHANNELS = 256  # of a pixel norm, which has them all in registers
 Factor = tuple[int, int, int]  # of the blocks whose means are taken: 1 or 2 times 2 times 2
@@ -36,7 +37,7 @@ def plan(x: Tensor, slope: float = 0.0, time: int = 1) -> Plan:
 def pixel_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """ReLU(PixelNorm(x) * gain + shift). gain and shift (N, C, 1 or T, 1, 1)."""
     x = channels_last(x)
-    y = torch.empty_like(x)
+    y = empty_clips(x.shape, x.dtype)
     run(
         "pixel_norm",
         "forward",
@@ -50,7 +51,7 @@ def pixel_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
 def pixel_norm_gradients(g: Tensor, x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients by x, gain and shift, given g, that by y."""
     x, g = channels_last(x), channels_last(g)
-    by_x, (n, c, t) = torch.empty_like(x), x.shape[:3]
+    by_x, (n, c, t) = empty_clips(x.shape, x.dtype), x.shape[:3]
     sums = torch.empty(2, n, t, c)
     tensors = {"x": x, "y": by_x, "g": g, "gain": rows(gain), "shift": rows(shift)}
     tensors |= {"by_gain": sums[0], "by_shift": sums[1]}
@@ -108,7 +109,7 @@ def channels_last(x: Tensor) -> Tensor:
 def empty(x: Tensor, size: list[int]) -> Tensor:
     """As x, but of another size."""
     shape = (*x.shape[:2], *size)
-    return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last_3d)
+    return empty_clips(shape, x.dtype)
 
 
 def run(chain: str, kernel: str, how: Plan, tensors: dict[str, Tensor], **numbers: int) -> None:

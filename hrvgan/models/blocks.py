@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hrvgan.models.fused import leaky_relu, leaky_relu_pooled, pixel_norm_modulated
+from hrvgan.models.fused import convolved_and_pooled, leaky_relu, leaky_relu_pooled, pixel_norm_modulated
 
 
 def full(x: Tensor) -> Tensor:
@@ -104,6 +104,8 @@ class DownBlock(Block):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.norm, nn.Identity):
+            return convolved_and_pooled(x, self.layer, self.act.negative_slope, self.factor)
         return leaky_relu_pooled(self.norm(self.layer(x)), self.act.negative_slope, self.factor)
 
 

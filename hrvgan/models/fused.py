@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from hrvgan.chains import calls
+from hrvgan.convolution import Conv3d, autocast, convolve, gradients, gradients_again, wanted_gradients
+from hrvgan.native.memory import empty_clips
 
 
 def pieces(x: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -126,6 +128,14 @@ class LeakyRelu(torch.autograd.Function):
         return LeakyReluGradient.apply(g, *ctx.saved_tensors, ctx.slope), None
 
 
+def leaky_relu_gradient(g: Tensor, y: Tensor, slope: float) -> Tensor:
+    """That by x, given g, that by y = LeakyReLU(x)."""
+    if y.device.type != "cpu" or y.ndim != 5:
+        return torch.ops.aten.leaky_relu_backward(g, y, slope, True)
+    by_x = empty_clips(y.shape, y.dtype)
+    return torch.ops.aten.leaky_relu_backward.grad_input(g, y, slope, True, grad_input=by_x)
+
+
 class LeakyReluGradient(torch.autograd.Function):
     """Linear in g, and flat in y."""
 
@@ -133,12 +143,12 @@ class LeakyReluGradient(torch.autograd.Function):
     def forward(ctx: FunctionCtx, g: Tensor, y: Tensor, slope: float) -> Tensor:
         ctx.save_for_backward(y)
         ctx.slope = slope
-        return torch.ops.aten.leaky_relu_backward(g, y, slope, True)
+        return leaky_relu_gradient(g, y, slope)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gg: Tensor) -> tuple[Tensor, None, None]:
-        return torch.ops.aten.leaky_relu_backward(gg, *ctx.saved_tensors, ctx.slope, True), None, None
+        return leaky_relu_gradient(gg, *ctx.saved_tensors, ctx.slope), None, None
 
 
 def leaky_relu_pooled(x: Tensor, slope: float, factor: tuple[int, int, int]) -> Tensor:
@@ -174,6 +184,51 @@ class LeakyReluPooledGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, gg: Tensor) -> tuple[Tensor, None, None, None]:
         return means_again(gg, *ctx.saved_tensors, *ctx.about), None, None, None
+
+
+def convolved_and_pooled(x: Tensor, layer: Conv3d, slope: float, factor: tuple[int, int, int]) -> Tensor:
+    """`leaky_relu_pooled` of layer(x)."""
+    return ConvolutionPooled.apply(autocast(x), layer.weight, layer.bias, layer.padding, slope, factor)
+
+
+class ConvolutionPooled(torch.autograd.Function):
+    """The gradient by what the layer gives is four or eight times as large as that by the means. Where a penalty would
+    keep it, that by the means is kept, and it is made anew."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, ...], slope: float,
+        factor: tuple[int, int, int],
+    ) -> Tensor:  # fmt: skip
+        y, kept = means(convolve(x, weight, bias, padding), slope, factor)
+        ctx.save_for_backward(x, weight, kept)
+        ctx.about = padding, slope, factor
+        return y
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+        made = ConvolutionPooledGradients.apply(g, *ctx.saved_tensors, *ctx.about, wanted_gradients(ctx))
+        return *made, None, None, None
+
+
+class ConvolutionPooledGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, g: Tensor, x: Tensor, weight: Tensor, kept: Tensor, padding: tuple[int, ...],
+        slope: float, factor: tuple[int, int, int], wanted: tuple[bool, ...],
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        ctx.save_for_backward(g, x, weight, kept)
+        ctx.about = padding, slope, factor
+        ctx.set_materialize_grads(False)
+        return gradients(spread(g, kept, slope, factor), x, weight, padding, wanted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *by: Tensor | None) -> tuple[Tensor | None, ...]:
+        (g, x, weight, kept), (padding, *about) = ctx.saved_tensors, ctx.about
+        g = spread(g, kept, *about)
+        of_g, of_x, of_weight = gradients_again(by, g, x, weight, padding, ctx.needs_input_grad[:3])
+        return means_again(of_g, kept, *about), of_x, of_weight, *[None] * 5
 
 
 def means(x: Tensor, slope: float, factor: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

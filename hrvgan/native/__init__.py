@@ -5,6 +5,7 @@
     machine    what this processor can do; compiling for it, and running on its cores
     compiled   kernels of earlier processes
     launching  from tensors to a kernel
+    memory     of large results
 
 What they compute is elsewhere: convolutions in hrvgan/winograd, chains of other operations in hrvgan/chains.
 """

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hrvgan.native.memory import empty
+
 # torch's own operations are for where llvmlite is not installed, and for users who ask for them.
 enabled = os.environ.get("HRVGAN_KERNELS") != "torch" and find_spec("llvmlite") is not None
 
@@ -56,7 +58,7 @@ def launch(
 ) -> None:  # fmt: skip
     """Runs the kernel that `write` writes for `plan`, on as many threads as torch has."""
     threads = min(torch.get_num_threads(), items)
-    scratch = torch.empty(threads * scratch_size)
+    scratch = empty((threads * scratch_size,))
     told = {"items": items, "scratch": scratch.data_ptr(), "scratch_size": scratch_size} | counts
     told |= {name: tensor.data_ptr() for name, tensor in tensors.items()}
     numbers = np.array([told.get(name, 0) for name in fields.names], dtype=np.int64)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hrvgan.native.launching import able, launch, machine
+from hrvgan.native.memory import empty, empty_clips
 from hrvgan.winograd.plan import FIELDS, MIDDLE, TOGETHER, Plan
 from hrvgan.winograd.schemes import DOWN, SAME, UP, Scheme
 
@@ -67,7 +68,7 @@ def filtered(x: Tensor, weight: Tensor, bias: Tensor | None, these: Axes, turned
     c_out, c_in = weight.shape[:2] if not turned else weight.shape[1::-1]
     how, tiles = plan(these, x.dtype, c_in, c_out), tiles_of(x, these)
     size = [tiles[name] * axis.outputs for name, axis in zip(SIZES, these, strict=True)]
-    y = torch.empty((len(x), c_out, *size), dtype=x.dtype, memory_format=torch.channels_last_3d)
+    y = empty_clips((len(x), c_out, *size), x.dtype)
     bias = torch.zeros(c_out) if bias is None else bias.float().contiguous()
     tensors = {"x": x, "y": y, "weight": transformed(weight, how, turned), "bias": bias}
     numbers = {"items": -(-tiles["tiles"] // how.tiles), "scratch_size": how.scratch(c_in)}
@@ -83,7 +84,7 @@ def transformed(weight: Tensor, how: Plan, turned: bool) -> Tensor:
     if turned:
         c_out, c_in, first = c_in, c_out, 26
         numbers = {"out_stride": 27, "in_stride": c_out * 27, "tap_stride": -1}
-    tensors = {"x": weight.flatten()[first:], "weight": torch.empty(how.points * c_in * c_out // how.pair)}
+    tensors = {"x": weight.flatten()[first:], "weight": empty((how.points * c_in * c_out // how.pair,))}
     numbers |= {"items": c_in // how.pair, "c_in": c_in, "c_out": c_out}
     run("transform_weights", how._replace(rows=0, tiles=0, together=1), tensors, **numbers)
     return tensors["weight"]
@@ -96,13 +97,13 @@ def by_parameters(x: Tensor, g: Tensor, these: Axes) -> tuple[Tensor, Tensor]:
     how, tiles = plan_by_weight(these, x.dtype, c_in, c_out), tiles_of(x, these)
     segments = max(1, min(8, tiles["tiles"] // 4096))  # Not by threads: sums stay the same to the bit.
     segment = -(-tiles["tiles"] // segments // TOGETHER) * TOGETHER
-    sums = torch.empty(segments, how.points, c_in, c_out)
+    sums = empty((segments, how.points, c_in, c_out))
     totals = torch.empty(segments, these[0].points, c_out)
     tensors = {"x": x, "y": g, "weight": sums, "bias": totals}
     numbers = {"items": segments * these[0].points, "scratch_size": how.scratch_by_weight(c_in, c_out)}
     run("gradient_by_weight", how, tensors, **numbers, **tiles, c_in=c_in, c_out=c_out, segment=segment)
 
-    gradient = torch.empty(c_out, c_in, 3, 3, 3)
+    gradient = empty((c_out, c_in, 3, 3, 3))
     tensors = {"x": sums[0] if segments == 1 else sums.sum(0), "y": gradient}
     back = how._replace(rows=0, tiles=0, half=False)
     run("transform_sums", back, tensors, items=c_in, c_in=c_in, c_out=c_out)
