@@ -1,5 +1,6 @@
-"""Memory for large results. What is freed is kept for the next result of the same size: from the system it would come by
-a page fault for every 4 kB, which takes as long as computing what is put there. No more is held than was in use at once.
+"""Memory for large results. What is freed is kept for the next result of the same size: from the system it would come
+by a page fault for every 4 kB, which takes as long as computing what is put there. No more is held than was in use at
+once.
 """
 
 import math
