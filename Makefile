@@ -59,6 +59,7 @@ bench: setup ## what we claim about speed, against a plain version or a floor
 	python -m benchmarks.training_step --sizes 32 64 --rivals
 	python -m benchmarks.drawing --sizes 32 64
 	python -m benchmarks.convolutions
+	python -m benchmarks.chains
 	python -m benchmarks.clip_reads
 	python -m benchmarks.overhead
 	python -m benchmarks.features
