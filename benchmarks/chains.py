@@ -3,7 +3,7 @@
     python -m benchmarks.chains [--size 64] [--rounds 7]
 
 `norm` is pixel norm, modulation and ReLU, `pool` LeakyReLU and average pooling, as at the upper levels of HRVGAN's
-ladder. `plain` is one operation after the other, `pieces` what hrvgan/models/fused.py does where there are no kernels,
+ladder. `plain` is one operation after the other, `pieces` what hrvgan.models does where there are no kernels,
 and `copy` reads and writes the input once, which a chain must at least. Prints medians of interleaved rounds in
 milliseconds, forward, and forward and backward; all compute the same function (tests/test_chains.py).
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.training_step import BATCH, seconds
 from hrvgan.allocator import keep_freed_memory
-from hrvgan.models import fused
+from hrvgan.models import fused, pooling
 from hrvgan.models.blocks import PixelNorm
 from hrvgan.models.hrvgan import frames_at, num_channels
 from hrvgan.native import launching
@@ -67,7 +67,7 @@ def main() -> None:
             gain, shift = (torch.randn(n, c, 1, 1, 1, dtype=dtype).requires_grad_() for _ in range(2))
             cases = {
                 "norm": (fused.pixel_norm_modulated, plain_norm, [x, gain, shift]),
-                "pool": (lambda x: fused.leaky_relu_pooled(x, 0.2, FACTOR), plain_pool, [x]),
+                "pool": (lambda x: pooling.leaky_relu_pooled(x, 0.2, FACTOR), plain_pool, [x]),
             }
             for name, (chain, plain, leaves) in cases.items():
                 row = [

@@ -187,4 +187,4 @@ class UpConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
-        return *products.gradients(g, *ctx.saved_tensors, ctx.factor, ctx.needs_input_grad), None
+        return *products.gradients(g, *ctx.saved_tensors, ctx.factor, ctx.needs_input_grad[:3]), None

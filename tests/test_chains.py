@@ -5,10 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
+from benchmarks.training_step import Iteration
 from hrvgan.chains import calls
-from hrvgan.models import fused
+from hrvgan.chains.plan import Plan
+from hrvgan.models import fused, pooling
 from hrvgan.models.blocks import PixelNorm
-from hrvgan.native import launching
+from hrvgan.native import compiled, launching
+from hrvgan.winograd import products
 
 machine = launching.machine()
 pytestmark = pytest.mark.skipif(not machine.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
@@ -52,12 +55,13 @@ def plain_norm(x, gain, shift):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("times", [1, 4])
-@pytest.mark.parametrize("channels", CHANNELS)
-def test_pixel_norm(channels, times, dtype, lanes):
+@pytest.mark.parametrize(("channels", "px"), [(8, 200), *((c, 6) for c in CHANNELS)])
+def test_pixel_norm(channels, px, times, dtype, lanes):
+    """Also of frames so large that sums over them lose digits, where each pixel is added to one."""
     torch.manual_seed(0)
-    x, g = draw(dtype, 3, channels, 4, 6, 5), draw(dtype, 3, channels, 4, 6, 5)
+    x, g = draw(dtype, 3, channels, 4, px, px - 1), draw(dtype, 3, channels, 4, px, px - 1)
     gain, shift = draw(dtype, 3, channels, times, 1, 1), draw(dtype, 3, channels, times, 1, 1)
-    assert calls.takes(x)
+    assert calls.takes_norm(x, gain, shift)
     given = [v.requires_grad_() for v in (x, gain, shift)]
     exact = [v.detach().double().requires_grad_() for v in given]
     y, wanted = fused.pixel_norm_modulated(*given), plain_norm(*exact)
@@ -71,7 +75,7 @@ def test_pixel_norm(channels, times, dtype, lanes):
 def test_leaky_relu_pooled_and_differentiated_twice(channels, factor, dtype, lanes):
     torch.manual_seed(0)
     x = draw(dtype, 3, channels, 4, 6, 8)
-    assert calls.takes(x, factor)
+    assert calls.takes_pooling(x, factor)
 
     def everything(chain, x):
         """The means, the gradient by x of what depends on them, and the gradient of that by what it is made of."""
@@ -82,12 +86,12 @@ def test_leaky_relu_pooled_and_differentiated_twice(channels, factor, dtype, lan
         gg = torch.linspace(-1, 2, x.numel(), dtype=x.dtype).view_as(x)
         return y, by_x, *torch.autograd.grad(by_x, g, gg)
 
-    mine = everything(lambda x: fused.leaky_relu_pooled(x, 0.2, factor), x.clone())
+    mine = everything(lambda x: pooling.leaky_relu_pooled(x, 0.2, factor), x.clone())
     its = everything(lambda x: F.avg_pool3d(F.leaky_relu(x, 0.2), factor), x.double())
     assert_near(mine, its, dtype)
 
 
-def test_signs_take_a_bit_each():
+def test_signs_take_a_bit_each(lanes):
     x = draw(torch.float32, 2, 16, 4, 8, 8)
     _, kept = calls.leaky_relu_pooled(x, 0.2, (1, 2, 2))
     assert kept.numel() * 8 == x.numel()
@@ -121,23 +125,55 @@ def test_results_depend_on_no_threads_and_no_neighbours(dtype):
 
 
 @pytest.mark.parametrize(
-    ("shape", "why"),
+    ("shape", "factor", "why"),
     [
-        ((1, 12, 4, 8, 8), "channels in no vectors"),
-        ((1, 264, 4, 8, 8), "more channels than a pixel norm holds"),
-        ((1, 16, 4, 8, 7), "a width that is no whole number of blocks"),
-        ((1, 16, 3, 8, 8), "a time that is none"),
-        ((0, 16, 4, 8, 8), "no clips"),
+        ((1, 12, 4, 8, 8), (2, 2, 2), "channels in no vectors"),
+        ((1, 16, 4, 8, 7), (1, 2, 2), "a width that is no whole number of blocks"),
+        ((1, 16, 3, 8, 8), (2, 2, 2), "a time that is none"),
+        ((1, 16, 4, 8, 8), (2, 1, 1), "blocks of another shape"),
+        ((0, 16, 4, 8, 8), (2, 2, 2), "no clips"),
     ],
 )
-def test_what_the_kernels_leave_to_torch(shape, why):
-    assert not calls.takes(torch.randn(shape), (2, 2, 2)), why
+def test_what_pooling_leaves_to_torch(shape, factor, why):
+    assert not calls.takes_pooling(torch.randn(shape), factor), why
+
+
+@pytest.mark.parametrize(
+    ("shape", "gain", "shift", "why"),
+    [
+        ((2, 12, 4, 8, 8), (2, 12, 1, 1, 1), (2, 12, 1, 1, 1), "channels in no vectors"),
+        ((2, 264, 4, 8, 8), (2, 264, 1, 1, 1), (2, 264, 1, 1, 1), "more channels than there is code for"),
+        ((2, 16, 4, 8, 8), (1, 16, 1, 1, 1), (1, 16, 1, 1, 1), "one gain for all clips"),
+        ((2, 16, 4, 8, 8), (2, 16, 4, 1, 1), (2, 16, 1, 1, 1), "a gain a frame, and a shift a clip"),
+        ((0, 16, 4, 8, 8), (0, 16, 1, 1, 1), (0, 16, 1, 1, 1), "no clips"),
+    ],
+)
+def test_what_the_norm_leaves_to_torch(shape, gain, shift, why):
+    assert not calls.takes_norm(torch.randn(shape), torch.randn(gain), torch.randn(shift)), why
 
 
 def test_float64_is_left_to_torch():
     x = torch.randn(1, 16, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    assert not calls.takes(x)
-    assert gradcheck(lambda x: fused.leaky_relu_pooled(x, 0.2, (2, 2, 2)), x)
+    assert not calls.takes_pooling(x, (2, 2, 2))
+    assert gradcheck(lambda x: pooling.leaky_relu_pooled(x, 0.2, (2, 2, 2)), x)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_training_runs_them(half, monkeypatch):
+    if half and torch.bfloat16 not in DTYPES:
+        pytest.skip("this processor does not multiply bfloat16")
+    launched, launch = set(), calls.launch
+    monkeypatch.setattr(calls, "launch", lambda write, *a, **k: (launched.add(write), launch(write, *a, **k)))
+    step = Iteration(32, plain=False, bfloat16=half)
+    step.batch.real, step.batch.c = step.batch.real[:2], step.batch.c[:2]
+    step()
+    assert launched == set(calls.writers().values())
+
+
+def test_every_kernel_has_a_file_of_its_own():
+    writers = [*calls.writers().values(), *products.writers().values()]
+    plan = Plan(8, False, 16)
+    assert len({compiled.name(write, plan) for write in writers}) == len(writers) == 9
 
 
 def test_of_what_is_not_a_number_nothing_is_made_up():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from hrvgan.models import fused
+from hrvgan.models import fused, pooling
 from hrvgan.models.blocks import PixelNorm
 
 
@@ -18,6 +18,7 @@ def in_pieces(request, monkeypatch):
 
     if request.param:
         monkeypatch.setattr(fused, "pieces", each)
+        monkeypatch.setattr(pooling, "pieces", each)
 
 
 def draw(*shape):
@@ -47,9 +48,36 @@ def test_leaky_relu_pooled(factor, layout):
     torch.manual_seed(0)
     x = draw(2, 3, 4, 2, 4).detach().contiguous(memory_format=layout).requires_grad_()
     expected = F.avg_pool3d(F.leaky_relu(x, 0.2), factor)
-    torch.testing.assert_close(fused.leaky_relu_pooled(x, 0.2, factor), expected, rtol=0, atol=1e-12)
-    assert gradcheck(lambda x: fused.leaky_relu_pooled(x, 0.2, factor), x)
-    assert gradgradcheck(lambda x: fused.leaky_relu_pooled(x, 0.2, factor), x)
+    torch.testing.assert_close(pooling.leaky_relu_pooled(x, 0.2, factor), expected, rtol=0, atol=1e-12)
+    assert gradcheck(lambda x: pooling.leaky_relu_pooled(x, 0.2, factor), x)
+    assert gradgradcheck(lambda x: pooling.leaky_relu_pooled(x, 0.2, factor), x)
+
+
+@pytest.mark.parametrize("factor", [(1, 2, 2), (2, 2, 2)])
+def test_pooled_convolution(factor):
+    torch.manual_seed(0)
+    layer = pooling.PooledConv3d(2, 3, 0.2, factor).double()
+    x = draw(2, 2, 4, 2, 4)
+    expected = F.avg_pool3d(F.leaky_relu(F.conv3d(x, layer.weight, layer.bias, padding=1), 0.2), factor)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+
+    def pooled(*given):
+        return pooling.ConvolutionPooled.apply(*given, layer.padding, 0.2, factor)
+
+    given = x, layer.weight, layer.bias
+    assert gradcheck(pooled, given)
+    assert gradgradcheck(pooled, given)
+
+
+def test_a_penalty_through_a_sum_of_pooled_convolutions():
+    """Whose gradient is the same everywhere, and depends on nothing."""
+    layer, x = pooling.PooledConv3d(2, 3, 0.2, (2, 2, 2)).double(), draw(2, 2, 4, 2, 4)
+    (gradient,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    (by_weight,) = torch.autograd.grad(gradient.square().sum(), layer.weight)
+    y = F.avg_pool3d(F.leaky_relu(F.conv3d(x, layer.weight, layer.bias, padding=1), 0.2), 2)
+    (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (expected,) = torch.autograd.grad(gradient.square().sum(), layer.weight)
+    torch.testing.assert_close(by_weight, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2])
@@ -58,7 +86,7 @@ def test_leaky_relu(slope):
     x = draw(2, 3, 4, 2, 4)
 
     def activate(x):
-        return fused.leaky_relu(x.clone(), slope)  # It works in place.
+        return pooling.leaky_relu(x.clone(), slope)  # It works in place.
 
     torch.testing.assert_close(activate(x), F.leaky_relu(x, slope), rtol=0, atol=0)
     assert gradcheck(activate, x)

@@ -1,88 +1,121 @@
-"""Memory of large results: used again, never shared by two, and no more of it than was in use at once."""
+"""The estimate of a training's memory against what torch's allocator is really asked for."""
 
+import itertools
+import json
+import math
+import os
+import subprocess
 import sys
-import threading
+from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
+from hrvgan.errors import InputError
+from hrvgan.models import MODELS, build_model
+from hrvgan.models.base import Batch, drawn_at_once
+from hrvgan.models.memory import SHARE, LiveBytes, process_bytes, training_bytes
+from hrvgan.models.table import draw, on_meta
 from hrvgan.native import memory
-from hrvgan.native.memory import Pool, empty_clips
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch's own memory is used")
-SHAPE = (2, 16, 4, 64, 64)  # 2 MiB in float32
 
 
-@pytest.fixture(autouse=True)
-def pool(monkeypatch):
-    """An empty one."""
-    monkeypatch.setattr(memory, "pool", Pool())
-    return memory.pool
+def test_live_bytes_by_hand():
+    with LiveBytes(now=100) as live:
+        a = torch.empty(1000, device="meta")  # 4,000 bytes
+        b = a.view(10, 100)  # no storage of its own
+        c = a + 1
+        del a, b
+        assert live.now == 100 + 4000
+        d = torch.empty(10, device="meta")
+        del c, d
+    assert (live.now, live.peak) == (100, 8100)
 
 
-def test_a_tensor_is_laid_out_as_torch_does_it():
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        mine = empty_clips(SHAPE, dtype)
-        its = torch.empty(SHAPE, dtype=dtype, memory_format=torch.channels_last_3d)
-        assert (mine.shape, mine.stride(), mine.dtype) == (its.shape, its.stride(), its.dtype)
-        assert mine.is_contiguous(memory_format=torch.channels_last_3d)
-        mine.fill_(3)
-        assert mine.sum() == 3 * mine.numel()
+def net_changes(changes, convolutions):
+    """(bytes, whether no convolution is under way): those inside a convolution count when it ends, for its scratch
+    space, which differs between processors, is not in the estimate."""
+    changes = sorted(changes, key=lambda e: e.start_ns())
+    spans = iter(sorted((e.start_ns(), e.start_ns() + e.duration_ns()) for e in convolutions))
+    begin, end = next(spans)
+    for change, after in itertools.zip_longest(changes, changes[1:]):
+        while change.start_ns() > end:
+            begin, end = next(spans, (math.inf, math.inf))
+        inside = after is not None and begin <= after.start_ns() <= end and begin <= change.start_ns()
+        yield change.nbytes(), not inside
 
 
-def test_what_is_freed_is_used_again():
-    x = empty_clips(SHAPE, torch.float32)
-    place = x.data_ptr()
-    del x
-    assert empty_clips(SHAPE, torch.float32).data_ptr() == place
+@pytest.mark.parametrize("name", MODELS)
+def test_estimate_is_what_the_allocator_sees(name, monkeypatch):
+    """Two real steps on the CPU, every allocation recorded by torch's profiler."""
+    monkeypatch.setattr(memory, "SMALL", math.inf)  # It sees nothing of a pool.
+    torch.manual_seed(0)
+    gan = build_model(name, num_classes=3, size=32, width=0.25).train()
+    real = torch.rand(8, 3, gan.num_frames, gan.size, gan.size) * 2 - 1
+    fixed = [real, *gan.parameters(), *gan.buffers(), *gan.G.parameters()]
+    phases = gan.phases()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        for _ in range(2):
+            batch = Batch(real, gan.cycle_labels(8), 0)
+            for phase in phases:
+                gan.requires_grad_(False)
+                phase.module.requires_grad_(True)
+                sum(phase.loss(batch).values()).backward()
+                phase.optimizer.step()
+                phase.optimizer.zero_grad(set_to_none=True)
+    events = recorded.profiler.kineto_results.events()
+    convolutions = [e for e in events if e.name() in ("aten::convolution", "aten::convolution_backward")]
+    now, measured = 0, 0
+    for change, last in net_changes([e for e in events if e.name() == "[memory]"], convolutions):
+        now += change
+        measured = max(measured, now) if last else measured
+    measured += sum(tensor.nbytes for tensor in fixed)
+    assert training_bytes(gan, 8) == pytest.approx(measured, rel=0.25)
 
 
-def test_a_view_keeps_its_memory():
-    x = empty_clips(SHAPE, torch.float32).fill_(7)
-    part, place = x[1], x.data_ptr()
-    del x
-    other = empty_clips(SHAPE, torch.float32).fill_(1)
-    assert other.data_ptr() != place
-    assert (part == 7).all()
+def test_memory_grows_with_the_batch_by_the_same_for_each_clip():
+    gan = build_model("mocogan", size=32, width=0.25)
+    two, four, eight = (training_bytes(gan, n) for n in (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.02)
 
 
-def test_no_more_is_held_than_was_in_use_at_once(pool):
-    size, most = 2**21, 0
-    for factors in ([1, 2, 3], [4], [1, 1, 1, 1], [5, 1], [6], [2, 2, 2]):
-        living = [pool.take(factor * size) for factor in factors]
-        most = max(most, sum(factors) * size)
-        assert pool.held <= pool.most == most
-        del living
-    pool.collect()
-    assert pool.used == 0
-    assert pool.held == sum(size * len(blocks) for size, blocks in pool.idle.items())
+def test_a_batch_that_batch_norm_refuses_is_said():
+    with pytest.raises(InputError, match="a batch of 1: Expected more than 1 value"):
+        training_bytes(build_model("tgan", size=32, width=0.1), 1)
 
 
-def test_small_results_are_left_to_torch(pool):
-    empty_clips((1, 8, 2, 8, 8), torch.float32)
-    assert pool.held == 0
+MEASURED = [
+    ("hrvgan", {"size": 128, "width": 0.1}, 6),
+    ("hrvgan", {"size": 64, "width": 0.1, "r1_gamma": 0, "r2_gamma": 0, "gp_weight": 10}, 16),
+    ("vgan", {"size": 64, "width": 0.25}, 64),
+]
 
 
-def test_threads_get_memory_of_their_own():
-    wrong = []
-
-    def work(number):
-        for _ in range(50):
-            x = empty_clips(SHAPE, torch.float32).fill_(number)
-            y = empty_clips(SHAPE, torch.float32).fill_(-number)
-            if not ((x == number).all() and (y == -number).all()):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", SHARE)
+@pytest.mark.parametrize(("name", "net", "batch_size"), MEASURED, ids=str)
+def test_estimate_is_what_a_process_takes(name, net, batch_size, precision):
+    command = [sys.executable, Path(__file__).with_name("measured_memory.py"), name, json.dumps(net)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [*command, str(batch_size), precision], capture_output=True, text=True, check=True, env=environment
+    )
+    estimate = process_bytes(build_model(name, **net), batch_size, precision)
+    assert 1 / 1.5 < estimate / int(done.stdout) < 1.5
 
 
-def test_results_of_kernels_may_be_changed_in_place_and_saved(tmp_path):
-    x = empty_clips(SHAPE, torch.float32).normal_()
-    torch.save(x, tmp_path / "x.pt")
-    assert torch.equal(torch.load(tmp_path / "x.pt"), x)
-    assert x.relu_().min() == 0
+@pytest.mark.parametrize(("size", "batch_size"), [(64, 4), (128, 2), (256, 1)])
+def test_samples_take_less_memory_than_the_training_that_draws_them(size, batch_size):
+    gan = build_model("hrvgan", size=size, width=0.25)
+    training = training_bytes(gan, batch_size)
+    shapes = on_meta(gan)
+    n = drawn_at_once((gan.num_frames, size, size))
+    with torch.no_grad(), LiveBytes() as live:
+        draw(shapes, n)
+    assert live.peak < training
+    assert drawn_at_once((8, 32, 32)) == 32
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(InputError, match="precision 'half' is not known; choose one of float32, bfloat16"):
+        process_bytes(build_model("tgan", size=32, width=0.1), 2, "half")

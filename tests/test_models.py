@@ -12,8 +12,8 @@ from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.models.base import Batch
 from hrvgan.models.blocks import InstanceNorm, MinibatchStd, PixelNorm
-from hrvgan.models.fused import pool
 from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER
+from hrvgan.models.pooling import pool
 from hrvgan.models.table import layer_table
 
 SMALL = {"hrvgan": {"size": 8, "width": 0.1}}
@@ -130,6 +130,7 @@ def test_the_table_leaves_out_no_parameter(arguments, layer):
     gan = small("hrvgan", **arguments)
     lines = [line.split() for line in layer_table(gan).splitlines()[:-2]]
     assert layer in [line[0] for line in lines]
+    assert ("while it grows" in layer_table(gan)) == (gan.grow_clips > 0)
     assert sum(int(line[-1].replace(",", "")) for line in lines) == sum(p.numel() for p in gan.parameters())
 
 

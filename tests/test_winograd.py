@@ -246,8 +246,25 @@ def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch
         assert 0 < (ours - theirs).norm() < 5e-3 * theirs.norm()
 
 
-def test_plans_fit_their_tiles():
-    for factor, (c_in, c_out) in itertools.product(FACTORS, [(8, 8), (32, 64), (128, 128)]):
-        plan = products.plan(products.axes(factor), torch.float32, c_in, c_out)
+@pytest.mark.parametrize("lanes", [16, 8])
+def test_plans_are_of_whole_rows_and_vectors(lanes, monkeypatch):
+    monkeypatch.setattr(machine, "lanes", lambda: lanes)
+    axes = [products.axes(factor) for factor in FACTORS] + [(DOWN, DOWN, DOWN), (SAME, DOWN, DOWN)]
+    channels = [8, 16, 24, 32, 48, 64, 128, 512]
+    for these, dtype, c_in, c_out in itertools.product(
+        axes, (torch.float32, torch.bfloat16), channels, channels
+    ):
+        plan = products.plan(these, dtype, c_in, c_out)
         assert plan.tiles % plan.rows == 0
-        assert c_out % plan.wide == 0
+        assert c_out % plan.wide == c_in % plan.lanes == 0
+        by_weight = products.plan_by_weight(these, dtype, c_in, c_out)
+        assert c_in % by_weight.rows == c_out % by_weight.wide == 0
+
+
+def test_a_layer_without_a_bias_is_torchs():
+    layer, x = Conv3d(16, 16, 3, padding=1, bias=False), torch.randn(2, 16, 8, 8, 8)
+    assert products.takes(x, 16)
+    layer(x).square().sum().backward()
+    leaf = layer.weight.detach().double().requires_grad_()
+    F.conv3d(x.double(), leaf, padding=1).square().sum().backward()
+    assert error(layer.weight.grad, leaf.grad) < 1e-5

@@ -5,6 +5,6 @@
     leaky_relu  LeakyReLU and average pooling, and the gradient
     calls       from tensors to the kernels and back
 
-Numbers are read and written in the dtype of the tensors, and float32 in between. hrvgan/models/fused.py makes them part
-of autograd, and has the same chains as operations of torch's.
+Numbers are read and written in the dtype of the tensors, and float32 in between. hrvgan/models/fused.py and
+pooling.py make them part of autograd, and have the same chains as operations of torch's.
 """

@@ -19,7 +19,7 @@ class Chain(Program):
         self.plan, self.bits = plan, ir.IntType(plan.lanes)
 
     @contextmanager
-    def means(self) -> Iterator[tuple[Value, list[Value]]]:
+    def blocks(self) -> Iterator[tuple[Value, list[Value]]]:
         """The body is done for each vector of means: where it is, and where those are whose mean it is."""
         c, told, plan = self.code, self.told, self.plan
         with self.items() as frame, c.loop(told["height"]) as h, c.loop(told["width"]) as w:
@@ -57,11 +57,11 @@ class Chain(Program):
         return c.fmul(functools.reduce(c.fadd, values), c.constant(F32, 1 / len(values)))
 
 
-def forward(plan: Plan) -> ir.Module:
+def leaky_relu_pooled(plan: Plan) -> ir.Module:
     """x -> y, the means, and kept, the signs of x."""
     k = Chain(plan)
     c, zero = k.code, k.code.constant(F32, 0.0)
-    with k.means() as (mean, places):
+    with k.blocks() as (mean, places):
         values = []
         for place in places:
             value = k.read("x", place)
@@ -72,19 +72,19 @@ def forward(plan: Plan) -> ir.Module:
     return k.module
 
 
-def backward(plan: Plan) -> ir.Module:
+def leaky_relu_spread(plan: Plan) -> ir.Module:
     """g, the gradient by the means, and kept -> y, here the gradient by x."""
     k = Chain(plan)
-    with k.means() as (mean, places):
-        share = k.mean([k.read("g", mean), *[k.code.constant(F32, 0.0)] * (len(places) - 1)])
+    with k.blocks() as (mean, places):
+        share = k.code.fmul(k.read("g", mean), k.code.constant(F32, 1 / len(places)))
         for place in places:
             k.write(k.sloped(k.signs(place), share), "y", place)
     return k.module
 
 
-def twice(plan: Plan) -> ir.Module:
+def leaky_relu_pooled_again(plan: Plan) -> ir.Module:
     """x, the gradient by the gradient by x, and kept -> y, that by g."""
     k = Chain(plan)
-    with k.means() as (mean, places):
+    with k.blocks() as (mean, places):
         k.write(k.mean([k.sloped(k.signs(place), k.read("x", place)) for place in places]), "y", mean)
     return k.module

@@ -16,6 +16,7 @@ class Chain(Program):
     def __init__(self, plan: Plan):
         super().__init__(FIELDS, plan.lanes, plan.half)
         self.plan, self.kind = plan, vector(F32, plan.lanes)
+        self.pixels = self.code.mul(self.told["height"], self.told["width"])
         self.places = range(0, plan.channels, plan.lanes)
         name = f"v{plan.lanes}f32"
         self.fma = self.declare(f"llvm.fma.{name}", self.kind, [self.kind] * 3)
@@ -25,7 +26,7 @@ class Chain(Program):
     def pointers(self, name: str, frame: Value, pixel: Index) -> list[Value]:
         """Where the vectors of a pixel lie in a tensor (frames, pixels, channels)."""
         c = self.code
-        first = c.mul(c.sum((frame, self.told["pixels"]), pixel), number(self.plan.channels))
+        first = c.mul(c.sum((frame, self.pixels), pixel), number(self.plan.channels))
         return [c.at(self.told[name], c.sum(first, place), c.element) for place in self.places]
 
     def row(self, name: str, index: Value) -> list[Value]:
@@ -62,13 +63,13 @@ class Chain(Program):
         return c.select(c.fcmp_unordered(">", value, zero), then, zero)
 
 
-def forward(plan: Plan) -> ir.Module:
+def pixel_norm(plan: Plan) -> ir.Module:
     """x -> y, in the dtype of the tensors; gain and shift are float32 (spans, channels)."""
     k = Chain(plan)
     c = k.code
     with k.items() as frame:
         span = c.udiv(frame, k.told["span"])
-        with c.loop(k.told["pixels"]) as pixel:
+        with c.loop(k.pixels) as pixel:
             n, _ = k.normalised([c.channels(p) for p in k.pointers("x", frame, pixel)])
             values, _ = k.modulated(n, span)
             for value, pointer in zip(values, k.pointers("y", frame, pixel), strict=True):
@@ -76,14 +77,19 @@ def forward(plan: Plan) -> ir.Module:
     return k.module
 
 
-def backward(plan: Plan) -> ir.Module:
+def pixel_norm_gradients(plan: Plan) -> ir.Module:
     """g, the gradient by y, and x -> y, here the gradient by x; and by gain and shift float32 (frames, channels)."""
     k = Chain(plan)
     c, zero = k.code, k.code.constant(F32, 0.0)
     with k.items() as frame:
         span = c.udiv(frame, k.told["span"])
 
+        totals = k.row("by_gain", frame) + k.row("by_shift", frame)
+        for pointer in totals:
+            c.store(zero, pointer, align=4)
+
         def through(pixel: Value, sums: list[Value]) -> list[Value]:
+            """A pixel's part in the gradients; those by gain and shift are added to the `sums` of its line."""
             n, scale = k.normalised([c.channels(p) for p in k.pointers("x", frame, pixel)])
             values, gain = k.modulated(n, span)
             g = [c.channels(p) for p in k.pointers("g", frame, pixel)]
@@ -99,7 +105,11 @@ def backward(plan: Plan) -> ir.Module:
             by_gain = [c.call(k.fma, each) for each in zip(inner, n, by_gain, strict=True)]
             return by_gain + [c.fadd(*pair) for pair in zip(inner, by_shift, strict=True)]
 
-        sums = c.repeat(k.told["pixels"], [zero] * (2 * len(k.places)), through)
-        for value, pointer in zip(sums, k.row("by_gain", frame) + k.row("by_shift", frame), strict=True):
-            c.store(value, pointer, align=4)
+        with c.loop(k.told["height"]) as h:  # Sums of sums: rounding grows with how many are added to one.
+            start = c.mul(h, k.told["width"])
+            line = c.repeat(
+                k.told["width"], [zero] * len(totals), lambda w, sums: through(c.sum(start, w), sums)
+            )
+            for value, pointer in zip(line, totals, strict=True):
+                c.store(c.fadd(k.vector_at(pointer), value), pointer, align=4)
     return k.module

@@ -4,10 +4,8 @@ from typing import NamedTuple
 
 from hrvgan.native.launching import Fields
 
-# Pixels of a frame, and its height and width; frames in a row to which one gain and one shift belong.
-FIELDS = Fields(
-    ("x", "y", "g", "kept", "gain", "shift", "by_gain", "by_shift"), ("pixels", "height", "width", "span")
-)
+# Height and width of a frame; frames in a row to which one gain and one shift belong.
+FIELDS = Fields(("x", "y", "g", "kept", "gain", "shift", "by_gain", "by_shift"), ("height", "width", "span"))
 
 
 class Plan(NamedTuple):

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hrvgan.models.fused import convolved_and_pooled, leaky_relu, leaky_relu_pooled, pixel_norm_modulated
+from hrvgan.convolution import Conv3d
+from hrvgan.models.fused import pixel_norm_modulated
+from hrvgan.models.pooling import PooledConv3d, leaky_relu, leaky_relu_pooled
 
 
 def full(x: Tensor) -> Tensor:
@@ -97,16 +99,17 @@ class Block(nn.Module):
 
 
 class DownBlock(Block):
-    """A block that ends with means of blocks of `factor`."""
+    """A block that ends with means of blocks of `factor`. Without a norm the layer takes them itself."""
 
-    def __init__(self, layer: nn.Conv3d, norm: str, slope: float, factor: tuple[int, int, int]):
+    def __init__(self, c_in: int, c_out: int, norm: str, slope: float, factor: tuple[int, int, int]):
+        bare = norm == "none"
+        layer = PooledConv3d(c_in, c_out, slope, factor) if bare else Conv3d(c_in, c_out, 3, padding=1)
         super().__init__(layer, norm, slope)
-        self.factor = factor
+        self.bare, self.factor = bare, factor
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.norm, nn.Identity):
-            return convolved_and_pooled(x, self.layer, self.act.negative_slope, self.factor)
-        return leaky_relu_pooled(self.norm(self.layer(x)), self.act.negative_slope, self.factor)
+        x = self.layer(x)
+        return x if self.bare else leaky_relu_pooled(self.norm(x), self.act.negative_slope, self.factor)
 
 
 class Scale(nn.Module):

@@ -16,8 +16,8 @@ from hrvgan.errors import InputError
 from hrvgan.models.augment import Augment
 from hrvgan.models.base import Batch, Phase, VideoGAN
 from hrvgan.models.blocks import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
-from hrvgan.models.fused import pool
 from hrvgan.models.growing import Level, at_level, enlarge, fade, position
+from hrvgan.models.pooling import pool
 from hrvgan.optim import OPTIMIZERS, make_optimizer
 
 LADDER = (8, 16, 32, 64, 128, 256)
@@ -162,9 +162,8 @@ def down_levels(size: int, temporal: str, width: float, norm: str) -> nn.ModuleD
     levels = nn.ModuleDict()
     for px in reversed(ladder(size)):
         c_in, c_out = num_channels(px, width), num_channels(px // 2, width)
-        same, wider = Conv3d(c_in, c_in, 3, padding=1), Conv3d(c_in, c_out, 3, padding=1)
-        down = DownBlock(wider, norm, 0.2, scale(px, temporal))
-        levels[f"{px}px"] = nn.Sequential(Block(same, norm, 0.2), down)
+        same = Block(Conv3d(c_in, c_in, 3, padding=1), norm, 0.2)
+        levels[f"{px}px"] = nn.Sequential(same, DownBlock(c_in, c_out, norm, 0.2, scale(px, temporal)))
     return levels
 
 

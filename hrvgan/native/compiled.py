@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import hashlib
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from hrvgan.files import atomic_path
@@ -13,9 +15,10 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrvgan" / "kernels"
 
 
-def name(source: str, *about: object) -> str:
-    """Of a kernel: a digest of what it is for, and of the code that writes it, of which `source` is a file."""
-    known = about, sources(Path(source).parent), sources(Path(__file__).parent)
+def name(write: Callable, *about: object) -> str:
+    """Of a kernel: a digest of what `write` writes it for, and of the code by which it does."""
+    folders = Path(inspect.getfile(write)).parent, Path(__file__).parent
+    known = write.__module__, write.__qualname__, about, [sources(folder) for folder in folders]
     return f"{hashlib.sha256(repr(known).encode()).hexdigest()[:32]}.o"
 
 

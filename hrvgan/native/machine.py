@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import inspect
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +51,7 @@ def function(write: Callable[[NamedTuple], object], plan: NamedTuple) -> ctypes.
     cpu, features = llvm.get_host_cpu_name(), f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
     target = llvm.Target.from_triple(llvm.get_process_triple())
     machine = target.create_target_machine(cpu=cpu, features=features, opt=3)
-    name = compiled.name(inspect.getfile(write), write.__name__, plan, cpu, features, llvm.llvm_version_info)
+    name = compiled.name(write, plan, cpu, features, llvm.llvm_version_info)
     code = compiled.read(name)
     if code is None:
         code = compile_module(str(write(plan)), machine)
@@ -83,7 +82,7 @@ def run(function: ctypes._CFuncPtr, fields: np.ndarray, threads: int) -> None:
     elif team := openmp():
         team(function, pointer, threads, 0)
     else:
-        list(pool().map(function, [pointer] * threads))
+        list(workers().map(function, [pointer] * threads))
 
 
 @functools.cache
@@ -99,5 +98,5 @@ def openmp() -> ctypes._CFuncPtr | None:
 
 
 @functools.cache
-def pool() -> ThreadPoolExecutor:
+def workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(torch.get_num_threads(), "kernels")

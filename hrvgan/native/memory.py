@@ -3,6 +3,7 @@ by a page fault for every 4 kB, which takes as long as computing what is put the
 once.
 """
 
+import contextlib
 import math
 import mmap
 import sys
@@ -24,17 +25,16 @@ class Pool:
         self.idle: dict[int, list[mmap.mmap]] = defaultdict(list)
         self.held = self.used = self.most = 0  # bytes: of all blocks; of those in use, now and at most
         self.lock = threading.Lock()
-        self.returned: deque[mmap.mmap] = (
-            deque()
-        )  # Blocks come back at any moment, also while the lock is held.
+        # Blocks come back at any moment, also while the lock is held.
+        self.returned: deque[mmap.mmap] = deque()
 
     def take(self, size: int) -> np.ndarray:
         """`size` bytes of any content, uint8. They come back when nothing refers to them any more."""
         with self.lock:
             self.collect()
+            block = self.idle[size].pop() if self.idle[size] else self.new(size)
             self.used += size
             self.most = max(self.most, self.used)
-            block = self.idle[size].pop() if self.idle[size] else self.new(size)
         array = np.frombuffer(block, np.uint8)
         weakref.finalize(array, self.returned.append, block).atexit = False
         return array
@@ -47,17 +47,28 @@ class Pool:
 
     def new(self, size: int) -> mmap.mmap:
         """A block of the system's, for which others go back to it where too much would be held."""
-        self.held += size
-        for other, blocks in sorted(self.idle.items(), reverse=True):
-            while blocks and self.held > self.most:
-                blocks.pop()
-                self.held -= other
+        self.shrink(max(self.most, self.used + size) - size)
         block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        block.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError, AttributeError):  # Some systems have no huge pages.
+            block.madvise(mmap.MADV_HUGEPAGE)
+        self.held += size
         return block
 
+    def shrink(self, limit: int) -> None:
+        for size, idle in sorted(self.idle.items(), reverse=True):
+            while idle and self.held > limit:
+                idle.pop()
+                self.held -= size
 
-pool = Pool()
+    def release(self) -> None:
+        """Gives the system all that is not in use."""
+        with self.lock:
+            self.collect()
+            self.shrink(0)
+            self.most = self.used
+
+
+blocks = Pool()
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -66,7 +77,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     if size < SMALL or sys.platform != "linux":
         return torch.empty(shape, dtype=dtype)
     # Not a view: autograd allows no in-place operation on what a Function returns if that is one.
-    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(pool.take(size)).untyped_storage(), 0, shape)
+    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(blocks.take(size)).untyped_storage(), 0, shape)
 
 
 def empty_clips(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

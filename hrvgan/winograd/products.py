@@ -59,7 +59,8 @@ def gradients(
         by_x = filtered(g, weight, None, around, turned=True)
     if wanted[1] or wanted[2]:
         by_weight, by_bias = (v.to(weight.dtype) for v in by_parameters(x, g, axes(factor)))
-    return by_x, by_weight, by_bias
+    made = by_x, by_weight, by_bias
+    return tuple(v if each else None for v, each in zip(made, wanted, strict=True))
 
 
 def filtered(x: Tensor, weight: Tensor, bias: Tensor | None, these: Axes, turned: bool = False) -> Tensor:
@@ -113,10 +114,13 @@ def by_parameters(x: Tensor, g: Tensor, these: Axes) -> tuple[Tensor, Tensor]:
 def plan(these: Axes, dtype: torch.dtype, c_in: int, c_out: int) -> Plan:
     widest = machine().lanes()
     lanes = 16 if widest == 16 and c_in % 16 == 0 and c_out % 16 == 0 else 8
-    columns, registers = 2 if c_out % (2 * lanes) == 0 else 1, 24 if widest == 16 else 12  # for sums
-    lines = widest == 16 and c_in <= MOST_OF_LINES
-    together = these[2].points if lines else 1
-    rows = registers // (together * (columns if lines else 2))
+    columns = 2 if c_out % (2 * lanes) == 0 else 1
+    together, sums = 1, 24 if widest == 16 else 12  # in registers
+    if widest == 16 and c_in <= MOST_OF_LINES:
+        together = these[2].points
+        rows = sums // (together * columns)
+    else:
+        rows = sums // 2
     plans = [
         Plan(these, dtype == torch.bfloat16, lanes, columns, rows, tiles, together) for tiles in (24, 12)
     ]
