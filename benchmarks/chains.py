@@ -8,20 +8,16 @@ and `copy` reads and writes the input once, which a chain must at least. Prints 
 milliseconds, forward, and forward and backward; all compute the same function (tests/test_chains.py).
 """
 
-import argparse
-import statistics
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.training_step import BATCH, seconds
-from hrvgan.allocator import keep_freed_memory
+from benchmarks.kernels import arguments, milliseconds
 from hrvgan.models import fused, pooling
 from hrvgan.models.blocks import PixelNorm
 from hrvgan.models.hrvgan import frames_at, num_channels
-from hrvgan.native import launching
 
 FACTOR = (1, 2, 2)
 
@@ -36,29 +32,23 @@ def plain_pool(x: Tensor) -> Tensor:
 
 def measure(chain: Callable, plain: Callable, leaves: list[Tensor], rounds: int) -> dict[str, list[float]]:
     """Medians in ms, forward, and forward and backward."""
-    x, copied = leaves[0], torch.empty_like(leaves[0])
+    x, copied = leaves[0].detach(), torch.empty_like(leaves[0])
     detached = [leaf.detach() for leaf in leaves]
     g = torch.randn_like(plain(*detached))
-    kinds = {"plain": (plain, False), "pieces": (chain, False), "kernels": (chain, True)}
-    times = {kind: ([], []) for kind in (*kinds, "copy")}
-    for _ in range(rounds + 1):
-        for kind, (run, launching.enabled) in kinds.items():
-            forward, both = times[kind]
-            forward.append(1e3 * seconds(lambda run=run: run(*detached)))
-            both.append(1e3 * seconds(lambda run=run: torch.autograd.grad(run(*leaves), leaves, g)))
-        for each in times["copy"]:
-            each.append(1e3 * seconds(lambda: copied.copy_(x.detach())))
-    return {kind: [statistics.median(each[1:]) for each in pair] for kind, pair in times.items()}
+    tasks = {("copy", "forward"): (lambda: copied.copy_(x), False)}
+    for kind, run, ours in (("plain", plain, False), ("pieces", chain, False), ("kernels", chain, True)):
+        tasks[kind, "forward"] = lambda run=run: run(*detached), ours
+        tasks[kind, "both"] = lambda run=run: torch.autograd.grad(run(*leaves), leaves, g), ours
+    found: dict[str, list[float]] = {}
+    for (kind, _), median in milliseconds(tasks, rounds).items():
+        found.setdefault(kind, []).append(median)
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, choices=list(BATCH), default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    keep_freed_memory()
-    n, size = BATCH[arguments.size], arguments.size
-    print(f"batch {n}, {torch.get_num_threads()} threads; ms forward, and forward and backward\n")
+    given = arguments(__doc__)
+    n, size = given.batch, given.size
+    print("ms forward, and forward and backward\n")
     for dtype in (torch.float32, torch.bfloat16):
         for px in (size, size // 2):
             c = num_channels(px, 1.0)
@@ -70,14 +60,9 @@ def main() -> None:
                 "pool": (lambda x: pooling.leaky_relu_pooled(x, 0.2, FACTOR), plain_pool, [x]),
             }
             for name, (chain, plain, leaves) in cases.items():
-                row = [
-                    f"{kind} {forward:.1f} {both:.1f}"
-                    for kind, (forward, both) in measure(chain, plain, leaves, arguments.rounds).items()
-                ]
-                print(
-                    f"{str(dtype)[6:]:>8} {name} {c:>3} channels at {px:>3} px:  {',  '.join(row)}",
-                    flush=True,
-                )
+                medians = measure(chain, plain, leaves, given.rounds).items()
+                row = ",  ".join(f"{kind} {' '.join(f'{ms:.1f}' for ms in each)}" for kind, each in medians)
+                print(f"{str(dtype)[6:]:>8} {name} {c:>3} channels at {px:>3} px:  {row}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,12 @@ computes as one transposed convolution. Prints medians of interleaved rounds in 
 compute the same function (tests/test_winograd.py).
 """
 
-import argparse
-import statistics
-
 import torch
 from torch import nn
 
-from benchmarks.training_step import BATCH, seconds
-from hrvgan.allocator import keep_freed_memory
+from benchmarks.kernels import arguments, milliseconds
 from hrvgan.convolution import Conv3d, UpConv3d
 from hrvgan.models.hrvgan import frames_at, ladder, num_channels, scale
-from hrvgan.native import launching
 from hrvgan.winograd import products
 
 
@@ -25,14 +20,11 @@ def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> list[list[float]]
     """Medians in ms of torch and of ours: forward, and forward and backward."""
     leaves = [x, *layer.parameters()]
     g = torch.randn_like(layer(x))
-    tasks = [lambda: layer(x.detach()), lambda: torch.autograd.grad(layer(x), leaves, g)]
-    times = [([], []) for _ in tasks]
-    for _ in range(rounds + 1):
-        for task, pair in zip(tasks, times, strict=True):
-            for enabled in (False, True):
-                launching.enabled = enabled
-                pair[enabled].append(1e3 * seconds(task))
-    return [[statistics.median(t[1:]) for t in pair] for pair in times]  # The first warms up.
+    runs = [lambda: layer(x.detach()), lambda: torch.autograd.grad(layer(x), leaves, g)]
+    medians = milliseconds(
+        {(i, ours): (run, ours) for i, run in enumerate(runs) for ours in (False, True)}, rounds
+    )
+    return [[medians[i, ours] for ours in (False, True)] for i in range(len(runs))]
 
 
 def levels(size: int) -> list[tuple[str, nn.Conv3d, tuple[int, ...]]]:
@@ -48,22 +40,17 @@ def levels(size: int) -> list[tuple[str, nn.Conv3d, tuple[int, ...]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, choices=list(BATCH), default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    keep_freed_memory()
-    batch = BATCH[arguments.size]
-    print(f"batch {batch}, {torch.get_num_threads()} threads; ms of torch, of ours, and the ratio\n")
+    given = arguments(__doc__)
+    print("ms of torch, of ours, and the ratio\n")
     print("                                forward                      forward and backward")
     for dtype in (torch.float32, torch.bfloat16):
-        for kind, layer, shape in levels(arguments.size):
-            x = torch.randn(batch, layer.in_channels, *shape, dtype=dtype)
+        for kind, layer, shape in levels(given.size):
+            x = torch.randn(given.batch, layer.in_channels, *shape, dtype=dtype)
             x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
             if not products.takes(x, layer.out_channels, getattr(layer, "factor", (1, 1, 1))):
                 continue
             with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
-                medians = measure(layer, x, arguments.rounds)
+                medians = measure(layer, x, given.rounds)
             name = f"{str(dtype)[6:]:>8} {kind:>4} {layer.in_channels:>3} to {layer.out_channels:<3}"
             times = [f"{theirs:>8.1f} {ours:>8.1f} {theirs / ours:>5.2f}   " for theirs, ours in medians]
             print(f"{name} of {shape[-1]:>3} px", *times, flush=True)

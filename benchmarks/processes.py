@@ -12,8 +12,8 @@ from hrvgan.allocator import keep_freed_memory
 Key = TypeVar("Key")
 
 
-def interleaved(jobs: dict[Key, "Process"], rounds: int) -> dict[Key, float]:
-    """Median seconds of each job; the first round warms up."""
+def interleaved(jobs: dict[Key, Callable[[], float]], rounds: int) -> dict[Key, float]:
+    """Median of the times that each job (a `Process`, say) returns; the first round warms up."""
     times = {key: [] for key in jobs}
     for _ in range(rounds + 1):
         for key, job in jobs.items():
