@@ -12,11 +12,11 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_TOP_PAD = -1, -4, -2
 def keep_freed_memory() -> bool:
     """Has this process keep the memory that it frees, for the next tensors; returns whether it does.
 
-    glibc gives large blocks back to the system at once, so that each large tensor is a page fault every 4 kB: of a
-    training step at 256 px a quarter to a third of the time. The price is a peak that is a third to three quarters
-    higher, as free blocks between others do not always fit (docs/results/speed.md). For programs, not libraries: a
-    process is its owner's. Nothing happens without glibc, or where the user has tuned or replaced the allocator: any
-    variable MALLOC_*, such as MALLOC_TRIM_THRESHOLD_=131072, GLIBC_TUNABLES, LD_PRELOAD.
+    glibc gives large blocks back to the system at once, so that each large tensor is a page fault every 4 kB. The large
+    ones of our kernels have memory of their own (hrvgan/native/memory.py); with the others a training step at 256 px is
+    up to a seventh faster, and its peak a quarter higher, as free blocks between others do not always fit. For programs,
+    not libraries: a process is its owner's. Nothing happens without glibc, or where the user has tuned or replaced the
+    allocator: any variable MALLOC_*, such as MALLOC_TRIM_THRESHOLD_=131072, GLIBC_TUNABLES, LD_PRELOAD.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     tuned = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ)
