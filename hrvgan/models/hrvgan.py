@@ -162,8 +162,9 @@ def down_levels(size: int, temporal: str, width: float, norm: str) -> nn.ModuleD
     levels = nn.ModuleDict()
     for px in reversed(ladder(size)):
         c_in, c_out = num_channels(px, width), num_channels(px // 2, width)
-        same = Block(Conv3d(c_in, c_in, 3, padding=1), norm, 0.2)
-        levels[f"{px}px"] = nn.Sequential(same, DownBlock(c_in, c_out, norm, 0.2, scale(px, temporal)))
+        same = Conv3d(c_in, c_in, 3, padding=1)
+        down = DownBlock(c_in, c_out, norm, 0.2, scale(px, temporal))
+        levels[f"{px}px"] = nn.Sequential(Block(same, norm, 0.2), down)
     return levels
 
 
