@@ -52,15 +52,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(_aside(path), ignore_errors=True)
+        _put_back(path)
 
 
 def recover(path: str | Path) -> None:
     """Puts the folder `path` back where it was, and removes what lies beside it, after a process was killed that was
     at work on it."""
     path = Path(os.path.realpath(path))
-    if not path.exists() and _aside(path).exists():
-        _aside(path).replace(path)
+    _put_back(path)
     clear(path.parent, path.name)
 
 
@@ -74,12 +73,17 @@ def clear(folder: Path, stem: str, suffix: str = "") -> None:
 
 def _swap(new: Path, path: Path) -> None:
     if path.is_dir():
-        path.replace(_aside(path))  # A kill from here on leaves the old one there, for `recover`.
-    try:
-        new.replace(path)
-    except OSError:
-        recover(path)
-        raise
+        path.replace(_aside(path))  # Whatever happens from here on, `_put_back` finds the old one there.
+    new.replace(path)
+
+
+def _put_back(path: Path) -> None:
+    """The old folder, where no new one has taken its place; else what is left of the old one goes."""
+    aside = _aside(path)
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        aside.replace(path)
 
 
 def _aside(path: Path) -> Path:

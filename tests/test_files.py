@@ -94,3 +94,33 @@ def test_a_lock_names_its_holder_or_waits_for_it(tmp_path):
     assert waiter.stdout.readline() == "begun\n"
     waiter.communicate("end\n")
     assert waiter.returncode == 0
+
+
+def test_a_kill_after_folders_have_changed_places_stops_no_later_one(tmp_path):
+    path = tmp_path / "clips"
+    path.mkdir()
+    (path / "file").write_text("old")
+    killed = (
+        "event == 'shutil.rmtree' and str(args[0]).endswith('.old') and os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = program("atomic_folder", path, f"sys.addaudithook(lambda event, args: {killed})")
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".clips.old", "clips"]
+    with atomic_folder(path) as new:
+        (new / "file").write_text("newer")
+    assert (path / "file").read_text() == "newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_while_folders_change_places_loses_none(tmp_path):
+    path = tmp_path / "clips"
+    path.mkdir()
+    (path / "file").write_text("old")
+    code = "def hook(event, _, n=[]):\n        event == 'os.rename' and n.append(1)\n"
+    code += "        if len(n) == 2: n.append(1); raise KeyboardInterrupt\n    sys.addaudithook(hook)"
+    process = program("atomic_folder", path, f"pass\n    {code}")
+    process.communicate()
+    assert process.returncode
+    assert (path / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
