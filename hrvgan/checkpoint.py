@@ -102,8 +102,12 @@ def warm_start(gan: VideoGAN, folder: str | Path) -> str:
     other = load(folder)
     if other.name != gan.name:
         raise InputError(f"{folder}: a model {other.name!r}, cannot start a {gan.name!r} from it")
+    weights = {"G": Path(folder) / "model.safetensors", "D": Path(folder) / "discriminator.safetensors"}
     fresh = []
     for prefix, network, trained in (("G", gan.G, other.G), ("D", gan.D, other.D)):
+        if not weights[prefix].exists():  # A model may be given away without its D.
+            fresh.append(prefix)
+            continue
         theirs = trained.state_dict()
         mine = network.state_dict()
         fits = {key: theirs[key] for key in mine if key in theirs and theirs[key].shape == mine[key].shape}
@@ -112,8 +116,7 @@ def warm_start(gan: VideoGAN, folder: str | Path) -> str:
             key.partition(".parametrizations")[0].removesuffix(".weight") for key in mine if key not in fits
         )
         fresh += [f"{prefix}.{layer.removesuffix('.bias')}" for layer in layers]
-    weights = [Path(folder) / name for name in ("model.safetensors", "discriminator.safetensors")]
-    gan.origin = "-".join(file_digest(file)[:16] for file in weights if file.exists())
+    gan.origin = "-".join(file_digest(file)[:16] for file in weights.values() if file.exists())
     return ", ".join(dict.fromkeys(fresh))
 
 

@@ -33,6 +33,10 @@ def main(argv: list[str] | None = None) -> None:
             sys.stdout.flush()
     except BrokenPipeError:  # `hrvgan info | head`: the reader has had enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        goes_on = "; the same command goes on from the last save" if command is train else ""
+        sys.stderr.write(f"\nstopped{goes_on}\n")
+        sys.exit(130)
 
 
 def add_train(commands) -> None:

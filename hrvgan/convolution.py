@@ -7,6 +7,7 @@ gradient, of which a penalty needs that by the clips alone, leaves out the one b
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -15,18 +16,21 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from hrvgan.winograd import products
 
-_by_weights = True
+_penalties, _lock = 0, Lock()  # that are under way
 
 
 @contextmanager
 def gradients_by_inputs_alone() -> Iterator[None]:
-    """While it lasts, backward passes through `Conv3d` make no gradients by weights and biases."""
-    global _by_weights  # Autograd tells a Function nothing of what it was asked for.
-    before, _by_weights = _by_weights, False
+    """While it lasts, backward passes through `Conv3d` make no gradients by weights and biases: those of all threads,
+    so train one model a process."""
+    global _penalties  # Autograd tells a Function nothing of what it was asked for, and has threads of its own.
+    with _lock:
+        _penalties += 1
     try:
         yield
     finally:
-        _by_weights = before
+        with _lock:
+            _penalties -= 1
 
 
 class Conv3d(nn.Conv3d):
@@ -65,7 +69,7 @@ class Convolution(torch.autograd.Function):
 def wanted_gradients(ctx: FunctionCtx) -> tuple[bool, ...]:
     """Of those by x, weight and bias."""
     x_too, *weights_too = ctx.needs_input_grad[:3]
-    return x_too, *(_by_weights and too for too in weights_too)
+    return x_too, *(too and not _penalties for too in weights_too)
 
 
 class Gradients(torch.autograd.Function):

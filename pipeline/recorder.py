@@ -11,6 +11,8 @@ from hrvgan.errors import first_line
 from pipeline.states import kept
 from pipeline.tracking import connect, describe, find, log_curves, log_release, new_run, uri
 
+PATIENCE = 120  # seconds to wait at the end of a training while nothing can be sent
+
 
 class Recorder:
     """Sends to MLflow in the background what a training has to say. A failure is said once and stops nothing: the
@@ -46,7 +48,12 @@ class Recorder:
     def _end(self, status: str) -> None:
         self.jobs.put(lambda: self.client.set_terminated(self.id, status))
         self.jobs.put(None)
-        self.thread.join(timeout=120)
+        left = -1
+        while self.thread.is_alive() and self.jobs.qsize() != left:  # as long as something is sent
+            left = self.jobs.qsize()
+            self.thread.join(PATIENCE)
+        if self.thread.is_alive() and not self.failed:
+            self._give_up(f"nothing sent for {PATIENCE} seconds")
 
     def _start(self) -> None:
         """Goes on with the record of a training that was killed; marks others of this name that died here without a
@@ -82,12 +89,14 @@ class Recorder:
             try:
                 job()
             except Exception as error:  # Whatever the tracker's trouble is, the training goes on.
-                self.failed = True
-                reason = first_line(error)
-                sys.stderr.write(
-                    f"\nwarning: MLflow at {uri()} does not answer ({reason}); training goes on, and "
-                    f"`python -m pipeline.tracking record {self.run}` completes the record later\n"
-                )
+                self._give_up(first_line(error))
+
+    def _give_up(self, reason: str) -> None:
+        self.failed = True
+        sys.stderr.write(
+            f"\nwarning: MLflow at {uri()} does not answer ({reason}); training goes on, and "
+            f"`python -m pipeline.tracking record {self.run}` completes the record later\n"
+        )
 
 
 def this_process() -> str:

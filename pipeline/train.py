@@ -11,6 +11,7 @@ from pathlib import Path
 from hrvgan import checkpoint
 from hrvgan.arguments import pick_device
 from hrvgan.datasets.clips import Clips
+from hrvgan.errors import InputError
 from hrvgan.models.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train
@@ -34,6 +35,7 @@ def main(run: str) -> None:
             store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
             init_from=released(config["init_from"]),
         )  # fmt: skip
+    require_test_clips(gan, store)
     with resume_folder(run, gan, store, config) as resume:
         go_on(run, gan, store, config, resume, where)
 
@@ -67,6 +69,15 @@ def recorded(run: str, gan: VideoGAN, config: dict, resume: Path) -> Iterator[di
         recorder.abandon()
         raise
     recorder.finish(Path("models") / run)
+
+
+def require_test_clips(gan: VideoGAN, store: Clips) -> None:
+    """Raises InputError where stages after this one would, after all the training."""
+    if gan.context and not len(store.split("test")):
+        raise InputError(
+            f"{store.folder}: no test clips, by which a model that predicts is scored; "
+            "raise extract.test_fraction, or give the data set more groups (source videos) a class"
+        )
 
 
 def released(init_from: str) -> str:

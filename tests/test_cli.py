@@ -4,8 +4,10 @@ import contextlib
 import functools
 import io
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -272,3 +274,24 @@ def test_training_deletes_nothing_that_is_no_model(shapes_clips, tmp_path, kind)
         cli.main(["train", str(shapes_clips.folder), str(out), *TINY])
     assert kept.read_text() == "years of work"
     assert not (tmp_path / "out.state.pt").exists()
+
+
+def test_ctrl_c_says_that_training_goes_on(shapes_clips, tmp_path):
+    wanted = "{steps: 10000, batch_size: 4, log_every: 1, save_every: 1}"
+    command = [
+        sys.executable,
+        "-m",
+        "hrvgan.cli",
+        "train",
+        shapes_clips.folder,
+        tmp_path / "model",
+        *TINY[:2],
+    ]
+    training = subprocess.Popen([*command, "--train", wanted], stderr=subprocess.PIPE, text=True)
+    while training.poll() is None and not (tmp_path / "model.state.pt").exists():
+        time.sleep(0.05)
+    training.send_signal(signal.SIGINT)
+    said = training.communicate()[1]
+    assert training.returncode == 130
+    assert said.endswith("stopped; the same command goes on from the last save\n")
+    assert "Traceback" not in said

@@ -221,5 +221,7 @@ def test_what_a_model_cannot_do_is_said():
         tiny(task="predict").sample(2)
     with pytest.raises(InputError, match="context 8, need 1 to 7 of 8 frames"):
         tiny(task="predict", context=8)
+    with pytest.raises(InputError, match="context 0, need 1 to 7 of 8 frames"):
+        tiny(task="predict", context=0)
     with pytest.raises(InputError, match="latent 'list' is not known; choose one of vector, sequence"):
         tiny(latent="list")

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
+from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.sampling.samples import write_predictions
 from hrvgan.scoring.prediction import MOST_PSNR, score_prediction
 from hrvgan.video.files import probe
+from pipeline.train import require_test_clips
 
 
 def predictor(clips):
@@ -49,3 +51,12 @@ def test_pictures_show_the_clip_above_its_predictions(shapes_clips, tmp_path):
     (kind,) = json.loads((tmp_path / "samples.json").read_text())["kinds"]
     assert kind["rows"][1:3] == ["predicted", "predicted again"]
     assert probe(tmp_path / kind["mp4"]).num_frames == 8
+
+
+def test_training_without_clips_to_predict_is_refused(shapes_clips):
+    gan = predictor(shapes_clips)
+    require_test_clips(gan, shapes_clips)
+    with pytest.raises(
+        InputError, match=r"no test clips, by which a model that predicts is scored; raise extract"
+    ):
+        require_test_clips(gan, shapes_clips.split("train"))

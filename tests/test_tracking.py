@@ -1,13 +1,15 @@
 """What extraction tells the tracker."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from hrvgan.extraction.accounting import dropped_table
 from hrvgan.extraction.extract import extract
-from pipeline import tracking
+from pipeline import recorder, tracking
 from tests.test_extraction import SMALL, write_raw
 
 
@@ -36,3 +38,23 @@ def test_a_tracker_that_is_away_is_a_warning(tmp_path, monkeypatch, capfd):
         "warning: the clips of mine are not recorded in MLflow at http://127.0.0.1:9"
         in capfd.readouterr().err
     )
+
+
+def test_a_tracker_that_stands_still_is_a_warning(tmp_path, monkeypatch, capfd):
+    """A training ends although something is never sent; what comes in good time is waited for."""
+    monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(recorder, "PATIENCE", 0.2)
+    recorded, sent = recorder.Recorder("laptop", {}, "cpu", tmp_path / "run_id"), []
+    begun, never = threading.Event(), threading.Event()
+    recorded.jobs.put(begun.set)
+    assert begun.wait(120)
+    assert not recorded.failed
+    for number in range(4):
+        recorded.jobs.put(lambda number=number: (time.sleep(0.15), sent.append(number)))
+    recorded.jobs.put(never.wait)
+    recorded._end("FINISHED")
+    assert sent == [0, 1, 2, 3]
+    assert recorded.failed
+    assert "nothing sent for 0.2 seconds" in capfd.readouterr().err
+    never.set()

@@ -67,3 +67,14 @@ def test_another_kind_of_model_and_no_model_are_refused(shapes_clips, released, 
         checkpoint.warm_start(other, released)
     with pytest.raises(InputError, match=r"no model\.json"):
         new(shapes_clips, tmp_path)
+
+
+def test_a_model_without_its_d_starts_g_alone(shapes_clips, released, tmp_path, capsys):
+    given = tmp_path / "given"
+    given.mkdir()
+    for name in ("model.json", "model.safetensors"):
+        (given / name).write_bytes((released / name).read_bytes())
+    gan, cold = new(shapes_clips, given), new(shapes_clips, "")
+    assert "no weights there for D: drawn anew" in capsys.readouterr().err
+    assert torch.equal(gan.G.fc.weight, hrvgan.load(released).G.fc.weight)
+    assert all(torch.equal(value, cold.D.state_dict()[key]) for key, value in gan.D.state_dict().items())

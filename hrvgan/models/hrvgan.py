@@ -259,7 +259,7 @@ class HRVGAN(VideoGAN):
     sizes = LADDER
     presets: ClassVar = {
         # What we recommend: fakes held against real clips pair by pair, R1 and R2 instead of a Lipschitz penalty, no
-        # norm in D, and in G one without running statistics, which would belong to other weights than the average's.
+        # norm in D, and in G one in which no clip sees another.
         "best": {},
         # The paper's, where it says: eq. 11-15, norms, SGD. It gives no rates, k or lambdas: these are our choices.
         "paper": {
@@ -296,7 +296,7 @@ class HRVGAN(VideoGAN):
         self.num_classes, self.size, self.z_dim = num_classes, size, z_dim
         self.num_frames = frames_at(size, temporal)
         self.context = context if task == "predict" else 0
-        if self.context and not 0 < context < self.num_frames:
+        if task == "predict" and not 0 < context < self.num_frames:
             raise InputError(f"hrvgan: context {context}, need 1 to {self.num_frames - 1} of {self.num_frames} frames")
         if norm_d == "batch" and gp_weight:
             raise InputError("hrvgan: norm_d 'batch' mixes the clips of a batch, and WGAN-GP's penalty is per clip; "
