@@ -30,12 +30,8 @@ from pipeline.report import render
 from pipeline.train import SETTABLE
 
 # The function that a section holds the arguments of, and how many others come before them.
-FUNCTIONS = {
-    "reference": (build_reference, 2),
-    "sample": (write_samples, 2),
-    "evaluate": (score, 2),
-    "report": (render, 1),
-}
+FUNCTIONS = {"reference": (build_reference, 2), "report": (render, 1)}
+FUNCTIONS_OF_RUNS = {"train": (SETTABLE, 3), "sample": (write_samples, 2), "evaluate": (score, 2)}
 
 
 def check() -> None:
@@ -48,9 +44,6 @@ def check() -> None:
     check_order({name: params.run(name)["init_from"] for name in values["runs"]})
     for section, (function, given) in FUNCTIONS.items():
         params.accept(function, values[section], where=section, given=given)
-    published = [name for name, protocol in PROTOCOLS.items() if protocol.extractor in EXTRACTORS]
-    for name in values["evaluate"].get("protocols") or []:  # Else known only when a model is trained.
-        one_of("evaluate.protocols", name, published)
 
 
 def one_of(where: str, name: str, known: Iterable[str]) -> None:
@@ -72,10 +65,13 @@ def check_dataset(name: str, config: dict) -> None:
 
 
 def check_run(name: str, config: dict, runs: list[str]) -> None:
-    where = f"train or runs.{name}.train"
-    params.accept(SETTABLE, config["train"], where=where, given=3)
+    for section, (function, given) in FUNCTIONS_OF_RUNS.items():
+        params.accept(function, config[section], where=f"{section} or runs.{name}.{section}", given=given)
+    published = [protocol for protocol, about in PROTOCOLS.items() if about.extractor in EXTRACTORS]
+    for protocol in config["evaluate"].get("protocols") or []:  # Else known only when a model is trained.
+        one_of(f"evaluate.protocols or runs.{name}.evaluate.protocols", protocol, published)
     gan = check_model(name, config)
-    with params.blamed(where):
+    with params.blamed(f"train or runs.{name}.train"):
         check_settings(gan, {**train.__kwdefaults__, **config["train"]})
         pick_device(config["train"].get("device", "auto"))
     start, others = Path(config["init_from"]), [Path("models", run) for run in runs if run != name]

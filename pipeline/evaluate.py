@@ -10,7 +10,7 @@ from hrvgan.datasets.clips import Clips
 from hrvgan.files import file_digest, write_json
 from hrvgan.metrics.features import load_features
 from hrvgan.metrics.refnet import load_refnet
-from hrvgan.models.base import VideoGAN
+from hrvgan.models.base import MAX_CLASSES, VideoGAN
 from hrvgan.models.table import costs
 from hrvgan.scoring.evaluation import evaluate_all, evaluate_published, table
 from hrvgan.scoring.memorisation import first_predictions, first_samples, write_nearest
@@ -22,13 +22,14 @@ WEIGHTS = Path("data/weights")
 
 def main(run: str) -> None:
     model = Path("models") / run
-    dataset, values = params.run(run)["dataset"], params.section("evaluate")
-    gan = load(model, pick_device("auto"))
-    metrics, manifest = params.call(score, gan, dataset, where="evaluate", values=values)
+    config, where = params.run(run), f"evaluate or runs.{run}.evaluate"
+    dataset = config["dataset"]
+    gan = load(model, pick_device(config["train"].get("device", "auto")))
+    metrics, manifest = params.call(score, gan, dataset, where=where, values=config["evaluate"])
     metrics_file, manifest_file = Path("metrics") / f"{run}.json", Path("metrics") / f"{run}.manifest.json"
     picture = Path("metrics") / f"{run}.nearest.png"
     manifest |= {"run": run, "model_digest": file_digest(model / "model.safetensors")}
-    manifest |= {"nearest": nearest(gan, dataset, picture)}
+    manifest |= {"nearest": nearest(gan, dataset, config["sample"], picture)}
     manifest |= {"cost": {network: asdict(cost) for network, cost in costs(gan).items()}}
     write_json(manifest_file, manifest)
     write_json(metrics_file, metrics)
@@ -82,16 +83,19 @@ def add_published(
     manifest["notes"] += about["left_out"] + found
 
 
-def nearest(gan: VideoGAN, dataset: str, picture: Path) -> list[dict]:
-    """What stage `sample` shows first of each class, each beside the training clip nearest to it."""
+def nearest(gan: VideoGAN, dataset: str, shown: dict, picture: Path) -> list[dict]:
+    """What stage `sample`, of arguments `shown`, draws first of each class, each beside the training clip nearest to
+    it."""
     clips, reference = Clips(Path("data/clips") / dataset), Path("data/reference") / dataset
-    shown = params.section("sample")
+    seed, most = shown.get("seed", 0), shown.get("max_classes", MAX_CLASSES)
     if gan.context:
-        made = first_predictions(gan, clips.split("test"), shown.get("seed", 0))
+        labels, made = first_predictions(gan, clips.split("test"), seed, most)
     else:
-        made = first_samples(gan, shown.get("seed", 0), shown.get("truncation", 1.0))
+        labels = gan.labels_to_show(shown.get("classes") or (), most)
+        made = first_samples(gan, labels, seed, shown.get("truncation", 1.0))
+    titles = [gan.classes[label] if gan.classes else "" for label in labels]
     known = load_features(reference / "features.npz")["train"]
-    return write_nearest(picture, made, gan.classes, load_refnet(reference)[0], clips.split("train"), known)
+    return write_nearest(picture, made, titles, load_refnet(reference)[0], clips.split("train"), known)
 
 
 def held_out_prediction(gan: VideoGAN, dataset: str, draws: int, seed: int) -> tuple[dict, dict]:

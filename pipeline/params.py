@@ -25,6 +25,7 @@ ENTRIES = {
     "datasets": {"source": str, "watch": str, "options": dict, "clips": dict},
     "runs": {
         "dataset": str, "model": str, "preset": str, "seed": int, "init_from": str, "net": dict, "train": dict,
+        "sample": dict, "evaluate": dict,
     },
 }  # fmt: skip
 SECTIONS = dict.fromkeys([*ENTRIES, "extract", "reference", "train", "sample", "evaluate", "report"], dict)
@@ -137,10 +138,10 @@ def dataset(name: str) -> dict:
 
 
 def run(name: str) -> dict:
-    """The active run `name`; its "train" is section train, overridden by its own."""
+    """The active run `name`; its "train", "sample" and "evaluate" are the sections, overridden by its own."""
     values = load()
     entry = entry_of(values, "runs", name)
-    return {**entry, "train": {**values["train"], **entry["train"]}}
+    return entry | {kind: {**values[kind], **entry[kind]} for kind in ("train", "sample", "evaluate")}
 
 
 def entry_of(values: dict, kind: str, name: str) -> dict:

@@ -41,10 +41,9 @@ def render(
     *,
     title: str = "HRVGAN report",
     real_clips_per_class: int = 1,
-    max_classes: int = 12,
 ) -> str:
-    """The page as HTML: at most `max_classes` classes a run, each with real clips beside generated ones."""
-    chapters = [chapter(run, open_clips(run.dataset), real_clips_per_class, max_classes) for run in runs]
+    """The page as HTML: of each run the classes that stage `sample` drew, with real clips beside generated ones."""
+    chapters = [chapter(run, open_clips(run.dataset), real_clips_per_class) for run in runs]
     loader = jinja2.FileSystemLoader(PAGE)
     pages = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -66,7 +65,7 @@ def open_clips(dataset: str) -> Clips | None:
     return Clips(folder) if folder.is_dir() else None
 
 
-def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int, max_classes: int) -> dict:
+def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int) -> dict:
     """All that the templates say about one run."""
     generated = (run.samples or {}).get("clips", [])
     names = list(dict.fromkeys(clip["class"] or "" for clip in generated))
@@ -74,8 +73,8 @@ def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int, max_c
         "run": run,
         "deck": deck(run),
         "facts": facts(run, clips),
-        "pairs": [(name, screens(run, clips, name, real_clips_per_class)) for name in names[:max_classes]],
-        "hidden_classes": max(0, len(names) - max_classes),
+        "pairs": [(name, screens(run, clips, name, real_clips_per_class)) for name in names],
+        "hidden_classes": len((run.model or {}).get("classes", ())) - len(names),
         "sheets": [sheet(run, kind) for kind in (run.samples or {}).get("kinds", [])] + nearest(run),
         "protocol": protocol(run),
         "scores": read_scores(run.shown),

@@ -11,15 +11,16 @@ from pipeline import params, stage, tracking
 
 
 def main(run: str) -> None:
-    gan = load(Path("models") / run, pick_device("auto"))
-    values = params.section("sample")
-    params.accept(write_samples, values, where="sample", given=2)  # Also where the model predicts.
+    config, where = params.run(run), f"sample or runs.{run}.sample"
+    gan = load(Path("models") / run, pick_device(config["train"].get("device", "auto")))
+    values = config["sample"]
+    params.accept(write_samples, values, where=where, given=2)  # Also where the model predicts.
     with atomic_folder(Path("samples") / run) as folder:
         if gan.context:
-            held_out = Clips(Path("data/clips") / params.run(run)["dataset"]).split("test")
+            held_out = Clips(Path("data/clips") / config["dataset"]).split("test")
             write_predictions(gan, held_out, folder, seed=values.get("seed", 0))
         else:
-            params.call(write_samples, gan, folder, where="sample", values=values)
+            params.call(write_samples, gan, folder, where=where, values=values)
     tracking.record(run, "sample")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def make_room(run: str, folder: Path, steps: int) -> None:
             print(f"{run}: trained for {there} steps already, {steps} asked for: the longer state waits in {aside} "
                   f"until train.steps is raised again{anew}", file=sys.stderr)  # fmt: skip
     if fitting and fitting != folder:
+        shutil.rmtree(folder, ignore_errors=True)  # of a training that was stopped before its first state
         fitting.rename(folder)
 
 

@@ -63,6 +63,8 @@ def write_params(folder: Path, runs: dict[str, str]) -> None:
         "init_from": "",
         "net": {"size": SIZE},
         "train": {"steps": 1700},
+        "sample": {},
+        "evaluate": {},
     }
     sections = {name: {} for name in ("extract", "reference", "train", "sample", "evaluate", "report")}
     params = {"datasets": dict.fromkeys(runs.values(), dataset), **sections}

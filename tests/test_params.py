@@ -76,11 +76,15 @@ def test_an_entry_overrides_its_section(edit):
         lambda v: (
             v["runs"]["laptop"]["train"].update(steps=7),
             v["datasets"]["shapes"]["clips"].update(size=64),
+            v["runs"]["laptop"]["sample"].update(classes=["DiscUp"]),
+            v["runs"]["laptop"]["evaluate"].update(draws=2),
         )
     )
     assert params.run("laptop")["train"]["steps"] == 7
     assert params.run("laptop")["train"]["batch_size"] == params.section("train")["batch_size"]
     assert params.dataset("shapes")["clips"]["size"] == 64
+    assert params.run("laptop")["sample"] == params.section("sample") | {"classes": ["DiscUp"]}
+    assert params.run("laptop")["evaluate"] == params.section("evaluate") | {"draws": 2}
 
 
 def test_an_inactive_name_lists_the_active(edit):
@@ -182,8 +186,16 @@ def test_an_inactive_name_lists_the_active(edit):
         (lambda v: v["train"].update(save_every=15), "must be a multiple of train.log_every"),
         (lambda v: v["train"].update(device="gpu"), "runs.laptop.train: device 'gpu' is not known"),
         (
+            lambda v: v["runs"]["laptop"]["evaluate"].update(protocols=["fvd"]),
+            r"runs\.laptop\.evaluate\.protocols: 'fvd' is not known",
+        ),
+        (
+            lambda v: v["runs"]["laptop"]["sample"].update(classes="DiscUp"),
+            "sample or runs.laptop.sample: classes 'DiscUp': need ",
+        ),
+        (
             lambda v: v["evaluate"].update(draw=1),
-            "unknown key 'draw' in evaluate; known: .*protocols, published_clips",
+            "unknown key 'draw' in evaluate or runs.laptop.evaluate; known: .*protocols, published_clips",
         ),
         (
             lambda v: v["report"].update(real_clips_per_class="1"),

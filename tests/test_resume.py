@@ -14,7 +14,7 @@ from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.training.iteration import use_bfloat16
 from hrvgan.training.loop import FREE, train
-from pipeline.states import number_of_steps
+from pipeline.states import make_room, number_of_steps
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
 QUICK = {"batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 1000, "precision": "float32"}
@@ -155,6 +155,23 @@ def test_killed_while_a_state_is_written_it_ends_with_the_same_bits(shapes_clips
     assert not victim.unfinished()  # What the killed process left is cleared away.
 
 
+def test_told_to_stop_it_saves_and_ends_with_the_same_bits(shapes_clips, tmp_path, whole, capfd):
+    state = tmp_path / "state.pt"
+    hooks = signal.getsignal(signal.SIGTERM)
+
+    def stop(step, _):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        start(shapes_clips.folder, state, save_every=100, log_losses=stop)
+    assert ended.value.code == 143
+    assert "the same command goes on from step 3" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == hooks
+    start(shapes_clips.folder, state)
+    same_state(state, whole)
+
+
 def test_fewer_steps_than_done_are_refused(shapes_clips, tmp_path):
     state = tmp_path / "state.pt"
     start(shapes_clips.folder, state, steps=2)
@@ -217,5 +234,20 @@ def test_a_limit_of_minutes_ends_at_a_save_and_holds_over_resumes(shapes_clips, 
     assert history[-1]["step"] == 2
     _, again = start(shapes_clips.folder, state, minutes=1e-4, save_every=2, steps=1000, lr_decay=0)
     assert again == history  # It was used up.
-    _, more = start(shapes_clips.folder, state, steps=3, lr_decay=0)
-    assert [row["step"] for row in more] == [1, 2, 3]
+    _, more = start(shapes_clips.folder, state, steps=6, save_every=2, lr_decay=0)
+    assert [row["step"] for row in more] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(InputError, match=r"minutes already, 0\.0001 asked for; raise train\.minutes"):
+        start(shapes_clips.folder, state, minutes=1e-4, save_every=2, steps=1000, lr_decay=0)
+
+
+def test_more_steps_after_fewer_that_were_stopped_at_once_go_on(tmp_path):
+    folder = tmp_path / f"laptop-{'0' * 16}"
+    folder.mkdir()
+    torch.save({"step": 8}, folder / "state.pt")
+    make_room("laptop", folder, 4)
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "run_id").write_text("of the shorter training, which was stopped before its first save")
+    make_room("laptop", folder, 8)
+    assert number_of_steps(folder / "state.pt") == 8
+    assert [path.name for path in folder.iterdir()] == ["state.pt"]

@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.sampling.samples import walk, write_samples
+from hrvgan.training.loop import preview
 from hrvgan.video.files import probe
 
 SMALL = {name: {"size": 32, "width": 0.1} for name in MODELS} | {"hrvgan": {"size": 8, "width": 0.1}}
@@ -71,3 +73,21 @@ def test_a_walk_between_classes_begins_and_ends_at_them(name):
     ends = gan.draw(z, torch.tensor([2, 0])).numpy()
     assert abs(steps[[0, -1]].astype(int) - ends).max() <= 1
     assert abs(steps[1].astype(int) - steps[0]).max() > 1
+
+
+def test_classes_are_shown_that_are_named(tmp_path):
+    gan = small("hrvgan", {})
+    write_samples(gan, tmp_path, classes=["c", "a"], clips_per_class=1, interpolation_steps=2)
+    about = json.loads((tmp_path / "samples.json").read_text())
+    assert [kind["rows"] for kind in about["kinds"]] == [["c", "a"], ["c", "a"]]
+    assert [clip["class"] for clip in about["clips"]] == ["c", "a"]
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["000-a.mp4", "002-c.mp4"]
+    with pytest.raises(InputError, match="the model knows no class 'd'; known: a, b, c"):
+        write_samples(gan, tmp_path, classes=["d"])
+
+
+def test_of_many_classes_the_first_are_shown():
+    gan = small("hrvgan", {"num_classes": 20})
+    assert gan.labels_to_show() == list(range(12))
+    assert gan.labels_to_show(most=3) == [0, 1, 2]
+    assert preview(gan, gan.G, 2, None).shape == (24, gan.num_frames, 8, 8, 3)

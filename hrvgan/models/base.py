@@ -13,6 +13,8 @@ from hrvgan.errors import InputError
 from hrvgan.layout import to_float, to_uint8
 from hrvgan.models.growing import Level
 
+MAX_CLASSES = 12  # that pictures show
+
 
 @dataclass
 class Batch:
@@ -110,6 +112,10 @@ class VideoGAN(nn.Module):
             known = ", ".join(self.classes) or "none: it was trained without classes"
             raise InputError(f"the model knows no class {name!r}; known: {known}")
         return self.classes.index(name)
+
+    def labels_to_show(self, names: Sequence[str] = (), most: int = MAX_CLASSES) -> list[int]:
+        """The labels that pictures show: of the classes `names`, or where none are named of the first `most`."""
+        return [self.label(name) for name in names] or list(range(min(max(self.num_classes, 1), most)))
 
     def cycle_labels(self, n: int) -> Tensor:
         """(n,) int64 labels 0, 1, ... over and over; zeros when there are no classes."""

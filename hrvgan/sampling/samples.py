@@ -10,7 +10,7 @@ from tqdm import tqdm
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.files import write_json
-from hrvgan.models.base import VideoGAN
+from hrvgan.models.base import MAX_CLASSES, VideoGAN
 from hrvgan.video.files import write_video
 from hrvgan.video.grids import filmstrips, labelled_rows, tile, write_image
 
@@ -24,16 +24,17 @@ def write_samples(
     *,
     seed: int = 0,
     clips_per_class: int = 6,
-    max_classes: int = 12,
+    classes: list[str] | None = None,
+    max_classes: int = MAX_CLASSES,
     interpolation_steps: int = 8,
     truncation: float = 1.0,
 ) -> None:
     """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4, row.mp4 and samples.json.
 
-    Classes beyond `max_classes` are left out. `truncation` is psi of `VideoGAN.generate`: below 1,
-    less variety and fewer failures.
+    Shown are `classes`; where none are named, the first `max_classes`. `truncation` is psi of `VideoGAN.generate`:
+    below 1, less variety and fewer failures.
     """
-    labels = list(range(min(max(gan.num_classes, 1), max_classes)))
+    labels = gan.labels_to_show(classes or (), max_classes)
     titles = [gan.classes[label] if gan.classes else "" for label in labels]
     with tqdm(total=3, desc="sample", unit="kind") as bar:
         classes = class_rows(gan, labels, clips_per_class, seed, truncation)

@@ -13,7 +13,7 @@ from hrvgan.metrics.refnet import RefNet, featurise
 from hrvgan.models.base import VideoGAN
 from hrvgan.video.grids import filmstrips, labelled_rows, write_image
 
-MAX_CLASSES, MAX_FRAMES, ENLARGED = 12, 8, 64
+MAX_FRAMES, ENLARGED = 8, 64
 
 
 def closeness(fakes: list[Features], real: Features, train: Features) -> dict[str, float]:
@@ -28,29 +28,29 @@ def closeness(fakes: list[Features], real: Features, train: Features) -> dict[st
     return {"generated": generated, "held_out": held_out, "ratio": generated / held_out if held_out else 0.0}
 
 
-def first_samples(gan: VideoGAN, seed: int, truncation: float = 1.0) -> np.ndarray:
-    """The first clip of each class that stage `sample` shows, uint8 (K, T, H, W, 3)."""
-    labels = torch.arange(min(max(gan.num_classes, 1), MAX_CLASSES))
+def first_samples(gan: VideoGAN, labels: list[int], seed: int, truncation: float = 1.0) -> np.ndarray:
+    """The first clip of each of K labels that stage `sample` shows, uint8 (K, T, H, W, 3)."""
     z = gan.latent(1, seed)
-    return gan.draw(z.repeat(len(labels), *[1] * (z.ndim - 1)), labels, psi=truncation).numpy()
+    z = z.repeat(len(labels), *[1] * (z.ndim - 1))
+    return gan.draw(z, torch.tensor(labels), psi=truncation).numpy()
 
 
-def first_predictions(gan: VideoGAN, clips: Clips, seed: int) -> np.ndarray:
-    """How the first of `clips` of each class may go on, uint8 (K, T, H, W, 3)."""
-    rows = np.unique(clips.labels, return_index=True)[1][:MAX_CLASSES]
-    labels = torch.from_numpy(clips.labels[rows])
-    return gan.predict(torch.from_numpy(clips.read(rows)[:, : gan.num_frames]), labels, seed).numpy()
+def first_predictions(gan: VideoGAN, clips: Clips, seed: int, most: int) -> tuple[list[int], np.ndarray]:
+    """The labels of the first `most` classes that there are clips of, and how the first clip of each may go on, uint8
+    (K, T, H, W, 3)."""
+    labels, rows = (found[:most] for found in np.unique(clips.labels, return_index=True))
+    seen = torch.from_numpy(clips.read(rows)[:, : gan.num_frames])
+    return labels.tolist(), gan.predict(seen, torch.from_numpy(labels), seed).numpy()
 
 
 def write_nearest(
-    path: Path, made: np.ndarray, classes: Sequence[str], net: RefNet, train: Clips, known: Features
+    path: Path, made: np.ndarray, titles: Sequence[str], net: RefNet, train: Clips, known: Features
 ) -> list[dict]:
-    """Write a picture: the clips `made`, uint8 (K, T, H, W, 3), one a class, each beside its nearest training clip.
+    """Write a picture: the clips `made`, uint8 (K, T, H, W, 3), each beside its nearest training clip, with K titles.
 
     `known` holds the features of `train`, in its order. Returns what is shown: class, clip_id, distance.
     """
     rows, distances = nearest(featurise(net, [made])[0], known.features)
-    titles = list(classes[: len(made)]) or [""] * len(made)
     write_image(path, _side_by_side(made, train.read(rows)[:, : made.shape[1]], titles))
     names = train.index["clip_id"].to_pylist()
     return [

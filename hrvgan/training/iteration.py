@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hrvgan import draws
 from hrvgan.datasets.clips import BatchStream, Clips
+from hrvgan.datasets.prefetch import prefetch
 from hrvgan.layout import to_float
 from hrvgan.models.base import Batch, Phase, VideoGAN
 from hrvgan.models.growing import at_level
@@ -19,6 +19,7 @@ from hrvgan.training.averaging import update_average
 from hrvgan.training.meter import Meter
 from hrvgan.training.session import Session
 
+T = TypeVar("T")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -34,10 +35,11 @@ def iterations(
         class_balanced=class_balanced, rank=rank, world_size=world_size,
     )  # fmt: skip
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=session.bfloat16)
-    for step, frames, labels in batches(stream, session.step, steps, meter):
+    ahead = prefetch(stream, session.step, steps, device)
+    for step, frames, labels in timed(ahead, meter, batch_size):
         # Put the clips into micro-batches, at the resolution that the model has grown to.
         level = gan.grow(step * batch_size)
-        parts = split(frames, labels, step, accumulate, device)
+        parts = split(frames, labels, step, accumulate)
         for batch in parts:
             batch.real = at_level(batch.real, level)
 
@@ -52,31 +54,25 @@ def iterations(
         yield session.step
 
 
-def batches(
-    stream: BatchStream, start: int, stop: int, meter: Meter
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Steps `start` to `stop` with their clips and labels; while one trains, the next is read."""
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(stream.batch, start)
-        for step in range(start, stop):
-            waited = time.perf_counter()
-            frames, labels = upcoming.result()
-            meter.waited(time.perf_counter() - waited, len(labels) * stream.world_size)
-            if step + 1 < stop:
-                upcoming = reader.submit(stream.batch, step + 1)
-            yield step, frames, labels
+def timed(batches: Iterator[T], meter: Meter, clips: int) -> Iterator[T]:
+    """The batches, each of `clips` clips in all processes; the meter hears how long it waited for them."""
+    while True:
+        since = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        meter.waited(time.perf_counter() - since, clips)
+        yield batch
 
 
-def split(
-    frames: np.ndarray, labels: np.ndarray, step: int, accumulate: int, device: torch.device
-) -> list[Batch]:
+def split(frames: Tensor, labels: Tensor, step: int, accumulate: int) -> list[Batch]:
     """The micro-batches of this process, whose clips are frames uint8 (N, T, H, W, 3) with labels (N,)."""
     size, parts = len(labels) // accumulate, []
     for index in range(accumulate):
         rows = slice(index * size, (index + 1) * size)
-        real = to_float(torch.from_numpy(frames[rows]).to(device))
+        real = to_float(frames[rows])
         place = (distributed.rank() * accumulate + index, distributed.world_size() * accumulate)
-        parts.append(Batch(real, torch.from_numpy(labels[rows]).to(device), step, part=place))
+        parts.append(Batch(real, labels[rows], step, part=place))
     return parts
 
 
@@ -106,7 +102,10 @@ def update(
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast. A CPU gains by it that multiplies bfloat16 (AMX or AVX512_BF16); others lose."""
-    multiplies = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    fast = device.type == "cuda" or multiplies
-    return precision == "bfloat16" or (precision == "auto" and fast)
+    """Whether to autocast. What multiplies bfloat16 gains by it: a GPU of compute capability 8 on, a CPU with AMX or
+    AVX512_BF16; others lose."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

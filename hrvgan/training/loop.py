@@ -2,6 +2,8 @@
 
 import json
 import math
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from hrvgan.training import distributed
 from hrvgan.training.averaging import distance, in_place_of_g, with_own_statistics
 from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
 from hrvgan.training.session import Session, begin, save_state
+from hrvgan.training.stopping import on_sigterm
 
 
 def train(
@@ -33,7 +36,8 @@ def train(
     """Trains `gan` in place on `clips` for `steps` iterations in all; returns the EMA of G, and the history.
 
     Everything random in an iteration follows from (seed, step), so that the file `state`, written every `save_every`
-    steps, is enough to go on after a kill with the same bits. A `state` that is already there is continued. Under
+    steps, is enough to go on after a kill with the same bits; at SIGTERM it is written, and the program ends with exit
+    code 143. A `state` that is already there is continued. Under
     torchrun every process takes its part of each batch; the first one writes and logs.
 
     Args:
@@ -65,10 +69,10 @@ def train(
         gan,
         recipe | {"steps": steps, "precision": precision, "log_every": log_every, "save_every": save_every},
     )
-    with distributed.joined(pick_device(device)) as place:
+    with distributed.joined(pick_device(device)) as place, on_sigterm() as told_to_stop:
         about = identity(gan, clips, **recipe, precision=precision)
         session = Session.of(gan.to(place), about, use_bfloat16(precision, place))
-        begin(session, state, steps)
+        begin(session, state, steps, minutes)
         began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, session.meter
         until = session.step if minutes and session.seconds > 60 * minutes else steps
         trained = iterations(session, clips, until, **recipe)
@@ -88,12 +92,19 @@ def train(
                 log_samples(done, preview(gan, session.average, samples_per_class, clips))
 
             # Save.
-            if done % save_every == 0 or done == steps:
+            stop = told_to_stop(done % log_every == 0)
+            if done % save_every == 0 or done == steps or stop:
+                session.saved = session.seconds
                 session.seconds = distributed.word_of_first(time.monotonic() - began)
                 if first:
                     save_state(state, session)
                 if minutes and session.seconds > 60 * minutes:
                     break
+            if stop and done < steps:
+                bar.close()
+                if first:
+                    print(f"stopped by SIGTERM; the same command goes on from step {done}", file=sys.stderr)
+                sys.exit(128 + signal.SIGTERM)
     gan.grow(session.step * batch_size)
     average = with_own_statistics(gan, session.average, clips)
     gan.G.load_state_dict(average.state_dict())
@@ -118,12 +129,13 @@ def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
 
 
 def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> Tensor:
-    """uint8 (n, T, H, W, 3): `per_class` clips of each class, drawn from the average with a fixed seed; by a model that
-    predicts, of what it makes of training clips."""
-    count = per_class * max(gan.num_classes, 4)
+    """uint8 (n, T, H, W, 3): `per_class` clips of each class that pictures show, drawn from the average with a fixed
+    seed; by a model that predicts, of what it makes of training clips."""
+    labels = gan.labels_to_show()
+    count = per_class * max(len(labels), 4)
     with in_place_of_g(gan, with_own_statistics(gan, average, clips)):
         if not gan.context:
-            return gan.sample(count, seed=0)
+            return gan.sample(count, torch.tensor(labels)[torch.arange(count) % len(labels)], seed=0)
         some = np.linspace(0, len(clips) - 1, count).astype(int)
         return gan.predict(torch.from_numpy(clips.read(some)), torch.from_numpy(clips.labels[some]), seed=0)
 

@@ -54,6 +54,7 @@ class Session:
         default_factory=list
     )  # a row of fewer steps, at the end: gone when it goes on
     seconds: float = 0.0  # trained so far, of all processes that took turns at it
+    saved: float = 0.0  # and up to the last state but one
 
     @classmethod
     def of(cls, gan: VideoGAN, about: dict, bfloat16: bool) -> "Session":
@@ -69,8 +70,8 @@ class Session:
             self.meter.clear()
 
 
-def begin(session: Session, state: str | Path, steps: int) -> None:
-    """Goes on from the file `state`, if it is there, to `steps`."""
+def begin(session: Session, state: str | Path, steps: int, minutes: float = 0.0) -> None:
+    """Goes on from the file `state`, if it is there, to `steps`, or for `minutes` in all."""
     resume(state, session)
     if session.step != distributed.word_of_first(session.step):
         raise InputError(f"{state}: processes see different files; put it where all machines can read it")
@@ -78,6 +79,11 @@ def begin(session: Session, state: str | Path, steps: int) -> None:
         raise InputError(
             f"{state}: trained for {session.step} steps already, {steps} asked for; "
             "raise train.steps, or remove the file to train anew"
+        )
+    if minutes and session.saved > 60 * minutes:
+        raise InputError(
+            f"{state}: trained for {session.seconds / 60:.3g} minutes already, {minutes:g} asked for; "
+            "raise train.minutes, or remove the file to train anew"
         )
 
 
@@ -94,6 +100,7 @@ def save_state(path: str | Path, session: Session) -> None:
         "partial": session.partial,
         "meter": (session.meter.sums, session.meter.counts),
         "seconds": session.seconds,
+        "saved": session.saved,
     }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
@@ -120,7 +127,7 @@ def resume(path: str | Path, session: Session) -> None:
         session.average.load_state_dict(state["average"])
         for phase in session.phases:
             phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-        for name in ("step", "history", "partial", "seconds"):
+        for name in ("step", "history", "partial", "seconds", "saved"):
             setattr(session, name, state[name])
         session.meter.sums, session.meter.counts = state["meter"]
         if state["bfloat16"] != session.bfloat16:
