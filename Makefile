@@ -39,7 +39,7 @@ exp: export GIT_AUTHOR_NAME ?= $(or $(shell git config user.name),hrvgan)
 exp: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@localhost)
 exp: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
 exp: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
-exp: setup ## the same with other settings, kept apart: SET="train.steps=4000"
+exp: setup ## the same with other settings, recorded as an experiment: SET="train.steps=4000"
 	python -m pipeline.checks
 	dvc exp run $(addprefix -S ,$(SET))
 	python -m pipeline.summary

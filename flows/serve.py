@@ -48,7 +48,9 @@ def main(port: int) -> None:
 def require_free(port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise ServeError(f"port {port} is taken, by another `make schedule`? Stop it or choose --port")
+            raise ServeError(
+                f"port {port} is taken, by another `make schedule`? Stop it, or `make schedule PORT={port + 1}`"
+            )
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen, log_path: Path) -> None:

@@ -173,7 +173,7 @@ def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterat
         from distributed import Client, KilledWorker
         from distributed.comm import CommClosedError
     except ImportError as error:
-        raise InputError(f"{address}: needs Dask; pip install 'hrvgan[dask]'") from error
+        raise InputError(f"{address}: needs Dask; pip install -e '.[dask]'") from error
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:

