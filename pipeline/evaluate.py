@@ -15,7 +15,7 @@ from hrvgan.models.table import costs
 from hrvgan.scoring.evaluation import evaluate_all, evaluate_published, table
 from hrvgan.scoring.memorisation import first_predictions, first_samples, write_nearest
 from hrvgan.scoring.prediction import score_prediction
-from pipeline import params, stage, tracking
+from pipeline import champion, params, stage, tracking
 
 WEIGHTS = Path("data/weights")
 
@@ -39,6 +39,7 @@ def main(run: str) -> None:
     for note in manifest.get("notes", []):
         print(f"note: {note}")
     tracking.record(run, "evaluate")
+    champion.contend(run)
 
 
 def score(

@@ -26,7 +26,7 @@ NO_DEPENDENCY = {
     "hrvgan/allocator.py", "hrvgan/arguments.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/lock.py",
     "hrvgan/native/compiled.py",
     "pipeline/__init__.py", "pipeline/params.py", "pipeline/stage.py", "pipeline/tracking.py", "pipeline/effort.py",
-    "pipeline/recorder.py",
+    "pipeline/recorder.py", "pipeline/champion.py",
 }  # fmt: skip
 
 

@@ -1,0 +1,82 @@
+"""The best model so far, in a real registry: who becomes it, who stays it, and how to get it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hrvgan.errors import InputError
+from pipeline import champion, tracking
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+
+
+def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a") -> str:
+    """What stages train and evaluate leave behind of a model; returns what becomes of it."""
+    model, metrics = Path("models/laptop"), Path("metrics")
+    for folder in (model, metrics):
+        folder.mkdir(parents=True, exist_ok=True)
+    (model / "model.safetensors").write_text(weights)
+    (model / "model.json").write_text(json.dumps({"arguments": {}, "steps": 800}))
+    (model / "history.csv").write_text("step,loss/d/adv\n10,0.5\n")
+    entry = {"refnet_fd": {"value": fd, "sd": 0.1}, "gated": gated}
+    manifest = {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}}
+    (metrics / "laptop.json").write_text(json.dumps(entry))
+    (metrics / "laptop.manifest.json").write_text(json.dumps(manifest))
+    tracking.complete("laptop")
+    return champion.crown("laptop")
+
+
+def crowned() -> str:
+    return str(champion.champion_of(tracking.connect()[0], "laptop").version)
+
+
+def test_the_best_model_is_the_champion_whatever_comes_after(project):
+    with pytest.raises(InputError, match=r"laptop: no champion in MLflow at sqlite:.*evaluate@laptop"):
+        champion.fetch("laptop", Path("best"))
+    assert "version 1, whose scores may not be believed" in retrain("ungated", 0.1, gated=False)
+    assert retrain("first", 0.8) == "laptop: version 2 is the champion, with refnet_fd 0.8"
+    assert retrain("first", 0.8) == "laptop: version 2 is the champion, with refnet_fd 0.8"  # scored again
+    worse = "laptop: version 2 stays the champion, with 0.8; version 3 has refnet_fd 0.9"
+    assert retrain("worse", 0.9) == worse
+    assert "no champion" in retrain("unbelievable", 0.2, gated=False)
+    assert champion.fetch("laptop", Path("best")) == "2"
+    assert Path("best/model.safetensors").read_text() == "first"
+    assert "version 5 is the champion, with refnet_fd 0.7; version 2 had 0.8" in retrain("better", 0.7)
+    assert champion.fetch("laptop", Path("best")) == "5"
+    assert Path("best/model.safetensors").read_text() == "better"
+    retrain("on new clips", 3.0, clips="b")
+    assert crowned() == "6"  # By another yardstick nobody is better or worse.
+
+
+def test_nothing_else_is_overwritten_and_runs_have_champions_of_their_own(project):
+    retrain("first", 0.8)
+    Path("best").mkdir()
+    Path("best/diary.txt").write_text("mine")
+    with pytest.raises(InputError, match="best: is there already and no released model"):
+        champion.fetch("laptop", Path("best"))
+    assert Path("best/diary.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="other: no champion"):
+        champion.fetch("other", Path("new"))
+    assert not Path("new").exists()
+
+
+def test_a_prediction_that_is_nearer_is_better():
+    ours, theirs = ({"predict_psnr": {"value": value}} for value in (22.0, 20.0))
+    manifest = {"protocols": {"predict_psnr": "as ever"}}
+    assert champion.is_better("predict_psnr", (ours, manifest), (theirs, manifest))
+    assert not champion.is_better("predict_psnr", (theirs, manifest), (ours, manifest))
+
+
+def test_a_registry_that_is_away_is_a_warning(project, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    champion.contend("laptop")
+    assert "warning: laptop is not registered in MLflow at http://127.0.0.1:9" in capfd.readouterr().err
