@@ -133,6 +133,12 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def user_cache() -> Path:
+    """The folder for what can be made again, of all projects of this user. Raises RuntimeError for a user without a
+    home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrvgan"
+
+
 def file_digest(path: str | Path, algorithm: str = "sha256") -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,12 +1,12 @@
 """`hrvgan score` and `hrvgan compare`: metrics for any two sets of clips, and for what came of them."""
 
 import json
-import os
 import sys
 from functools import partial
 from pathlib import Path
 
 from hrvgan.errors import InputError
+from hrvgan.files import user_cache, write_json
 
 
 def add_score(commands) -> None:
@@ -35,7 +35,6 @@ def score(
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
-    from hrvgan.files import write_json
     from hrvgan.metrics.given import holds_features
     from hrvgan.scoring.scores import score_all
     from hrvgan.scoring.source_files import open_source
@@ -52,7 +51,7 @@ def score(
     else:
         wanted, sources = of_clips(protocol, reference), (open_source(real, split), open_source(fake))
         opener = partial(open_any, reference=reference, weights=weights, device=device)
-        cache = cache or cache_folder()
+        cache = cache or user_cache() / "features"
     metrics, manifest = score_all(wanted, *sources, opener, seed=seed, num=num, cache=cache)
     if any(about["extractor"] == "refnet" for about in manifest["protocols"].values()) and reference:
         manifest |= gates_of(reference)
@@ -101,11 +100,6 @@ def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
     if reference is None:
         raise InputError("the refnet protocols need --reference, such as data/reference/shapes")
     return refnet_extractor(reference, device)
-
-
-def cache_folder() -> Path:
-    """Where this user's programs keep what they can compute again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "hrvgan" / "features"
 
 
 def gates_of(reference: Path) -> dict:

@@ -4,15 +4,14 @@ import contextlib
 import functools
 import hashlib
 import inspect
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hrvgan.files import atomic_path
+from hrvgan.files import atomic_path, user_cache
 
 
 def folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hrvgan" / "kernels"
+    return user_cache() / "kernels"
 
 
 def name(write: Callable, *about: object) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from hrvgan.checkpoint import warm_start
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError, first_line
-from hrvgan.files import atomic_path
+from hrvgan.files import atomic_path, clear
 from hrvgan.models import build_model, model_class
 from hrvgan.models.base import Phase, VideoGAN
 from hrvgan.training import distributed
@@ -113,8 +113,7 @@ def resume(path: str | Path, session: Session) -> None:
     """
     path = Path(path)
     if distributed.rank() == 0:
-        for unfinished in path.parent.glob(f".{path.stem}-*{path.suffix}"):
-            unfinished.unlink()  # Of a process that was killed while it wrote.
+        clear(path.parent, path.stem, path.suffix)  # of a process that was killed while it wrote
     if not path.exists():
         return
     try:
