@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import part_training
@@ -22,10 +25,12 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 ROOT = Path(__file__).resolve().parents[1]
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
 def torchrun(*arguments) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*TORCHRUN, *map(str, arguments)], env=environment, capture_output=True, text=True, check=False
+        [*TORCHRUN, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -95,6 +100,25 @@ def test_the_command_line_releases_once_and_goes_on_alone(shapes_clips, tmp_path
     assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
     assert sorted(file.name for file in tmp_path.glob("[!.]*")) == ["model", "model.state.pt"]
     assert not list(tmp_path.glob(".*.pt"))
+
+
+def test_told_to_stop_all_processes_end_at_the_same_step_and_it_is_saved(shapes_clips, tmp_path):
+    command = [*TORCHRUN, "-m", "hrvgan.cli", "train", shapes_clips.folder, tmp_path / "model"]
+    command += [
+        "--net",
+        "{width: 0.04}",
+        "--train",
+        "{steps: 10000, batch_size: 4, log_every: 1, save_every: 5000}",
+    ]
+    said = tmp_path / "said"
+    with said.open("w") as log:
+        training = subprocess.Popen(command, env=ENVIRONMENT, stderr=log)
+    while training.poll() is None and "2/10000" not in said.read_text():
+        time.sleep(0.1)
+    training.send_signal(signal.SIGTERM)
+    assert training.wait()
+    step = re.search(r"stopped by SIGTERM; the same command goes on from step (\d+)", said.read_text())[1]
+    assert torch.load(tmp_path / "model.state.pt", weights_only=True)["step"] == int(step) < 5000
 
 
 def test_a_batch_that_does_not_divide_is_refused(shapes_clips, tmp_path):
