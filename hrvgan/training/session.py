@@ -126,8 +126,9 @@ def resume(path: str | Path, session: Session) -> None:
         session.average.load_state_dict(state["average"])
         for phase in session.phases:
             phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-        for name in ("step", "history", "partial", "seconds", "saved"):
+        for name in ("step", "history", "partial", "seconds"):
             setattr(session, name, state[name])
+        session.saved = state.get("saved", 0.0)  # Earlier versions did not write it.
         session.meter.sums, session.meter.counts = state["meter"]
         if state["bfloat16"] != session.bfloat16:
             began = "bfloat16" if state["bfloat16"] else "float32"
