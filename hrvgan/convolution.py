@@ -40,6 +40,26 @@ class Conv3d(nn.Conv3d):
         return Convolution.apply(autocast(x), self.weight, self.bias, self.padding)
 
 
+class FromRGB(Conv3d):
+    """1x1x1, from clips (N, 3, T, H, W) to features: in float32 also where autocast has the others in bfloat16.
+
+    bfloat16 would round colours by up to half a level of 255, all pixels of a plain background alike. What D learns of
+    colours is what real clips ask of this layer less what generated ones do: such roundings could outweigh it.
+    """
+
+    def __init__(self, c_out: int):
+        super().__init__(3, c_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with without_autocast(x):
+            features = Convolution.apply(x.float(), self.weight, self.bias, self.padding)
+        return autocast(features)
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
+
+
 def autocast(x: Tensor) -> Tensor:
     """x in the dtype that autocast has convolutions computed in."""
     if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
@@ -130,7 +150,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
         return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1, 1, 1], [1, 1, 1], 1)
-    return F.conv3d(x, weight, bias, padding=padding)
+    with without_autocast(x):  # It is in the dtype of x already.
+        return F.conv3d(x, weight, bias, padding=padding)
 
 
 def ours(x: Tensor, weight: Tensor, padding: tuple[int, ...]) -> bool:

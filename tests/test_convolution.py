@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from hrvgan.convolution import Conv3d, Convolution, gradients_by_inputs_alone
+from hrvgan.convolution import Conv3d, Convolution, FromRGB, gradients_by_inputs_alone
 
 
 def operands(kernel=3):
@@ -59,3 +59,22 @@ def test_under_autocast_it_computes_in_bfloat16_and_learns_in_float32():
     torch.testing.assert_close(
         y.float(), F.conv3d(x, layer.weight, layer.bias, padding=1), rtol=0.05, atol=0.05
     )
+
+
+def test_colours_that_differ_by_a_level_differ_in_bfloat16_too():
+    """What the gradient of D's first layer is made of: real clips less generated ones, on plain backgrounds."""
+    torch.manual_seed(0)
+    levels = torch.randint(0, 255, (2, 3, 1, 1, 1)).expand(2, 3, 2, 8, 8)
+    real, fake = levels / 127.5 - 1, (levels + 1) / 127.5 - 1
+    asked = torch.randn(2, 8, 2, 8, 8).bfloat16()
+
+    def error(layer):
+        with torch.autocast("cpu", torch.bfloat16):
+            difference = ((layer(fake) - layer(real)) * asked).sum()
+            assert layer(real).dtype == torch.bfloat16
+        (found,) = torch.autograd.grad(difference, layer.weight)
+        exact = torch.einsum("nkthw,ncthw->kc", asked.double(), (fake - real).double())
+        return (found.flatten(1) - exact).norm() / exact.norm()
+
+    assert error(FromRGB(8)) < 1e-4
+    assert error(Conv3d(3, 8, 1)) > 0.1

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvgan import draws, losses
-from hrvgan.convolution import Conv3d, UpConv3d
+from hrvgan.convolution import Conv3d, FromRGB, UpConv3d, without_autocast
 from hrvgan.errors import InputError
 from hrvgan.models.augment import Augment
 from hrvgan.models.base import Batch, Phase, VideoGAN
@@ -177,7 +177,7 @@ class Encoder(nn.Module):
     def __init__(self, size: int, temporal: str, width: float, z_dim: int, num_spans: int):
         super().__init__()
         base, self.num_spans = num_channels(4, width), num_spans
-        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), LeakyReLU(0.2))
+        self.rgb = nn.Sequential(FromRGB(num_channels(size, width)), LeakyReLU(0.2))
         self.levels = down_levels(size, temporal, width, "none")
         self.fc = nn.Linear(base * 4 * 4 * (4 // num_spans), z_dim)
 
@@ -196,10 +196,10 @@ class Discriminator(nn.Module):
     def __init__(self, num_classes: int, size: int, temporal: str, width: float, norm: str, grows: bool):
         super().__init__()
         base = num_channels(4, width)
-        self.rgb = nn.Sequential(Conv3d(3, num_channels(size, width), 1), LeakyReLU(0.2))
+        self.rgb = nn.Sequential(FromRGB(num_channels(size, width)), LeakyReLU(0.2))
         lower = ladder(size)[:-1] if grows else ()            # levels that see pictures only while D grows
         self.small_rgbs = nn.ModuleList(
-            [nn.Sequential(Conv3d(3, num_channels(px, width), 1), LeakyReLU(0.2)) for px in lower]
+            [nn.Sequential(FromRGB(num_channels(px, width)), LeakyReLU(0.2)) for px in lower]
         )
         self.levels = down_levels(size, temporal, width, norm)
         self.std = MinibatchStd()
@@ -218,7 +218,7 @@ class Discriminator(nn.Module):
         x = self.top(self.std(x))                             # (N, 128w, 4, 4, 4)
         h = full(F.leaky_relu(self.fc(x.flatten(1)), 0.2))    # (N, 128)
         # Logits in bfloat16 would differ by 1/128 of themselves or not at all.
-        with torch.autocast("cpu" if h.is_meta else h.device.type, enabled=False):
+        with without_autocast(h):
             logits = self.out(h).squeeze(1)
             if self.embed is not None:
                 logits = logits + (self.embed(c) * h).sum(1) / math.sqrt(h.shape[1])
