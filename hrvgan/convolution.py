@@ -52,7 +52,7 @@ class FromRGB(Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         with without_autocast(x):
-            features = Convolution.apply(x.float(), self.weight, self.bias, self.padding)
+            features = Convolution.apply(x, self.weight, self.bias, self.padding)
         return autocast(features)
 
 
