@@ -6,6 +6,7 @@ is a version of it, and the best one has the alias "champion".
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -94,8 +95,8 @@ def fetch(run: str, out: Path) -> str:
             f"{run}: no champion in MLflow at {tracking.uri()}; `dvc repro evaluate@{run}` makes the first"
         )
     with tempfile.TemporaryDirectory() as folder, atomic_folder(out) as new:
-        for file in Path(client.download_artifacts(champion.run_id, "model", folder)).iterdir():
-            (new / file.name).write_bytes(file.read_bytes())
+        downloaded = client.download_artifacts(champion.run_id, "model", folder)
+        shutil.copytree(downloaded, new, dirs_exist_ok=True)
     return str(champion.version)
 
 

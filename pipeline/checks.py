@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from hrvgan.arguments import pick_device
 from hrvgan.datasets import load_source
 from hrvgan.datasets.splits import assign_splits
 from hrvgan.datasets.store import COMPRESSIONS
@@ -73,7 +72,7 @@ def check_run(name: str, config: dict, runs: list[str]) -> None:
     gan = check_model(name, config)
     with params.blamed(f"train or runs.{name}.train"):
         check_settings(gan, {**train.__kwdefaults__, **config["train"]})
-        pick_device(config["train"].get("device", "auto"))
+        params.device(config)
     start, others = Path(config["init_from"]), [Path("models", run) for run in runs if run != name]
     if start not in others and not start.exists():
         raise InputError(

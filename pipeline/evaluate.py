@@ -4,7 +4,6 @@ the training clips nearest to what it makes."""
 from dataclasses import asdict
 from pathlib import Path
 
-from hrvgan.arguments import pick_device
 from hrvgan.checkpoint import load
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import file_digest, write_json
@@ -24,7 +23,7 @@ def main(run: str) -> None:
     model = Path("models") / run
     config, where = params.run(run), f"evaluate or runs.{run}.evaluate"
     dataset = config["dataset"]
-    gan = load(model, pick_device(config["train"].get("device", "auto")))
+    gan = load(model, params.device(config))
     metrics, manifest = params.call(score, gan, dataset, where=where, values=config["evaluate"])
     metrics_file, manifest_file = Path("metrics") / f"{run}.json", Path("metrics") / f"{run}.manifest.json"
     picture = Path("metrics") / f"{run}.nearest.png"
@@ -94,9 +93,8 @@ def nearest(gan: VideoGAN, dataset: str, shown: dict, picture: Path) -> list[dic
     else:
         labels = gan.labels_to_show(shown.get("classes") or (), most)
         made = first_samples(gan, labels, seed, shown.get("truncation", 1.0))
-    titles = [gan.classes[label] if gan.classes else "" for label in labels]
-    known = load_features(reference / "features.npz")["train"]
-    return write_nearest(picture, made, titles, load_refnet(reference)[0], clips.split("train"), known)
+    known, net = load_features(reference / "features.npz")["train"], load_refnet(reference)[0]
+    return write_nearest(picture, made, gan.titles(labels), net, clips.split("train"), known)
 
 
 def held_out_prediction(gan: VideoGAN, dataset: str, draws: int, seed: int) -> tuple[dict, dict]:

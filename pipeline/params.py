@@ -16,7 +16,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from hrvgan.arguments import check_values, load_yaml
+from hrvgan.arguments import check_values, load_yaml, pick_device
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import atomic_path
 
@@ -142,6 +142,11 @@ def run(name: str) -> dict:
     values = load()
     entry = entry_of(values, "runs", name)
     return entry | {kind: {**values[kind], **entry[kind]} for kind in ("train", "sample", "evaluate")}
+
+
+def device(config: dict):
+    """The device of all stages of the run `config`."""
+    return pick_device(config["train"].get("device", "auto"))
 
 
 def entry_of(values: dict, kind: str, name: str) -> dict:

@@ -74,7 +74,7 @@ def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int) -> di
         "deck": deck(run),
         "facts": facts(run, clips),
         "pairs": [(name, screens(run, clips, name, real_clips_per_class)) for name in names],
-        "hidden_classes": len((run.model or {}).get("classes", ())) - len(names),
+        "hidden_classes": max(0, len((run.model or {}).get("classes", ())) - len(names)),
         "sheets": [sheet(run, kind) for kind in (run.samples or {}).get("kinds", [])] + nearest(run),
         "protocol": protocol(run),
         "scores": read_scores(run.shown),

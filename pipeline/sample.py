@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from hrvgan.arguments import pick_device
 from hrvgan.checkpoint import load
 from hrvgan.datasets.clips import Clips
 from hrvgan.files import atomic_folder
@@ -12,7 +11,7 @@ from pipeline import params, stage, tracking
 
 def main(run: str) -> None:
     config, where = params.run(run), f"sample or runs.{run}.sample"
-    gan = load(Path("models") / run, pick_device(config["train"].get("device", "auto")))
+    gan = load(Path("models") / run, params.device(config))
     values = config["sample"]
     params.accept(write_samples, values, where=where, given=2)  # Also where the model predicts.
     with atomic_folder(Path("samples") / run) as folder:

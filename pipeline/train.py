@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hrvgan import checkpoint
-from hrvgan.arguments import pick_device
 from hrvgan.datasets.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models.base import VideoGAN
@@ -61,7 +60,7 @@ def recorded(run: str, gan: VideoGAN, config: dict, resume: Path) -> Iterator[di
     if distributed.rank():
         yield {}
         return
-    device = str(pick_device(config["train"].get("device", "auto")))
+    device = str(params.device(config))
     recorder = Recorder(run, gan.arguments, device, resume / "run_id")
     try:
         yield {"log_losses": recorder.losses, "log_samples": recorder.samples}

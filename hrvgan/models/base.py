@@ -117,6 +117,10 @@ class VideoGAN(nn.Module):
         """The labels that pictures show: of the classes `names`, or where none are named of the first `most`."""
         return [self.label(name) for name in names] or list(range(min(max(self.num_classes, 1), most)))
 
+    def titles(self, labels: Sequence[int]) -> list[str]:
+        """The names of the classes `labels`; "" where there are no classes."""
+        return [self.classes[label] if self.classes else "" for label in labels]
+
     def cycle_labels(self, n: int) -> Tensor:
         """(n,) int64 labels 0, 1, ... over and over; zeros when there are no classes."""
         return torch.arange(n) % max(self.num_classes, 1)

@@ -35,7 +35,7 @@ def write_samples(
     below 1, less variety and fewer failures.
     """
     labels = gan.labels_to_show(classes or (), max_classes)
-    titles = [gan.classes[label] if gan.classes else "" for label in labels]
+    titles = gan.titles(labels)
     with tqdm(total=3, desc="sample", unit="kind") as bar:
         classes = class_rows(gan, labels, clips_per_class, seed, truncation)
         strips = filmstrips(classes[:, 0], enlarge=enlarge(gan.size))
