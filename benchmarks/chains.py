@@ -1,4 +1,4 @@
-"""Chains of element by element operations: by our kernels (hrvgan/chains), by torch's operations, and a copy for scale.
+"""Elementwise operations: by our kernels (hrvgan/ops/cpu), by torch's operations, and a copy for scale.
 
     python -m benchmarks.chains [--size 64] [--rounds 7]
 
@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.kernels import arguments, milliseconds
-from hrvgan.models import fused, pooling
-from hrvgan.models.blocks import PixelNorm
 from hrvgan.models.hrvgan import frames_at, num_channels
+from hrvgan.nn.layers import PixelNorm
+from hrvgan.ops import leaky_relu_pool as pooling
+from hrvgan.ops import pixel_norm_act as fused
 
 FACTOR = (1, 2, 2)
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hrvgan.datasets.clips import Clips
-from hrvgan.datasets.store import Clip, write_clips
+from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.writer import Clip, write_clips
 
 BYTES, ROUNDS, BATCH = 2**30, 5, 16
 

@@ -1,4 +1,4 @@
-"""HRVGAN's convolutions by our kernels (hrvgan/winograd) and by torch's, at the levels of its ladder.
+"""HRVGAN's convolutions by our kernels (hrvgan/ops/cpu) and by torch's, at the levels of its ladder.
 
     python -m benchmarks.convolutions [--size 64] [--rounds 7]
 
@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from benchmarks.kernels import arguments, milliseconds
-from hrvgan.convolution import Conv3d, UpConv3d
 from hrvgan.models.hrvgan import frames_at, ladder, num_channels, scale
-from hrvgan.winograd import products
+from hrvgan.ops.conv3d import Conv3d, UpConv3d
+from hrvgan.ops.cpu import winograd_conv as products
 
 
 def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> list[list[float]]:

@@ -23,7 +23,7 @@ from hrvgan.datasets import folder
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
 from hrvgan.parallel import ordered_map
-from hrvgan.video.files import read_frames
+from hrvgan.video.encode import read_frames
 
 PROGRAM, ROUNDS, COPIES = imageio_ffmpeg.get_ffmpeg_exe(), 5, 40
 SOURCE = "testsrc2=size=320x240:rate=25:duration=6.8,noise=alls=8:allf=t"  # noise: real cameras have it

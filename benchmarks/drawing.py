@@ -3,7 +3,7 @@
     python -m benchmarks.drawing [--sizes 32 64 128 256] [--rounds 5]
 
 Against benchmarks/plain.py in the same run; every number is the median of interleaved rounds. Ours keep freed memory,
-as our programs do (hrvgan/allocator.py). Two processes have one thread each, where one has them all.
+as our programs do (hrvgan/ops/allocator.py). Two processes have one thread each, where one has them all.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import torch
 from benchmarks.plain import PlainGenerator
 from benchmarks.processes import Process, interleaved
 from benchmarks.training_step import ceilings
-from hrvgan.allocator import keep_freed_memory
 from hrvgan.models.hrvgan import HRVGAN
+from hrvgan.ops.allocator import keep_freed_memory
 
 BATCHES = {32: (1, 4, 16), 64: (1, 2, 4), 128: (1, 2), 256: (1, 2)}
 PROCESSES, REPEATS = 2, 3

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
+from hrvgan.features.perturbations import noisy
+from hrvgan.features.reference import batches
+from hrvgan.features.refnet import RefNet, batch_size_for, featurise, load_refnet
 from hrvgan.metrics import frechet_distance_from_features, kernel_distance
-from hrvgan.metrics.perturb import noisy
-from hrvgan.metrics.refnet import RefNet, batch_size_for, featurise, load_refnet
-from hrvgan.scoring.reference import batches
 
 ROUNDS = 5
 

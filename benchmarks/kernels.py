@@ -1,4 +1,4 @@
-"""What the benchmarks of our kernels (hrvgan/native) have in common."""
+"""What the benchmarks of our kernels (hrvgan/ops/cpu) have in common."""
 
 import argparse
 from collections.abc import Callable
@@ -7,8 +7,8 @@ import torch
 
 from benchmarks.processes import Key, interleaved
 from benchmarks.training_step import BATCH, seconds
-from hrvgan.allocator import keep_freed_memory
-from hrvgan.native import launching
+from hrvgan.ops.allocator import keep_freed_memory
+from hrvgan.ops.cpu import launch as launching
 
 Task = tuple[Callable[[], object], bool]  # what to do, and whether kernels do it
 

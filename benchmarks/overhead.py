@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 import yaml
 
+from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import shapes
-from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
-from hrvgan.models.base import VideoGAN
-from hrvgan.training.averaging import update_average
+from hrvgan.nn.base import VideoGAN
+from hrvgan.training.ema import update_average
 from hrvgan.training.loop import distance, train
 from hrvgan.training.meter import Meter
 from hrvgan.training.session import new_model

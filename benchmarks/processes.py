@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from hrvgan.allocator import keep_freed_memory
+from hrvgan.ops.allocator import keep_freed_memory
 
 Key = TypeVar("Key")
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
+from hrvgan.evaluation.real_baseline import halvings
+from hrvgan.features.perturbations import PERTURBATIONS
+from hrvgan.features.refnet import RefNet, featurise, load_refnet
 from hrvgan.metrics.features import Features, load_features
-from hrvgan.metrics.halves import halvings
-from hrvgan.metrics.perturb import PERTURBATIONS
 from hrvgan.metrics.protocols import of_extractor
-from hrvgan.metrics.refnet import RefNet, featurise, load_refnet
 
 HALVINGS = 10
 REAL = "real against real"

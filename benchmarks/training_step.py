@@ -4,7 +4,7 @@
 
 An iteration is a step of D with both penalties, a step of G and the average of G. Every number is the median of
 interleaved rounds; each row has a process of its own, in which its peak of memory is read. Ours keep freed memory, as
-our programs do (hrvgan/allocator.py), and `plain` leaves that as it is. First come the ceilings of the machine:
+our programs do (hrvgan/ops/allocator.py), and `plain` leaves that as it is. First come the ceilings of the machine:
 products of matrices, and copying. With --rivals, one iteration of the rivals comes last.
 """
 
@@ -20,8 +20,8 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.plain import PlainDiscriminator, PlainGenerator
 from benchmarks.processes import Process, interleaved
 from hrvgan.models import MODELS, build_model
-from hrvgan.models.base import Batch
-from hrvgan.training.averaging import update_average
+from hrvgan.nn.base import Batch
+from hrvgan.training.ema import update_average
 
 BATCH = {32: 16, 64: 4, 128: 2, 256: 2}
 

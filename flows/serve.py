@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from flows import ROOT
-from flows.leash import held
+from flows.child_process import held
 
 PREFECT = [sys.executable, "-m", "prefect"]
 START = 180  # seconds a server may take: the first start writes the database

@@ -19,7 +19,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, State
 
-from flows import ROOT, graph, leash
+from flows import ROOT, graph
+from flows import child_process as leash
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 
 GRACE = 15  # seconds from interrupt to kill of a cancelled stage; Prefect kills the flow itself after 30

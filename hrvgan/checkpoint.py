@@ -12,7 +12,7 @@ from torch import nn
 from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_folder, file_digest, write_json, write_text
 from hrvgan.models import build_model
-from hrvgan.models.base import VideoGAN
+from hrvgan.nn.base import VideoGAN
 
 
 def release(

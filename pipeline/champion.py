@@ -13,10 +13,10 @@ from pathlib import Path
 
 from hrvgan.checkpoint import check_out
 from hrvgan.errors import InputError, first_line, one_sentence
+from hrvgan.evaluation.comparability import why_not
 from hrvgan.files import atomic_folder
-from hrvgan.metrics.comparing import why_not
 from pipeline import tracking
-from pipeline.scales import lower_is_better
+from pipeline.report.score_display import lower_is_better
 
 ALIAS = "champion"
 DECIDES = ("refnet_fd", "predict_psnr")  # the first that a model has

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
+from hrvgan.clipstore.writer import COMPRESSIONS
 from hrvgan.datasets import load_source
-from hrvgan.datasets.splits import assign_splits
-from hrvgan.datasets.store import COMPRESSIONS
 from hrvgan.errors import InputError, one_sentence
-from hrvgan.extraction.cutting import SHORT
+from hrvgan.extraction.cut import SHORT
 from hrvgan.extraction.extract import extract
-from hrvgan.metrics.extractors import EXTRACTORS
+from hrvgan.extraction.splits import assign_splits
+from hrvgan.features.extractors import EXTRACTORS
+from hrvgan.features.reference import build_reference
 from hrvgan.metrics.protocols import PROTOCOLS
 from hrvgan.models import build_model, model_class
-from hrvgan.models.base import VideoGAN
+from hrvgan.nn.base import VideoGAN
 from hrvgan.sampling.samples import write_samples
-from hrvgan.scoring.reference import build_reference
 from hrvgan.training.loop import check_settings, train
 from pipeline import params
 from pipeline.evaluate import score

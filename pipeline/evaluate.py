@@ -5,15 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hrvgan.checkpoint import load
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
+from hrvgan.evaluation.evaluate import evaluate_all, evaluate_published, table
+from hrvgan.evaluation.memorisation import first_predictions, first_samples, write_nearest
+from hrvgan.evaluation.prediction import score_prediction
+from hrvgan.features.refnet import load_refnet
 from hrvgan.files import file_digest, write_json
 from hrvgan.metrics.features import load_features
-from hrvgan.metrics.refnet import load_refnet
-from hrvgan.models.base import MAX_CLASSES, VideoGAN
-from hrvgan.models.table import costs
-from hrvgan.scoring.evaluation import evaluate_all, evaluate_published, table
-from hrvgan.scoring.memorisation import first_predictions, first_samples, write_nearest
-from hrvgan.scoring.prediction import score_prediction
+from hrvgan.nn.base import MAX_CLASSES, VideoGAN
+from hrvgan.nn.summary import costs
 from pipeline import champion, params, stage, tracking
 
 WEIGHTS = Path("data/weights")

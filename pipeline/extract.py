@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hrvgan.extraction.accounting import VIDEOS, dropped_table
 from hrvgan.extraction.extract import extract
+from hrvgan.extraction.manifest import VIDEOS, dropped_table
 from hrvgan.files import write_json
-from hrvgan.video.decoding import versions
+from hrvgan.video.decode import versions
 from pipeline import params, stage, tracking
 
 

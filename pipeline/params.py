@@ -16,7 +16,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from hrvgan.arguments import check_values, load_yaml, pick_device
+from hrvgan.config import check_values, load_yaml, pick_device
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import atomic_path
 

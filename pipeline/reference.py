@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
+from hrvgan.features.reference import build_reference
 from hrvgan.files import atomic_folder
-from hrvgan.scoring.reference import build_reference
 from pipeline import params, stage
 
 

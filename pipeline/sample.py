@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hrvgan.checkpoint import load
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.files import atomic_folder
 from hrvgan.sampling.samples import write_predictions, write_samples
 from pipeline import params, stage, tracking

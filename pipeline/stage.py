@@ -8,9 +8,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from hrvgan.allocator import keep_freed_memory
 from hrvgan.errors import one_sentence
 from hrvgan.lock import locked
+from hrvgan.ops.allocator import keep_freed_memory
 
 
 def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
@@ -32,8 +32,9 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
 
 
 def module_name(main: Callable) -> str:
-    """The name behind `python -m pipeline.`, although the module itself is called __main__ then."""
-    return Path(main.__code__.co_filename).stem
+    """The name behind `python -m pipeline.`: of the file, or of the package whose `__main__.py` is running."""
+    file = Path(main.__code__.co_filename)
+    return file.parent.name if file.stem == "__init__" else file.stem
 
 
 def state_folder() -> Path:

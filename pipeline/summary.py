@@ -4,8 +4,8 @@ import argparse
 
 from hrvgan.errors import one_sentence
 from pipeline import params
-from pipeline.findings import Findings, find_all
-from pipeline.scales import Score, read_scores
+from pipeline.report.run_results import Findings, find_all
+from pipeline.report.score_display import Score, read_scores
 
 NEXT = """
 what was made     open report/index.html

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hrvgan import checkpoint
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.models.base import VideoGAN
+from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train
 from hrvgan.training.session import new_model
 from pipeline import params, stage
-from pipeline.effort import record_effort
-from pipeline.recorder import Recorder
-from pipeline.states import resume_folder
+from pipeline.resume_state import resume_folder
+from pipeline.tracking.mlflow_logger import Recorder
+from pipeline.training_cost import record_effort
 
 # What section train and the run's own may say: its seed stands in the run, the rest is done here.
 SETTABLE = functools.partial(train, seed=0, log_losses=None, log_samples=None)

@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
+from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import shapes
-from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
 

@@ -19,11 +19,11 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import folder
-from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import write_videos_csv
-from hrvgan.extraction.accounting import read_account
 from hrvgan.extraction.extract import extract
+from hrvgan.extraction.manifest import read_account
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=12:duration=1.5"]
 SOUND = ["-f", "lavfi", "-i", "sine=duration=1.5"]

@@ -8,9 +8,9 @@ import sys
 
 import torch
 
-from hrvgan.allocator import keep_freed_memory
 from hrvgan.models import build_model
-from hrvgan.models.base import Batch
+from hrvgan.nn.base import Batch
+from hrvgan.ops.allocator import keep_freed_memory
 
 
 def status(key: str) -> int:

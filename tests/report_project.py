@@ -11,13 +11,13 @@ import numpy as np
 import yaml
 
 from hrvgan.checkpoint import release
-from hrvgan.datasets.clips import Clips
-from hrvgan.datasets.store import Clip, motion, write_clips
+from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.writer import Clip, motion, write_clips
+from hrvgan.evaluation.gates import Gate
 from hrvgan.files import write_json
-from hrvgan.metrics.gates import Gate
 from hrvgan.metrics.protocols import PROTOCOLS
 from hrvgan.models import build_model
-from hrvgan.models.base import VideoGAN
+from hrvgan.nn.base import VideoGAN
 from hrvgan.sampling.samples import write_samples
 
 ROOT = Path(__file__).parents[1]

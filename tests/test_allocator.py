@@ -9,7 +9,7 @@ import pytest
 CODE = """
 import resource
 import torch
-from hrvgan.allocator import keep_freed_memory
+from hrvgan.ops.allocator import keep_freed_memory
 
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hrvgan.arguments import RANGES, check_values, load_yaml
+from hrvgan.config import RANGES, check_values, load_yaml
 from hrvgan.datasets import DATASETS, load_source
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hrvgan.errors import InputError
-from hrvgan.models.augment import AUGMENTATIONS, Augment
+from hrvgan.nn.augment import AUGMENTATIONS, Augment
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

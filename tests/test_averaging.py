@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from hrvgan.layout import to_float
+from hrvgan.clipstore.layout import to_float
 from hrvgan.models import build_model
-from hrvgan.training.averaging import BATCH_SIZE, BATCHES, in_place_of_g, update_average, with_own_statistics
+from hrvgan.training.ema import BATCH_SIZE, BATCHES, in_place_of_g, update_average, with_own_statistics
 from hrvgan.training.loop import preview, train
 
 NETS = [

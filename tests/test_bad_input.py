@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.extraction.accounting import dropped_table
 from hrvgan.extraction.extract import extract
+from hrvgan.extraction.manifest import dropped_table
 from tests.fuzz import children, fuzz
 from tests.test_decoding import make, run
 from tests.test_extraction import SMALL, list_raw, stored_bytes, write_raw
@@ -194,7 +194,7 @@ def test_memory_stays_flat_in_a_long_video_and_with_many_clips(tmp_path):
         video = tmp_path / f"{repeats}.mp4"
         run("-stream_loop", repeats, "-i", loop, "-c", "copy", "-y", video)
         code = (
-            "import resource, sys; from hrvgan.extraction.cutting import Cut, cut_video\n"
+            "import resource, sys; from hrvgan.extraction.cut import Cut, cut_video\n"
             f"cut_video(sys.argv[1], Cut(256, 16, 4, {clips}, True, 0.0, 0.0, 10.0), lambda n, clip: None)\n"
             # Not getrusage's, which begins with what the process that starts this one holds.
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"

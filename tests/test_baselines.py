@@ -10,14 +10,14 @@ from torch import nn
 
 import hrvgan
 from hrvgan import cli
-from hrvgan.datasets.store import Clip, motion, write_clips
+from hrvgan.clipstore.writer import Clip, motion, write_clips
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model
-from hrvgan.models.base import Batch
 from hrvgan.models.mocogan import Noise
-from hrvgan.models.table import costs, layer_table
 from hrvgan.models.tgan import TGAN, clip_scale, clip_singular_values
 from hrvgan.models.vgan import blend
+from hrvgan.nn.base import Batch
+from hrvgan.nn.summary import costs, layer_table
 
 BASELINES = ("vgan", "tgan", "mocogan")
 

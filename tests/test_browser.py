@@ -13,10 +13,10 @@ import pytest
 from report_project import make_project, make_scores, write_params
 from websockets.sync.client import connect
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from pipeline import params
-from pipeline.findings import find_all
 from pipeline.report import render
+from pipeline.report.run_results import find_all
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [

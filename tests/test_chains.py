@@ -6,12 +6,14 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from benchmarks.training_step import Iteration
-from hrvgan.chains import calls
-from hrvgan.chains.plan import Plan
-from hrvgan.models import fused, pooling
-from hrvgan.models.blocks import PixelNorm
-from hrvgan.native import compiled, launching
-from hrvgan.winograd import products
+from hrvgan.nn.layers import PixelNorm
+from hrvgan.ops import leaky_relu_pool as pooling
+from hrvgan.ops import pixel_norm_act as fused
+from hrvgan.ops.cpu import elementwise as calls
+from hrvgan.ops.cpu import kernel_cache as compiled
+from hrvgan.ops.cpu import launch as launching
+from hrvgan.ops.cpu import winograd_conv as products
+from hrvgan.ops.cpu.elementwise_plan import Plan
 
 machine = launching.machine()
 pytestmark = pytest.mark.skipif(not machine.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")

@@ -16,12 +16,12 @@ import torch
 
 import hrvgan
 from hrvgan import cli
-from hrvgan.commands import draw
-from hrvgan.datasets.clips import Clips
+from hrvgan.cli import sample as draw
+from hrvgan.clipstore.clips import Clips
+from hrvgan.evaluation.source_files import open_source
 from hrvgan.extraction.extract import extract
-from hrvgan.scoring.source_files import open_source
 from hrvgan.training.session import new_model
-from hrvgan.video.files import probe, read_frames, write_video
+from hrvgan.video.encode import probe, read_frames, write_video
 
 
 def help_text() -> str:

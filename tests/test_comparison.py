@@ -10,11 +10,12 @@ import pytest
 import torch
 from report_project import make_project, make_scores
 
-from hrvgan.datasets.clips import Clips
-from pipeline import comparison, params, report
-from pipeline.comparison_files import csv_text, markdown
-from pipeline.effort import machine
-from pipeline.findings import find_all
+from hrvgan.clipstore.clips import Clips
+from pipeline import params, report
+from pipeline.report import comparison
+from pipeline.report.comparison_files import csv_text, markdown
+from pipeline.report.run_results import find_all
+from pipeline.training_cost import machine
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
 from hrvgan.parallel import ordered_map

@@ -12,10 +12,10 @@ import pytest
 
 from hrvgan.datasets import skvideo
 from hrvgan.errors import InputError, SlowVideoError, VideoError
-from hrvgan.extraction import cutting
-from hrvgan.extraction.cutting import Cut, clip_frames, clip_starts
-from hrvgan.video.decoding import decode, expected_frames
-from hrvgan.video.files import encode, probe, read_frames
+from hrvgan.extraction import cut as cutting
+from hrvgan.extraction.cut import Cut, clip_frames, clip_starts
+from hrvgan.video.decode import decode, expected_frames
+from hrvgan.video.encode import encode, probe, read_frames
 from tests.test_video import moving_square
 
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from hrvgan.datasets.clips import Clips
-from hrvgan.datasets.store import Clip, write_clips
+from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.writer import Clip, write_clips
 from hrvgan.errors import InputError
+from hrvgan.evaluation.evaluate import evaluate, evaluate_published, table
+from hrvgan.evaluation.generator_source import CHUNK, draw
+from hrvgan.features.inception_v3 import InceptionV3
+from hrvgan.features.perturbations import PERTURBATIONS
+from hrvgan.features.reference import build_reference
+from hrvgan.features.refnet import load_refnet
 from hrvgan.fetching.weights import WEIGHTS
 from hrvgan.files import write_json
 from hrvgan.metrics.features import load_features
-from hrvgan.metrics.networks.inception_v3 import InceptionV3
-from hrvgan.metrics.perturb import PERTURBATIONS
-from hrvgan.metrics.refnet import load_refnet
 from hrvgan.models import build_model
-from hrvgan.scoring.drawing import CHUNK, draw
-from hrvgan.scoring.evaluation import evaluate, evaluate_published, table
-from hrvgan.scoring.reference import build_reference
 
 DISTANCES = ("refnet_fd", "refnet_kid")
 NEIGHBOURS = ("refnet_precision", "refnet_recall", "refnet_density", "refnet_coverage")

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from hrvgan.errors import InputError
+from hrvgan.features import c3d, i3d, inception_v3
+from hrvgan.features.extractors import EXTRACTORS, Extractor, open_extractor
+from hrvgan.features.weight_files import WeightsMissing, fill, find_weights
 from hrvgan.fetching.weights import WEIGHTS
 from hrvgan.files import file_digest
-from hrvgan.metrics.extractors import EXTRACTORS, Extractor, open_extractor
-from hrvgan.metrics.networks import c3d, i3d, inception_v3
-from hrvgan.metrics.weights import WeightsMissing, fill, find_weights
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 RNG = np.random.default_rng(0)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from dvc.exceptions import DvcException
 
-from flows import leash
+from flows import child_process as leash
 from flows.graph import in_words, plan
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from hrvgan.models import fused, pooling
-from hrvgan.models.blocks import PixelNorm
+from hrvgan.nn.layers import PixelNorm
+from hrvgan.ops import leaky_relu_pool as pooling
+from hrvgan.ops import pixel_norm_act as fused
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "in pieces"], autouse=True)

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
-from hrvgan.models.base import Batch
 from hrvgan.models.hrvgan import Spans
+from hrvgan.nn.base import Batch
 
 
 def tiny(**arguments):

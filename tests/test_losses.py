@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hrvgan.losses import OBJECTIVES, gradient_penalty, mode_seeking, objective_pair, zero_centred_penalty
+from hrvgan.nn.losses import OBJECTIVES, gradient_penalty, mode_seeking, objective_pair, zero_centred_penalty
 
 ZERO = torch.zeros(4)
 

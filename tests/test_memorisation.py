@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hrvgan.metrics.comparing import ranks_of
+from hrvgan.evaluation.comparability import ranks_of
+from hrvgan.evaluation.evaluate import evaluate_all
+from hrvgan.evaluation.memorisation import closeness, first_predictions, first_samples, write_nearest
+from hrvgan.features.reference import build_reference
+from hrvgan.features.refnet import load_refnet
 from hrvgan.metrics.features import Features, load_features
 from hrvgan.metrics.ranks import rank_stability
-from hrvgan.metrics.refnet import load_refnet
-from hrvgan.scoring.evaluation import evaluate_all
-from hrvgan.scoring.memorisation import closeness, first_predictions, first_samples, write_nearest
-from hrvgan.scoring.reference import build_reference
 
 
 class Copier:

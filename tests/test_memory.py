@@ -14,10 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model
-from hrvgan.models.base import Batch, drawn_at_once
-from hrvgan.models.memory import SHARE, LiveBytes, process_bytes, training_bytes
-from hrvgan.models.table import draw, on_meta
-from hrvgan.native import memory
+from hrvgan.nn.base import Batch, drawn_at_once
+from hrvgan.nn.memory import SHARE, LiveBytes, process_bytes, training_bytes
+from hrvgan.nn.summary import draw, on_meta
+from hrvgan.ops.cpu import buffer_pool as memory
 from hrvgan.training.iteration import use_bfloat16
 
 

@@ -10,6 +10,9 @@ from scipy.linalg import sqrtm
 
 from hrvgan import metrics
 from hrvgan.errors import InputError
+from hrvgan.evaluation.gates import accuracy_bar, check_gates
+from hrvgan.evaluation.real_baseline import apart, halve_real, halved_by_group, halvings
+from hrvgan.features.perturbations import PERTURBATIONS, half_speed, shuffled
 from hrvgan.metrics import (
     PROTOCOLS,
     frechet_distance,
@@ -23,9 +26,6 @@ from hrvgan.metrics import (
 from hrvgan.metrics.accuracy import chance_accuracy, mean_confidence, softmax
 from hrvgan.metrics.features import Features, load_features, save_features
 from hrvgan.metrics.frechet import moments
-from hrvgan.metrics.gates import accuracy_bar, check_gates
-from hrvgan.metrics.halves import apart, halve_real, halved_by_group, halvings
-from hrvgan.metrics.perturb import PERTURBATIONS, half_speed, shuffled
 from hrvgan.metrics.protocols import protocol
 
 RNG = np.random.default_rng(0)

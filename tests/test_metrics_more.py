@@ -21,8 +21,8 @@ from hrvgan.metrics import (
     psnr,
     ssim,
 )
-from hrvgan.metrics.neighbours import nearest
-from hrvgan.metrics.pictures import frame_psnr, frame_ssim
+from hrvgan.metrics.prdc import nearest
+from hrvgan.metrics.psnr_ssim import frame_psnr, frame_ssim
 
 # Moments and extrapolation
 
@@ -111,7 +111,7 @@ def test_prdc_by_a_library():
 
 @pytest.mark.parametrize("block", [7, 2048])
 def test_prdc_by_loops(block, monkeypatch):
-    monkeypatch.setattr("hrvgan.metrics.neighbours.BLOCK", block)
+    monkeypatch.setattr("hrvgan.metrics.prdc.BLOCK", block)
     draw = np.random.default_rng(4)
     real, fake = draw.standard_normal((30, 3)), draw.standard_normal((25, 3)) + 0.7
     for k in (1, 4):

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hrvgan.convolution import UpConv3d
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
-from hrvgan.models.base import Batch
-from hrvgan.models.blocks import InstanceNorm, MinibatchStd, PixelNorm
 from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER
-from hrvgan.models.pooling import pool
-from hrvgan.models.table import layer_table
+from hrvgan.nn.base import Batch
+from hrvgan.nn.layers import InstanceNorm, MinibatchStd, PixelNorm
+from hrvgan.nn.summary import layer_table
+from hrvgan.ops.conv3d import UpConv3d
+from hrvgan.ops.leaky_relu_pool import pool
 
 SMALL = {"hrvgan": {"size": 8, "width": 0.1}}
 SMALL |= {name: {"size": 32, "width": 0.1} for name in ("vgan", "tgan", "mocogan")}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hrvgan.errors import InputError
-from hrvgan.optim import OPTIMIZERS, clip_norm, make_optimizer, scale_rates
+from hrvgan.nn.optim import OPTIMIZERS, clip_norm, make_optimizer, scale_rates
 
 
 def stepped(name: str, gradients: list[float], **options) -> float:

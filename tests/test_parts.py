@@ -14,10 +14,11 @@ import pytest
 import torch
 
 import hrvgan
-from hrvgan import cli, draws
+from hrvgan import cli
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
-from hrvgan.models.memory import LiveBytes
+from hrvgan.nn.memory import LiveBytes
+from hrvgan.ops import batch_rng as draws
 from hrvgan.training import distributed
 from hrvgan.training.loop import train
 
@@ -182,8 +183,8 @@ def test_one_process_is_the_first_of_one():
 
 def test_a_model_may_share_its_fake_between_phases(shapes_clips, tmp_path):
     """What a phase leaves on a micro-batch is there for the next phase."""
-    from hrvgan.models.base import Phase
     from hrvgan.models.hrvgan import HRVGAN
+    from hrvgan.nn.base import Phase
 
     class Sharing(HRVGAN):
         def phases(self):

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 import hrvgan
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.files import file_digest
 from pipeline import tracking
-from pipeline.recorder import Recorder
+from pipeline.tracking.mlflow_logger import Recorder
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("hrvgan", "pipeline", "conf")

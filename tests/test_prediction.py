@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from hrvgan.errors import InputError
+from hrvgan.evaluation.prediction import MOST_PSNR, score_prediction
 from hrvgan.models import build_model
 from hrvgan.sampling.samples import write_predictions
-from hrvgan.scoring.prediction import MOST_PSNR, score_prediction
-from hrvgan.video.files import probe
+from hrvgan.video.encode import probe
 from pipeline.train import require_test_clips
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hrvgan.datasets.clips import BatchStream
-from hrvgan.datasets.prefetch import prefetch
+from hrvgan.clipstore.clips import BatchStream
+from hrvgan.clipstore.prefetch import prefetch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

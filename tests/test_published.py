@@ -19,14 +19,14 @@ import yaml
 from PIL import Image
 from web_server import Site
 
+from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import aeroplane, golf, ucf101
-from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
 from hrvgan.fetching.published import File
 from hrvgan.fetching.web import Unavailable
-from hrvgan.video.files import encode
+from hrvgan.video.encode import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")  # Labels 1 to 3.

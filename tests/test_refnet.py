@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.features import load_features
-from hrvgan.metrics.refnet import RefNet, batch_size_for, changes, featurise, load_refnet, save_refnet
-from hrvgan.metrics.refnet_training import (
+from hrvgan.features.reference import build_reference, motion_gain
+from hrvgan.features.refnet import RefNet, batch_size_for, changes, featurise, load_refnet, save_refnet
+from hrvgan.features.refnet_training import (
     SKETCH,
     augment,
     calibrate,
@@ -20,7 +20,7 @@ from hrvgan.metrics.refnet_training import (
     pretext_task,
     unexplained,
 )
-from hrvgan.scoring.reference import build_reference, motion_gain
+from hrvgan.metrics.features import load_features
 
 QUICK = {"steps": 3, "batch_size": 8, "width": 4, "num_features": 8}
 RNG = np.random.default_rng(0)

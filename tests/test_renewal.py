@@ -10,13 +10,13 @@ import time
 import numpy as np
 import pytest
 
+from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import folder
-from hrvgan.datasets.clips import Clips
 from hrvgan.datasets.videos import read_videos_csv, write_videos_csv
 from hrvgan.errors import InputError
-from hrvgan.extraction.accounting import read_account
 from hrvgan.extraction.extract import extract
-from hrvgan.video.files import encode
+from hrvgan.extraction.manifest import read_account
+from hrvgan.video.encode import encode
 from tests.test_extraction import SMALL, list_raw, stored_bytes, write_raw
 
 CLASSES = ("run", "walk")

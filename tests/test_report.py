@@ -17,10 +17,10 @@ from report_project import (
     write_report,
 )
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from pipeline import params, report, summary
-from pipeline.findings import find_all
+from pipeline.report.run_results import find_all
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import time
 import pytest
 import torch
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.training.iteration import use_bfloat16
 from hrvgan.training.loop import FREE, train
-from pipeline.states import make_room, number_of_steps
+from pipeline.resume_state import make_room, number_of_steps
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
 QUICK = {"batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 1000, "precision": "float32"}

@@ -11,20 +11,20 @@ import torch
 
 from hrvgan import cli
 from hrvgan.errors import InputError
+from hrvgan.evaluation.collapse import health
+from hrvgan.evaluation.comparability import check_comparable, compare, why_not
+from hrvgan.evaluation.feature_cache import Bank
+from hrvgan.evaluation.generator_source import GeneratorSource
+from hrvgan.evaluation.scores import candidates, plan, real_sides, score_all, sets_of, spread
+from hrvgan.evaluation.source_files import ArraySource, _decode, open_source
+from hrvgan.evaluation.sources import Cut, StoreSource
+from hrvgan.features.extractors import Extractor
+from hrvgan.features.reference import build_reference
 from hrvgan.files import write_json
 from hrvgan.metrics import frechet_distance_from_features, inception_score, kernel_distance
-from hrvgan.metrics.comparing import check_comparable, compare, why_not
-from hrvgan.metrics.extractors import Extractor
 from hrvgan.metrics.features import Features
-from hrvgan.metrics.health import health
 from hrvgan.metrics.protocols import PROTOCOLS, protocol
-from hrvgan.scoring.bank import Bank
-from hrvgan.scoring.drawing import GeneratorSource
-from hrvgan.scoring.reference import build_reference
-from hrvgan.scoring.scores import candidates, plan, real_sides, score_all, sets_of, spread
-from hrvgan.scoring.source_files import ArraySource, _decode, open_source
-from hrvgan.scoring.sources import Cut, StoreSource
-from hrvgan.video.files import read_frames, write_video
+from hrvgan.video.encode import read_frames, write_video
 
 RNG = np.random.default_rng(0)
 
@@ -126,7 +126,7 @@ def test_a_header_that_promises_more_frames_than_there_are(tmp_path, monkeypatch
     path = tmp_path / "short.mp4"
     write_video(path, noise(1, 30, 32)[0], fps=8)
     whole = read_frames(path)[0]
-    monkeypatch.setattr("hrvgan.scoring.source_files.expected_frames", lambda path: 31)
+    monkeypatch.setattr("hrvgan.evaluation.source_files.expected_frames", lambda path: 31)
     for seed in range(20):
         cut = Cut(16, drawn=True, seed=seed)
         assert any((_decode((path, 0), cut) == whole[start : start + 16]).all() for start in range(15))
@@ -343,7 +343,7 @@ def test_features_of_real_clips_are_kept(files, tmp_path):
 def test_what_is_missing_is_a_sentence_and_others_go_on(files, shapes_clips, tmp_path):
     from functools import partial
 
-    from hrvgan.commands.score import open_any
+    from hrvgan.cli.score import open_any
 
     source = ArraySource(files[0] / "clips.npy")
     opener = partial(open_any, reference=None, weights=tmp_path, device="cpu")

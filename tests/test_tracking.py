@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hrvgan.extraction.accounting import dropped_table
 from hrvgan.extraction.extract import extract
-from pipeline import recorder, tracking
+from hrvgan.extraction.manifest import dropped_table
+from pipeline import tracking
+from pipeline.tracking import mlflow_logger as recorder
 from tests.test_extraction import SMALL, write_raw
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrvgan.datasets.clips import Clips
-from hrvgan.datasets.twins import find_twins, fingerprint, join_twins
+from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets.videos import Video, read_videos_csv, write_videos_csv
 from hrvgan.extraction.extract import extract
-from hrvgan.video.files import encode
+from hrvgan.extraction.near_duplicates import find_twins, fingerprint, join_twins
+from hrvgan.video.encode import encode
 from tests.test_extraction import list_raw
 
 XVID = {"vcodec": "mpeg4", "vtag": "xvid", "pix_fmt": "yuv420p", "bf": 2, "q:v": 5}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from hrvgan.video import grids, pictures
-from hrvgan.video.files import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
+from hrvgan.video import convert as pictures
+from hrvgan.video import grids
+from hrvgan.video.encode import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
 from hrvgan.video.grids import tile
 
 XVID = {"vcodec": "mpeg4", "vtag": "xvid", "pix_fmt": "yuv420p", "bf": 2, "q:v": 3}

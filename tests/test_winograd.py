@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.training_step import Iteration
-from hrvgan.convolution import Conv3d, UpConv3d, gradients_by_inputs_alone
-from hrvgan.native import compiled, launching
-from hrvgan.winograd import products
-from hrvgan.winograd.schemes import DOWN, SAME, UP
+from hrvgan.ops.conv3d import Conv3d, UpConv3d, gradients_by_inputs_alone
+from hrvgan.ops.cpu import kernel_cache as compiled
+from hrvgan.ops.cpu import launch as launching
+from hrvgan.ops.cpu import winograd_conv as products
+from hrvgan.ops.cpu.winograd_matrices import DOWN, SAME, UP
 
 machine = launching.machine()
 pytestmark = pytest.mark.skipif(not machine.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
@@ -190,7 +191,7 @@ def test_float64_is_left_to_torch():
 def test_the_user_may_choose(value, expected):
     environment = {name: v for name, v in os.environ.items() if name != "HRVGAN_KERNELS"}
     environment |= {"HRVGAN_KERNELS": value} if value else {}
-    code = "from hrvgan.native import launching; print(launching.enabled)"
+    code = "from hrvgan.ops.cpu import launch; print(launch.enabled)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )

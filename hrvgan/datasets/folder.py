@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
-from hrvgan.video.files import VIDEO_SUFFIXES
+from hrvgan.video.encode import VIDEO_SUFFIXES
 from hrvgan.video.strips import STRIP_SUFFIXES
 
 SUFFIXES = (*VIDEO_SUFFIXES, *STRIP_SUFFIXES)

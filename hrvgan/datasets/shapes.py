@@ -13,7 +13,7 @@ import numpy as np
 
 from hrvgan.datasets.videos import Video
 from hrvgan.parallel import ordered_map
-from hrvgan.video.files import encode
+from hrvgan.video.encode import encode
 
 DIRECTIONS = {"Left": (-1, 0), "Right": (1, 0), "Up": (0, -1), "Down": (0, 1)}
 COLOURS = ((255, 92, 72), (72, 222, 118), (86, 148, 255))

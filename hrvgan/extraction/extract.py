@@ -6,19 +6,19 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from hrvgan.datasets.renewal import Place, Stored, renew
-from hrvgan.datasets.splits import assign_splits, check_fractions
-from hrvgan.datasets.store import check_compression, label_of, labels_of, store_metadata
-from hrvgan.datasets.twins import find_twins, join_twins
+from hrvgan.clipstore.writer import check_compression, label_of, labels_of, store_metadata
 from hrvgan.datasets.videos import Video, read_videos_csv
-from hrvgan.datasets.workplace import workplace, writing
 from hrvgan.errors import InputError
-from hrvgan.extraction.accounting import Account, first_few, read_account
-from hrvgan.extraction.cutting import Cut, Record, failed
+from hrvgan.extraction.cut import Cut, Record, failed
+from hrvgan.extraction.incremental_write import Place, Stored, renew
+from hrvgan.extraction.manifest import Account, first_few, read_account
+from hrvgan.extraction.near_duplicates import find_twins, join_twins
 from hrvgan.extraction.parts import cut_file, load_record, part_key, seconds
+from hrvgan.extraction.splits import assign_splits, check_fractions
+from hrvgan.extraction.work_dir import workplace, writing
 from hrvgan.files import atomic_folder, recover
 from hrvgan.parallel import ordered_map
-from hrvgan.video.pictures import filters
+from hrvgan.video.convert import filters
 
 Found = dict[str, tuple[Record, list[Place]]]  # what came of a file, by `part_key`, and where each clip lies
 

@@ -13,9 +13,9 @@ from typing import BinaryIO
 import numpy as np
 
 from hrvgan.datasets.videos import Video
-from hrvgan.datasets.workplace import writing
 from hrvgan.errors import InputError, SlowVideoError, VideoError
-from hrvgan.extraction.cutting import Cut, Keep, Record, cut_video, failed
+from hrvgan.extraction.cut import Cut, Keep, Record, cut_video, failed
+from hrvgan.extraction.work_dir import writing
 
 
 def cut_file(video: Video, cut: Cut, parts: Path, time_limit: float) -> Record:

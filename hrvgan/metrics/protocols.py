@@ -12,7 +12,7 @@ from hrvgan.metrics.frechet import frechet_distance_from_features
 from hrvgan.metrics.frechet_infinity import frechet_distance_infinity
 from hrvgan.metrics.inception import inception_score
 from hrvgan.metrics.kernel import kernel_distance, kernel_distance_within_classes
-from hrvgan.metrics.neighbours import prdc
+from hrvgan.metrics.prdc import prdc
 
 NEIGHBOURS = 5
 

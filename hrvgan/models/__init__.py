@@ -3,9 +3,9 @@
 import importlib
 import inspect
 
-from hrvgan.arguments import check_values
+from hrvgan.config import check_values
 from hrvgan.errors import InputError
-from hrvgan.models.base import VideoGAN
+from hrvgan.nn.base import VideoGAN
 
 MODELS = {
     "hrvgan": "hrvgan.models.hrvgan.HRVGAN",

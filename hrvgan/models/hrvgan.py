@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvgan import draws, losses
-from hrvgan.convolution import Conv3d, FromRGB, UpConv3d, without_autocast
 from hrvgan.errors import InputError
-from hrvgan.models.augment import Augment
-from hrvgan.models.base import Batch, Phase, VideoGAN
-from hrvgan.models.blocks import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
-from hrvgan.models.growing import Level, at_level, enlarge, fade, position
-from hrvgan.models.pooling import pool
-from hrvgan.optim import OPTIMIZERS, make_optimizer
+from hrvgan.nn import losses
+from hrvgan.nn.augment import Augment
+from hrvgan.nn.base import Batch, Phase, VideoGAN
+from hrvgan.nn.growing import Level, at_level, enlarge, fade, position
+from hrvgan.nn.layers import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
+from hrvgan.nn.optim import OPTIMIZERS, make_optimizer
+from hrvgan.ops import batch_rng as draws
+from hrvgan.ops.conv3d import Conv3d, FromRGB, UpConv3d, without_autocast
+from hrvgan.ops.leaky_relu_pool import pool
 
 LADDER = (8, 16, 32, 64, 128, 256)
 # The sizes at which time doubles too: Table 1, and the progressive GAN that its tables descend from

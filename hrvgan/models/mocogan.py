@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvgan import draws
-from hrvgan.losses import logistic_d, logistic_g
-from hrvgan.models.base import Batch, Phase, VideoGAN, check_shape
-from hrvgan.optim import adam
+from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
+from hrvgan.nn.losses import logistic_d, logistic_g
+from hrvgan.nn.optim import adam
+from hrvgan.ops import batch_rng as draws
 
 SHAPES = ((32, 16), (64, 16))  # (pixels, frames)
 

@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hrvgan import draws
 from hrvgan.errors import InputError
-from hrvgan.losses import wasserstein_d, wasserstein_g
-from hrvgan.models.base import Batch, Phase, VideoGAN, check_shape
-from hrvgan.optim import rmsprop
+from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
+from hrvgan.nn.losses import wasserstein_d, wasserstein_g
+from hrvgan.nn.optim import rmsprop
+from hrvgan.ops import batch_rng as draws
 
 SHAPES = ((32, 16), (64, 16))  # (pixels, frames)
 INITS = ("image", "all")

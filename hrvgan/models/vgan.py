@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvgan import draws
-from hrvgan.models.base import Batch, Phase, VideoGAN, check_shape
-from hrvgan.optim import adam
+from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
+from hrvgan.nn.optim import adam
+from hrvgan.ops import batch_rng as draws
 
 SHAPES = ((32, 16), (64, 16), (64, 32))  # (pixels, frames)
 REAL, FAKE = 0, 1  # what D's two logits stand for

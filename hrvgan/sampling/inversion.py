@@ -6,7 +6,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from hrvgan.errors import InputError
-from hrvgan.models.base import VideoGAN
+from hrvgan.nn.base import VideoGAN
 
 
 def invert(

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.files import write_json
-from hrvgan.models.base import MAX_CLASSES, VideoGAN
-from hrvgan.video.files import write_video
+from hrvgan.nn.base import MAX_CLASSES, VideoGAN
+from hrvgan.video.encode import write_video
 from hrvgan.video.grids import filmstrips, labelled_rows, tile, write_image
 
 ROW = 8  # clips in the row that stands for a model beside others

@@ -7,15 +7,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hrvgan import draws
-from hrvgan.datasets.clips import BatchStream, Clips
-from hrvgan.datasets.prefetch import prefetch
-from hrvgan.layout import to_float
-from hrvgan.models.base import Batch, Phase, VideoGAN
-from hrvgan.models.growing import at_level
-from hrvgan.optim import clip_norm, scale_rates
+from hrvgan.clipstore.clips import BatchStream, Clips
+from hrvgan.clipstore.layout import to_float
+from hrvgan.clipstore.prefetch import prefetch
+from hrvgan.nn.base import Batch, Phase, VideoGAN
+from hrvgan.nn.growing import at_level
+from hrvgan.nn.optim import clip_norm, scale_rates
+from hrvgan.ops import batch_rng as draws
 from hrvgan.training import distributed
-from hrvgan.training.averaging import update_average
+from hrvgan.training.ema import update_average
 from hrvgan.training.meter import Meter
 from hrvgan.training.session import Session
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from hrvgan.arguments import check_values, pick_device
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
+from hrvgan.config import check_values, pick_device
 from hrvgan.errors import InputError
-from hrvgan.models.base import VideoGAN
+from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
-from hrvgan.training.averaging import distance, in_place_of_g, with_own_statistics
+from hrvgan.training.ema import distance, in_place_of_g, with_own_statistics
 from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
 from hrvgan.training.session import Session, begin, save_state
 from hrvgan.training.stopping import on_sigterm

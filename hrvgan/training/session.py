@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from hrvgan.checkpoint import warm_start
-from hrvgan.datasets.clips import Clips
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_path, clear
 from hrvgan.models import build_model, model_class
-from hrvgan.models.base import Phase, VideoGAN
+from hrvgan.nn.base import Phase, VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.meter import Meter
 

@@ -1,0 +1,5 @@
+"""`python -m hrvgan.cli`."""
+
+from hrvgan.cli import main
+
+main()

@@ -1,0 +1,191 @@
+"""`hrvgan sample`, `interpolate` and `predict`: clips from a released model."""
+
+from pathlib import Path
+
+from hrvgan.errors import InputError
+
+SUFFIXES = (".mp4", ".gif", ".png", ".npz")
+
+
+def model_arguments(parser, which: str, num: int) -> None:
+    parser.add_argument("model", type=Path, help="folder of a released model, such as models/laptop")
+    parser.add_argument(
+        "--out", type=Path, required=True, help=f"a file that ends in one of {', '.join(SUFFIXES)}"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--class", dest="class_name", default="", help=which)
+    parser.add_argument("--num", type=int, default=num, help="number of clips")
+
+
+def check_output(out: Path) -> None:
+    """Raises InputError for a file that clips cannot be written to, before they are drawn."""
+    if out.suffix not in SUFFIXES:
+        suffix = out.suffix or "a file without suffix"
+        raise InputError(f"{out}: cannot write {suffix}; use one of {', '.join(SUFFIXES)}")
+
+
+def add_truncation(parser) -> None:
+    parser.add_argument(
+        "--truncation", type=float, default=1.0, help="psi; below 1: less variety, fewer failures"
+    )
+
+
+def add_sample(commands) -> None:
+    parser = commands.add_parser(
+        "sample", help="draw clips from a released model", description=sample.__doc__
+    )
+    model_arguments(parser, which="draw this class only", num=16)
+    add_truncation(parser)
+    parser.add_argument("--frames", type=int, default=0, help="longer clips, by models with latent: sequence")
+    parser.set_defaults(command=sample)
+
+
+def sample(
+    model: Path, out: Path, seed: int, device: str, class_name: str, num: int, truncation: float, frames: int
+) -> None:
+    """Draw NUM clips as one video grid (.mp4, .gif), filmstrips (.png) or arrays (.npz), by the suffix of OUT."""
+    import torch
+
+    from hrvgan.checkpoint import load
+    from hrvgan.sampling.samples import long_clips
+
+    check_output(out)
+    gan = load(model, device)
+    labels = torch.full((num,), gan.label(class_name)) if class_name else gan.cycle_labels(num)
+    if frames:
+        clips = long_clips(gan, labels, frames, seed, truncation)
+    else:
+        clips = gan.draw(gan.latent(num, seed), labels, psi=truncation).numpy()
+    write(out, clips, gan, labels.numpy())
+
+
+def add_interpolate(commands) -> None:
+    parser = commands.add_parser(
+        "interpolate",
+        help="walk between two latents, classes or real videos",
+        description=interpolate.__doc__,
+    )
+    model_arguments(parser, which="the class; the first one by default", num=8)
+    parser.add_argument("--to-class", default="", help="the class at the end of the walk")
+    parser.add_argument("--to-seed", type=int, default=None, help="the seed at the end of the walk")
+    parser.add_argument("--videos", type=Path, nargs=2, metavar="VIDEO", help="walk between two real videos")
+    parser.add_argument(
+        "--refine", type=int, default=200, help="steps by which the latents of real videos are refined"
+    )
+    add_truncation(parser)
+    parser.set_defaults(command=interpolate)
+
+
+def interpolate(
+    model: Path, out: Path, seed: int, device: str, class_name: str, num: int,
+    to_class: str, to_seed: int | None, videos: list[Path] | None, refine: int, truncation: float,
+) -> None:  # fmt: skip
+    """Draw NUM clips evenly on the line between two latents (Fig. 2 and 3 of the paper), from one class to another
+    if asked. With two real VIDEOs, between the latents found for their first frames; the real clips stand at the ends.
+    """
+    import numpy as np
+    import torch
+
+    from hrvgan.checkpoint import load
+    from hrvgan.clipstore.layout import to_float
+    from hrvgan.sampling.inversion import invert
+    from hrvgan.sampling.samples import walk
+
+    check_output(out)
+    if videos and to_seed is not None:
+        raise InputError(
+            "--to-seed: a walk between two real videos starts and ends at them; leave out one of both"
+        )
+    gan = load(model, device)
+    labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
+    if videos is None:
+        first, last = gan.latent(2, seed)
+        if to_seed is not None:
+            last = gan.latent(1, to_seed)[0]
+        clips = walk(gan, (first, labels[0]), (last, labels[1]), num, truncation)
+    else:
+        real = np.stack([first_frames(gan, video, gan.num_frames, gan.num_frames) for video in videos])
+        z = invert(gan, to_float(torch.from_numpy(real)), torch.tensor(labels), steps=refine, seed=seed).cpu()
+        clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num, truncation)
+        clips = np.concatenate([real[:1], clips, real[1:]])
+    nearer = np.linspace(0, 1, len(clips)) > 0.5  # A clip between two classes has the label of the nearer.
+    write(out, clips, gan, np.where(nearer, labels[1], labels[0]))
+
+
+def add_predict(commands) -> None:
+    parser = commands.add_parser("predict", help="draw how a video goes on", description=predict.__doc__)
+    model_arguments(parser, which="the class of the video", num=3)
+    parser.add_argument(
+        "--video", type=Path, required=True, help="a video; its first frames are what is seen"
+    )
+    parser.set_defaults(command=predict)
+
+
+def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num: int, video: Path) -> None:
+    """Draw NUM continuations of the first frames of VIDEO, by a model of task predict. Where the video is as long as
+    they are, it is the first clip of OUT."""
+    import numpy as np
+    import torch
+
+    from hrvgan.checkpoint import load
+
+    check_output(out)
+    gan = load(model, device)
+    if not gan.context:
+        raise InputError(f"{model}: does not predict; train a model with task: predict")
+    if gan.num_classes and not class_name:
+        raise InputError(f"{model}: name the class of the video by --class; known: {', '.join(gan.classes)}")
+    real = first_frames(gan, video, gan.context, gan.num_frames)
+    labels = torch.full((num,), gan.label(class_name) if class_name else 0)
+    clips = gan.predict(torch.from_numpy(real).expand(num, *real.shape), labels, seed).numpy()
+    if len(real) == gan.num_frames:
+        clips = np.concatenate([real[None], clips])
+    write(out, clips, gan, np.full(len(clips), labels[0]))
+
+
+def first_frames(gan, video: Path, least: int, most: int):
+    """uint8 (T, size, size, 3): the first `most` frames of a video, at least `least`, as many a second and made square
+    in the same way as the clips that `gan` was trained on."""
+    import numpy as np
+
+    from hrvgan.video.decode import decode
+    from hrvgan.video.encode import read_frames
+    from hrvgan.video.strips import is_strip
+
+    frames = []
+    if is_strip(video):  # Which says nothing about time: every n-th frame, as in extraction.
+        every, rate = read_frames(video, gan.size)
+        frames = list(every[:: max(1, round(rate / gan.fps))][:most])
+    else:
+        decode(
+            video,
+            lambda n: n < most,
+            lambda n, picture: frames.append(picture(gan.size, gan.crop)),
+            fps=gan.fps,
+        )
+    if len(frames) < least:
+        raise InputError(
+            f"{video}: {len(frames)} frames at {gan.fps:g} a second, need {least}; take a longer video"
+        )
+    return np.stack(frames)
+
+
+def write(out: Path, clips, gan, labels) -> None:
+    """Clips uint8 (N, T, H, W, 3) of `gan`; an .npz has their labels too, and the names of these."""
+    import numpy as np
+
+    from hrvgan.files import atomic_path
+    from hrvgan.sampling.samples import enlarge, grid
+    from hrvgan.video.encode import write_video
+    from hrvgan.video.grids import filmstrips, write_image
+
+    if out.suffix in (".mp4", ".gif"):
+        write_video(out, grid(clips), fps=gan.fps)
+    elif out.suffix == ".png":
+        write_image(out, filmstrips(clips, enlarge=enlarge(clips.shape[2])))
+    else:
+        with atomic_path(out) as temporary:
+            classes = np.array(gan.classes if gan.num_classes else [], dtype=np.str_)
+            np.savez_compressed(temporary, frames=clips, labels=labels, classes=classes)
+    print(out)

@@ -1,0 +1,69 @@
+"""Whether a generator repeats its training clips: the nearest one of each shown sample, and how near that is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hrvgan.clipstore.clips import Clips
+from hrvgan.features.refnet import RefNet, featurise
+from hrvgan.metrics.features import Features
+from hrvgan.metrics.prdc import nearest
+from hrvgan.nn.base import VideoGAN
+from hrvgan.video.grids import filmstrips, labelled_rows, write_image
+
+MAX_FRAMES, ENLARGED = 8, 64
+
+
+def closeness(fakes: list[Features], real: Features, train: Features) -> dict[str, float]:
+    """Median distance of generated and of held-out real clips to their nearest training clip, and the ratio.
+
+    About 1: as far as new clips are. Far below 1: copies. Far above: nothing like the training clips.
+    """
+    generated = float(
+        np.median(nearest(np.concatenate([fake.features for fake in fakes]), train.features)[1])
+    )
+    held_out = float(np.median(nearest(real.features, train.features)[1]))
+    return {"generated": generated, "held_out": held_out, "ratio": generated / held_out if held_out else 0.0}
+
+
+def first_samples(gan: VideoGAN, labels: list[int], seed: int, truncation: float = 1.0) -> np.ndarray:
+    """The first clip of each of K labels that stage `sample` shows, uint8 (K, T, H, W, 3)."""
+    z = gan.latent(1, seed)
+    z = z.repeat(len(labels), *[1] * (z.ndim - 1))
+    return gan.draw(z, torch.tensor(labels), psi=truncation).numpy()
+
+
+def first_predictions(gan: VideoGAN, clips: Clips, seed: int, most: int) -> tuple[list[int], np.ndarray]:
+    """The labels of the first `most` classes that there are clips of, and how the first clip of each may go on, uint8
+    (K, T, H, W, 3)."""
+    labels, rows = (found[:most] for found in np.unique(clips.labels, return_index=True))
+    seen = torch.from_numpy(clips.read(rows)[:, : gan.num_frames])
+    return labels.tolist(), gan.predict(seen, torch.from_numpy(labels), seed).numpy()
+
+
+def write_nearest(
+    path: Path, made: np.ndarray, titles: Sequence[str], net: RefNet, train: Clips, known: Features
+) -> list[dict]:
+    """Write a picture: the clips `made`, uint8 (K, T, H, W, 3), each beside its nearest training clip, with K titles.
+
+    `known` holds the features of `train`, in its order. Returns what is shown: class, clip_id, distance.
+    """
+    rows, distances = nearest(featurise(net, [made])[0], known.features)
+    write_image(path, _side_by_side(made, train.read(rows)[:, : made.shape[1]], titles))
+    names = train.index["clip_id"].to_pylist()
+    return [
+        {"class": title, "clip_id": names[row], "distance": float(distance)}
+        for title, row, distance in zip(titles, rows, distances, strict=True)
+    ]
+
+
+def _side_by_side(made: np.ndarray, found: np.ndarray, titles: list[str]) -> np.ndarray:
+    """Film strips (H, W, 3): generated clips left, their neighbours right, at most MAX_FRAMES frames of each."""
+    frames = np.linspace(0, made.shape[1] - 1, min(made.shape[1], MAX_FRAMES)).round().astype(int)
+    factor = max(1, ENLARGED // made.shape[2])
+    left, right = (filmstrips(clips[:, frames], enlarge=factor) for clips in (made, found))
+    gap = np.full((len(left), 6 * factor, 3), 255, dtype=np.uint8)
+    picture = np.concatenate([left, gap, right], axis=1)
+    return labelled_rows(picture, titles) if any(titles) else picture

@@ -1,0 +1,108 @@
+"""What became of every video: counts, causes, and what a later extraction need not find out again."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hrvgan.datasets.videos import SPLITS, Video
+from hrvgan.errors import InputError
+from hrvgan.extraction.cut import Record
+
+VIDEOS, MANIFEST = "videos.parquet", "manifest.json"
+FAILURES = ("unreadable", "small", "short", "static", "duplicate", "twin")
+MOTION_EDGES = (0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 255)  # levels
+COLUMNS = {
+    "video_id": pa.string(), "source_md5": pa.string(), "class_name": pa.string(), "split": pa.string(),
+    "group": pa.string(), "num_frames": pa.int32(), "fps": pa.float64(), "clips": pa.int32(),
+    "failure": pa.string(), "cause": pa.string(), "warning": pa.string(), "lasting": pa.bool_(),
+    "fingerprint": pa.binary(), "stills": pa.list_(pa.float64()),
+}  # fmt: skip
+
+
+class Account:
+    """Every listed video with its record, and with the reason if none of its clips are in the store."""
+
+    def __init__(
+        self, videos: Sequence[Video], records: Sequence[Record], left_out: dict[int, tuple[str, str]]
+    ):
+        """`left_out`: number of a video -> failure and cause that its record does not know."""
+        self.rows = []
+        for number, (video, record) in enumerate(zip(videos, records, strict=True)):
+            failure, cause = left_out.get(number, (record.failure, record.cause))
+            self.rows.append({
+                "video_id": video.video_id, "source_md5": video.md5, "class_name": video.class_name,
+                "split": "" if failure else video.split, "group": video.group, "num_frames": record.num_frames,
+                "fps": record.fps, "clips": 0 if failure else len(record.starts), "failure": failure, "cause": cause,
+                "warning": record.warning, "lasting": record.lasting, "fingerprint": record.fingerprint,
+                "stills": list(record.stills),
+            })  # fmt: skip
+        self.warnings = [f"{row['video_id']}: {row['warning']}" for row in self.rows if row["warning"]]
+        self.motions = [motion for record in records for motion in (*record.motions, *record.stills)]
+
+    def counts(self) -> dict[str, int]:
+        """Videos, clips, clips of each split, and videos dropped for each reason."""
+        clips, failures = Counter(), Counter(row["failure"] for row in self.rows)
+        for row in self.rows:
+            clips[row["split"]] += row["clips"]
+        return {
+            "videos": len(self.rows), "clips": clips.total(), **{name: clips[name] for name in SPLITS},
+            "dropped": len(self.rows) - failures[""], **{name: failures[name] for name in FAILURES},
+        }  # fmt: skip
+
+    def check(self, most: int) -> None:
+        """Warns of classes that end without clips. Raises InputError, with the causes, if more than `most` videos are
+        in such classes, or none has clips."""
+        clips, empty = Counter(), {}
+        for row in self.rows:
+            clips[row["class_name"]] += row["clips"]
+        for name in sorted(name for name, count in clips.items() if not count):
+            causes = [f"{row['video_id']}: {row['cause']}" for row in self.rows if row["class_name"] == name]
+            empty[f"class {name!r} has no clips" if name else "no clips"] = causes
+        lost = sum(map(len, empty.values()))
+        for title, causes in empty.items():
+            if lost > most or not clips.total():
+                raise InputError(f"{title}: {first_few(causes)}")
+            self.warnings.insert(0, f"{title} and is left out: {first_few(causes)}")
+            sys.stderr.write(f"warning: {self.warnings[0]}\n")
+
+    def write(self, folder: Path) -> None:
+        """videos.parquet, a row a video; and manifest.json with what a person asks about first."""
+        keys = ("video_id", "class_name", "failure", "cause")
+        edges, counts = MOTION_EDGES, np.histogram(self.motions, MOTION_EDGES)[0].tolist()
+        manifest = {
+            "counts": self.counts(),
+            "dropped": [{key: row[key] for key in keys} for row in self.rows if row["failure"]],
+            "warnings": self.warnings,
+            "motion": {"edges": list(edges), "clips": counts},
+        }
+        (folder / MANIFEST).write_text(
+            json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        table = pa.Table.from_pylist(self.rows, pa.schema(list(COLUMNS.items())))
+        pq.write_table(table, folder / VIDEOS, compression="none", use_dictionary=False)
+
+
+def first_few(causes: Sequence[str]) -> str:
+    more = [f"and {len(causes) - 3} more"] if len(causes) > 3 else []
+    return "; ".join([*causes[:3], *more])
+
+
+def read_account(store: Path) -> list[dict]:
+    """The rows of a store's videos.parquet; [] where there is none that can be read."""
+    try:
+        table = pq.read_table(store / VIDEOS)
+    except (OSError, pa.ArrowException):
+        return []
+    return table.to_pylist() if set(table.column_names) == set(COLUMNS) else []
+
+
+def dropped_table(store: str | Path) -> dict[str, list[str]]:
+    """The dropped videos of a store as columns, for a table of a tracker: video_id, class_name, failure, cause."""
+    rows = [row for row in read_account(Path(store)) if row["failure"]]
+    return {key: [row[key] for row in rows] for key in ("video_id", "class_name", "failure", "cause")}

@@ -1,0 +1,1 @@
+"""Networks that turn clips into feature arrays: refnet, C3D, I3D, Inception-v3."""

@@ -1,0 +1,140 @@
+"""Published networks as extractors: uint8 clips in, float32 features and logits out, with an id that pins both.
+
+The id is architecture, preprocessing, dtype and the sha256 of the weights: equal ids, comparable features. It ends in
+`_unverified` where that sha256 is not known to be the published one.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hrvgan.errors import InputError
+from hrvgan.features.full_float32 import full_float32
+from hrvgan.features.weight_files import FOLDER, check_digest, fill, find_weights, is_published, read_arrays
+
+UNVERIFIED = "_unverified"
+BATCH = 16  # Clips at a time: I3D's first layer alone takes 26 MB a clip.
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """`read(clips)` maps uint8 (n, frames, H, W, 3) to features (n, D) and logits (n, K) or None.
+
+    It runs in float32 and nothing less, whatever the caller has set for matrix products or autocast.
+    """
+
+    id: str
+    frames: int | None  # None: all
+    num_features: int
+    read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
+    device: str = "cpu"
+    classes: list[str] | None = None  # What the logits mean, where it is a matter of the data set.
+    verified: bool = True  # whether the weights are known to be those that the name stands for
+
+    @torch.inference_mode()
+    def __call__(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        with full_float32(self.device):
+            features, logits = self.read(torch.as_tensor(clips, device=self.device))
+        return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
+        """Features of each batch, in bites that bound the memory."""
+        for batch in batches:
+            for start in range(0, len(batch), BATCH):
+                yield self(batch[start : start + BATCH])
+
+
+def _marks(name: str, *files: Path) -> dict:
+    """The id by the digests of the weight `files`, and whether these are known to be the published ones."""
+    digests, verified = [check_digest(file) for file in files], all(map(is_published, files))
+    return {
+        "id": "-".join([name, "float32", *digests]) + ("" if verified else UNVERIFIED),
+        "verified": verified,
+    }
+
+
+def _c3d(name: str, folder: Path, device: str) -> Extractor:
+    from hrvgan.features import c3d
+
+    path, mean_path = find_weights(("conv3d_deepnetA_ucf.npz",), folder), find_weights(("mean2.npz",), folder)
+    marks = _marks(name, path, mean_path)
+    with torch.device("meta"):
+        net = c3d.C3D()
+    net.to_empty(device="cpu")
+    fill(net, path, read_arrays(path), c3d.file_name)
+    try:
+        mean = c3d.mean_cube(read_arrays(mean_path)).to(device)
+    except (KeyError, RuntimeError):
+        raise InputError(
+            f"{mean_path}: no mean cube of 3x16x128x171 in it; fetch the published file"
+        ) from None
+    net.to(device).eval()
+    prepare = {"c3d_tgan": c3d.prepare_tgan, "c3d_tganv2": c3d.prepare_tganv2}[name]
+    return Extractor(
+        frames=c3d.FRAMES, num_features=4096, read=lambda x: net(prepare(x, mean)), device=device, **marks
+    )
+
+
+def _i3d(name: str, folder: Path, device: str) -> Extractor:
+    from hrvgan.features import i3d
+
+    path = find_weights(("i3d_torchscript.pt", "i3d_pretrained_400.pt"), folder)
+    marks = _marks(name, path)
+    if path.name == "i3d_torchscript.pt":
+        script = torch.jit.load(path, map_location=device).eval()  # A program: run only by its known digest.
+        options = {"rescale": False, "resize": False, "return_features": True}
+        read = lambda x: (script(i3d.prepare(x), **options), None)  # noqa: E731
+    else:
+        net = i3d.I3D()
+        fill(net, path, read_arrays(path))
+        net.to(device).eval()
+        read = lambda x: (net(i3d.prepare(x)), None)  # noqa: E731
+    return Extractor(frames=16, num_features=400, read=read, device=device, **marks)
+
+
+def _inception(name: str, folder: Path, device: str) -> Extractor:
+    from hrvgan.features import inception_v3 as inception
+
+    path = find_weights(("pt_inception-2015-12-05-6726825d.pth",), folder)
+    marks = _marks(name, path)
+    net = inception.InceptionV3()
+    fill(net, path, read_arrays(path))
+    net.to(device).eval()
+    return Extractor(
+        frames=1, num_features=2048, read=lambda x: net(inception.prepare(x)), device=device, **marks
+    )
+
+
+# name -> function of (name, folder, device).
+EXTRACTORS = {
+    "c3d_tgan": _c3d,
+    "c3d_tganv2": _c3d,
+    "i3d_kinetics400": _i3d,
+    "inception_2015": _inception,
+}
+
+
+def open_extractor(name: str, folder: str | Path = FOLDER, device: str = "cpu") -> Extractor:
+    """Extractor `name` with the weights in `folder`.
+
+    Raises WeightsMissing where its file is not there, and InputError for one that is not what it should be.
+    """
+    if name not in EXTRACTORS:
+        raise InputError(f"unknown extractor {name!r}; known: {', '.join(EXTRACTORS)}")
+    return EXTRACTORS[name](name, Path(folder), device)
+
+
+def refnet_extractor(folder: str | Path, device: str = "cpu") -> Extractor:
+    """The reference network in `folder`, made by the stage `reference`; clips are cut to the length that it knows."""
+    from hrvgan.features.refnet import load_refnet
+
+    net, info = load_refnet(Path(folder))
+    net.to(device)
+    classes = info["classes"] if info["labelled"] else []
+    return Extractor(
+        f"refnet-{info['id']}", info["clip_shape"][0], info["arguments"]["num_features"], net, device, classes
+    )

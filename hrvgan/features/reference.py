@@ -1,0 +1,170 @@
+"""The yardstick of a data set: a reference network trained on its real clips, and what it makes of them.
+
+Nothing is scored here: `evaluation.py` does that, so that a change of a metric trains no network.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hrvgan.clipstore.clips import Clips
+from hrvgan.errors import InputError
+from hrvgan.features.perturbations import PERTURBATIONS, PRETEXT
+from hrvgan.features.refnet import RefNet, batch_size_for, changes, featurise, save_refnet
+from hrvgan.features.refnet_training import Task, calibrate, fit, label_task, pretext_task
+from hrvgan.metrics.features import Features, save_features
+
+SPLITS = ("train", "val", "test")
+GAIN_OF, MOST_GAIN = 64, 50.0
+MEAN_OF = 32  # Clips in the mean clip of a class: enough for mush, few enough for memory.
+
+
+def build_reference(
+    clips: Clips,
+    out: Path,
+    *,
+    seed: int = 0,
+    networks: int = 1,
+    steps: int = 300,
+    batch_size: int = 32,
+    lr: float = 3e-3,
+    sketch_weight: float = 0.5,
+    num_features: int = 32,
+    width: int = 16,
+    max_size: int = 32,
+    max_frames: int = 16,
+) -> dict:
+    """Fill the folder `out`: refnet.safetensors, refnet.json (returned), features.npz. Deterministic by `seed`.
+
+    The network learns the classes of the training clips, or, without two classes or without val clips, to tell what
+    was done to the time of a clip; and, weighed by `sketch_weight`, to sketch the clip. It is calibrated on val clips.
+    Clips larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned. With `networks` above 1
+    the folders network-1, ... hold as many more, of the next seeds: whether they agree says how far to trust one.
+    """
+    training = {"steps": steps, "batch_size": batch_size, "lr": lr, "sketch_weight": sketch_weight}
+    shape = {"num_features": num_features, "width": width, "max_size": max_size, "max_frames": max_frames}
+    for name, number in {**training, **shape, "networks": networks}.items():
+        if number <= 0 and name != "sketch_weight":
+            raise InputError(f"reference.{name}: {number}, need more than 0")
+    if not len(clips.split("train")):
+        raise InputError(f"{clips.folder}: no training clips; extract more videos or change the splits")
+    folders = [out, *(out / f"network-{number}" for number in range(1, networks))]
+    infos = [
+        build_network(clips, folder, seed + number, training, shape) for number, folder in enumerate(folders)
+    ]
+    return infos[0]
+
+
+def build_network(clips: Clips, out: Path, seed: int, training: dict, shape: dict) -> dict:
+    """One network, its features and its refnet.json."""
+    splits = {name: clips.split(name) for name in SPLITS}
+    labelled = len(np.unique(splits["train"].labels)) > 1 and len(splits["val"]) > 0
+    make_task, answers = (label_task, clips.classes) if labelled else (pretext_task, list(PRETEXT))
+    tasks = {name: make_task(split) for name, split in splits.items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        # Time is all that the pretext task asks about; with labels, colours alone do and see noise better.
+        net = RefNet(len(answers), **shape, motion=not labelled)
+        net.to("cuda" if torch.cuda.is_available() else "cpu")
+        if net.gain is not None:
+            net.gain.fill_(motion_gain(net, splits["train"]))
+        fit(net, tasks["train"], len(splits["train"]), seed=seed, **training)
+    set_units(net, splits, tasks, seed)
+    exams = {name: examine(net, splits[name], tasks[name], seed) for name in SPLITS if len(splits[name])}
+    save_features(
+        out / "features.npz",
+        feature_sets(net, splits, seed) | {"exam": exams.get("val", exams["train"].take([]))},
+    )
+    return save_refnet(
+        net,
+        out,
+        labelled=labelled,
+        classes=clips.classes,
+        answers=answers,
+        clip_shape=list(clips.shape),
+        num_clips={name: len(split) for name, split in splits.items()},
+        accuracy={name: float((exam.logits.argmax(1) == exam.labels).mean()) for name, exam in exams.items()},
+        temperature=float(net.temperature),
+        training={"seed": seed, **training},
+        data_digest=clips.digest,
+    )
+
+
+@torch.inference_mode()
+def motion_gain(net: RefNet, train: Clips) -> float:
+    """What brings the changes from frame to frame to a root mean square of a half, at most 50."""
+    rows = np.linspace(0, len(train) - 1, min(len(train), GAIN_OF)).astype(int)
+    video = net.prepare(torch.as_tensor(train.read(rows), device=net.rms.device))
+    rms = changes(video).square().mean().sqrt().nan_to_num().item()  # Clips of one frame change nothing.
+    return min(MOST_GAIN, 0.5 / max(rms, 1e-6))
+
+
+def set_units(net: RefNet, splits: dict[str, Clips], tasks: dict[str, Task], seed: int) -> None:
+    """Make the root mean square of the training features 1, and confidence as large as val answers are right."""
+    features, _ = featurise(net, batches(splits["train"]))
+    net.rms.fill_(float(np.sqrt(np.square(features, dtype=np.float64).mean())) or 1.0)
+    if len(splits["val"]):
+        exam = examine(net, splits["val"], tasks["val"], seed)
+        net.temperature.fill_(calibrate(exam.logits, exam.labels))
+
+
+def examine(net: RefNet, clips: Clips, task: Task, seed: int) -> Features:
+    """What the network answers where the right answer, here the label, is known."""
+    rng, answers = np.random.default_rng(seed), []
+
+    def questions() -> Iterator[np.ndarray]:
+        for rows in row_batches(clips):
+            question, answer = task(rng, rows)
+            answers.append(answer)
+            yield question
+
+    features, logits = featurise(net, questions())
+    return Features(features, logits, np.concatenate(answers), groups(clips))
+
+
+def feature_sets(net: RefNet, splits: dict[str, Clips], seed: int) -> dict[str, Features]:
+    """Features of the real clips, of perturbed val clips, and of what a trivial generator makes, by name."""
+    val = splits["val"]
+    jobs = [(name, split, None) for name, split in splits.items()]
+    jobs += [(name, val, perturb) for name, perturb in PERTURBATIONS.items()]
+    sets = {}
+    for name, split, perturb in tqdm(jobs, desc="features", unit="set"):
+        stream = batches(split, perturb, np.random.default_rng(seed))
+        sets[name] = Features(*featurise(net, stream), split.labels, groups(split))
+    for name, trivial in trivial_clips(splits["train"], seed).items():
+        labels = np.arange(len(trivial))
+        sets[f"trivial_{name}"] = Features(*featurise(net, trivial[:, None]), labels, labels.astype(str))
+    return sets
+
+
+def trivial_clips(train: Clips, seed: int) -> dict[str, np.ndarray]:
+    """One clip a class, uint8 (K, T, H, W, 3), that a generator without any skill repeats."""
+    rng = np.random.default_rng(seed)
+    rows = [np.flatnonzero(train.labels == label) for label in range(max(1, train.num_classes))]
+    rows = [own if len(own) else np.arange(len(train)) for own in rows]
+    means = [train.read(rng.permutation(own)[:MEAN_OF]).mean(axis=0).round().astype(np.uint8) for own in rows]
+    return {
+        "noise": rng.integers(256, size=(len(rows), *train.shape), dtype=np.uint8),
+        "mean": np.stack(means),
+        "one": np.stack([train[int(rng.choice(own))] for own in rows]),
+    }
+
+
+def batches(
+    clips: Clips, perturb: Callable | None = None, rng: np.random.Generator | None = None
+) -> Iterator[np.ndarray]:
+    for rows in row_batches(clips):
+        read = clips.read(rows)
+        yield perturb(read, rng) if perturb else read
+
+
+def row_batches(clips: Clips) -> Iterator[np.ndarray]:
+    size = batch_size_for(clips.shape)
+    return (np.arange(start, min(start + size, len(clips))) for start in range(0, len(clips), size))
+
+
+def groups(clips: Clips) -> np.ndarray:
+    return np.array(clips.index["group"].to_pylist(), dtype=str)

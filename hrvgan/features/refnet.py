@@ -1,0 +1,144 @@
+"""The reference network: a small 3-D CNN whose pooled features and class probabilities are scored.
+
+It is trained on real clips alone (`refnet_training.py`). Its id is a hash of its weights and temperature.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hrvgan.clipstore.layout import to_float
+from hrvgan.errors import InputError
+from hrvgan.features.full_float32 import full_float32
+from hrvgan.files import atomic_path, write_json
+
+
+class RefNet(nn.Module):
+    """uint8 (N, T, H, W, 3) -> features (N, D) and calibrated logits (N, K), float32.
+
+    Larger clips are shrunk to `max_size` pixels and thinned to `max_frames` frames, so that the cost is bounded.
+    With `motion` it sees, beside the colours, how the brightness changes from frame to frame, times `gain`, so that
+    small motion is not lost. Features are in units of their root mean square over the real training clips.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_features: int = 32,
+        width: int = 16,
+        max_size: int = 32,
+        max_frames: int = 16,
+        motion: bool = False,
+    ):
+        super().__init__()
+        self.arguments = {
+            "num_classes": num_classes,
+            "num_features": num_features,
+            "width": width,
+            "max_size": max_size,
+            "max_frames": max_frames,
+        } | ({"motion": True} if motion else {})
+        self.max_size, self.max_frames = max_size, max_frames
+        # Time is halved only once: motion by a pixel a frame would be lost in coarser steps.
+        self.body = nn.Sequential(
+            _block(4 if motion else 3, width, (3, 5, 5), stride=(1, 2, 2)),  # (N, w, T, S/2, S/2)
+            _block(width, 2 * width, (3, 3, 3), stride=(1, 2, 2)),  # (N, 2w, T, S/4, S/4)
+            _block(2 * width, 3 * width, (3, 3, 3), stride=(2, 2, 2)),  # (N, 3w, T/2, S/8, S/8)
+            _block(3 * width, num_features, (3, 3, 3), stride=(1, 1, 1)),  # (N, D, T/2, S/8, S/8)
+        )
+        self.head = nn.Linear(num_features, num_classes)
+        self.register_buffer("gain", torch.ones(()) if motion else None)
+        self.register_buffer("rms", torch.ones(()))
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        return self.read_out(self.prepare(clips))
+
+    def prepare(self, clips: Tensor) -> Tensor:
+        """uint8 (N, T, H, W, 3) -> float (N, 3, T', H', W') in [-1, 1], at most max_frames and max_size."""
+        video = to_float(clips[:, :: math.ceil(clips.shape[1] / self.max_frames)])
+        frames, *sides = video.shape[2:]
+        if max(sides) > self.max_size:
+            sides = [max(1, round(side * self.max_size / max(sides))) for side in sides]
+            video = F.interpolate(video, size=(frames, *sides), mode="area")
+        return video
+
+    def read_out(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        if self.gain is not None:
+            # Before the first frame there is no change.
+            change = F.pad(changes(video) * self.gain, (0, 0, 0, 0, 1, 0))
+            video = torch.cat([video, change], dim=1)
+        pooled = self.body(video).mean(dim=(2, 3, 4))
+        return pooled / self.rms, self.head(pooled) / self.temperature
+
+
+def changes(video: Tensor) -> Tensor:
+    """(N, 3, T, H, W) -> how the mean of the colours changes from frame to frame, (N, 1, T - 1, H, W)."""
+    return video.mean(dim=1, keepdim=True).diff(dim=2)
+
+
+def _block(in_channels: int, out_channels: int, kernel: tuple, stride: tuple) -> nn.Sequential:
+    padding = tuple(side // 2 for side in kernel)
+    conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm3d(out_channels), nn.ReLU())
+
+
+def batch_size_for(shape: tuple[int, ...]) -> int:
+    """How many clips (T, H, W, 3) to featurise at a time: 64, or as many as have 32 million values."""
+    return max(1, min(64, 2**25 // math.prod(shape)))
+
+
+@torch.inference_mode()
+def featurise(net: RefNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, D) and calibrated logits (N, K), float32, of a stream of uint8 (n, T, H, W, 3) batches.
+
+    Memory grows by the features alone. No batches give no rows.
+    """
+    device = net.rms.device
+    net.eval()
+    with full_float32(device):
+        pairs = [net(torch.as_tensor(batch, device=device)) for batch in batches]
+    widths = net.head.in_features, net.head.out_features
+    columns = zip(*pairs, strict=True) if pairs else [[torch.empty(0, width)] for width in widths]
+    features, logits = (torch.cat(column).cpu().numpy() for column in columns)
+    return features, logits
+
+
+def save_refnet(net: RefNet, folder: Path, **facts: object) -> dict:
+    """Write refnet.safetensors and refnet.json (id, constructor arguments, `facts`); return the latter."""
+    weights = save({name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()})
+    with atomic_path(folder / "refnet.safetensors") as temporary:
+        temporary.write_bytes(weights)
+    info = {"id": _identity(weights, net.arguments), "arguments": net.arguments, **facts}
+    write_json(folder / "refnet.json", info)
+    return info
+
+
+def load_refnet(folder: Path) -> tuple[RefNet, dict]:
+    """The network, in eval mode on the CPU, and its refnet.json. Raises InputError if they do not belong together."""
+    try:
+        info = json.loads((folder / "refnet.json").read_text(encoding="utf-8"))
+        weights = (folder / "refnet.safetensors").read_bytes()
+        if _identity(weights, info["arguments"]) != info["id"]:
+            raise ValueError("weights and refnet.json are of different networks")
+        net = RefNet(**info["arguments"])
+        net.load_state_dict(load_file(folder / "refnet.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{folder}: no usable reference network ({error}); run the stage `reference` again"
+        ) from None
+    return net.eval(), info
+
+
+def _identity(weights: bytes, arguments: dict) -> str:
+    """sha256 over what decides the features: weights (temperature and scale among them) and architecture."""
+    return hashlib.sha256(weights + json.dumps(arguments, sort_keys=True).encode()).hexdigest()

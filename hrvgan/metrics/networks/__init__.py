@@ -1,1 +1,0 @@
-"""The published networks behind IS, FID and FVD, with the parameter names of their published files."""

@@ -1,0 +1,1 @@
+"""What the models share: their contract, layers, losses, optimizers."""
