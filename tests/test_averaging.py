@@ -6,7 +6,13 @@ from torch import nn
 
 from hrvgan.clipstore.layout import to_float
 from hrvgan.models import build_model
-from hrvgan.training.ema import BATCH_SIZE, BATCHES, in_place_of_g, update_average, with_own_statistics
+from hrvgan.training.ema import (
+    BATCH_SIZE,
+    BATCHES,
+    swapped_generator,
+    update_average,
+    with_batch_norm_statistics,
+)
 from hrvgan.training.loop import preview, train
 
 NETS = [
@@ -41,11 +47,11 @@ def test_statistics_are_those_of_what_the_average_draws(name, arguments, shapes_
     torch.manual_seed(5)
     expected = torch.randn(1)
     torch.manual_seed(5)
-    settled = with_own_statistics(gan, gan.G, shapes_clips)
+    settled = with_batch_norm_statistics(gan, gan.G, shapes_clips)
     assert torch.equal(torch.randn(1), expected)  # No random state was touched.
     assert all(torch.equal(value, before[key]) for key, value in gan.G.state_dict().items())
     assert not settled.training
-    again = with_own_statistics(gan, gan.G, shapes_clips).state_dict()
+    again = with_batch_norm_statistics(gan, gan.G, shapes_clips).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in settled.state_dict().items())
 
     seen = []
@@ -54,7 +60,7 @@ def test_statistics_are_those_of_what_the_average_draws(name, arguments, shapes_
     norm.register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
     z, c = gan.latent(BATCHES * BATCH_SIZE, seed=0), gan.cycle_labels(BATCHES * BATCH_SIZE)
     given = [torch.zeros(len(z), 3, gan.context, gan.size, gan.size)] if gan.context else []
-    with torch.no_grad(), in_place_of_g(gan, settled):
+    with torch.no_grad(), swapped_generator(gan, settled):
         gan.generate(z, c, *given)
     if not gan.context:  # Which saw other first frames.
         assert seen[0].transpose(0, 1).flatten(1).mean(1).abs().max() < 1e-3
@@ -71,14 +77,14 @@ def asked_for(gan, monkeypatch):
 def test_statistics_are_of_all_classes_however_many(shapes_clips, monkeypatch):
     gan = built("hrvgan", {"num_classes": 101, "size": 8, "width": 0.04, "norm_g": "batch"})
     asked = asked_for(gan, monkeypatch)
-    with_own_statistics(gan, gan.G, shapes_clips)
+    with_batch_norm_statistics(gan, gan.G, shapes_clips)
     assert torch.cat([c for (c,) in asked]).unique().tolist() == list(range(101))
 
 
 def test_a_predictor_is_asked_for_the_classes_of_what_it_goes_on_from(shapes_clips, monkeypatch):
     gan = built(*NETS[1])
     asked = asked_for(gan, monkeypatch)
-    with_own_statistics(gan, gan.G, shapes_clips)
+    with_batch_norm_statistics(gan, gan.G, shapes_clips)
     every = to_float(torch.from_numpy(shapes_clips.read(range(len(shapes_clips)))))[:, :, : gan.context]
     for c, x in asked:
         assert len(c.unique()) >= 6  # In each batch, as training has it.
@@ -106,12 +112,12 @@ def test_what_is_released_has_them_and_what_goes_on_does_not(shapes_clips, tmp_p
 
 def test_without_batch_norms_the_average_is_what_it_is(shapes_clips):
     gan = built("hrvgan", {"num_classes": 8, "size": 32, "width": 0.04})
-    assert with_own_statistics(gan, gan.G, shapes_clips) is gan.G
+    assert with_batch_norm_statistics(gan, gan.G, shapes_clips) is gan.G
 
 
 def test_g_is_back_in_place_also_after_an_error(shapes_clips):
     gan = built("hrvgan", {"size": 8, "width": 0.1})
     trained = gan.G
-    with pytest.raises(KeyboardInterrupt), in_place_of_g(gan, nn.Identity()):
+    with pytest.raises(KeyboardInterrupt), swapped_generator(gan, nn.Identity()):
         raise KeyboardInterrupt
     assert gan.G is trained

@@ -178,7 +178,7 @@ def test_one_process_is_the_first_of_one():
     values = [torch.tensor([1.0, 2.0])]
     distributed.average_(values)
     assert values[0].tolist() == [1, 2]
-    assert distributed.word_of_first(3.5) == 3.5
+    assert distributed.broadcast_from_rank0(3.5) == 3.5
 
 
 def test_a_model_may_share_its_fake_between_phases(shapes_clips, tmp_path):

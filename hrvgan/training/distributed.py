@@ -1,8 +1,7 @@
-"""Several processes on one training, as `torchrun` starts them: NCCL between GPUs, gloo between CPUs.
+"""Distributed training in the processes that `torchrun` starts: NCCL between GPUs, gloo between CPUs.
 
-Without torchrun there is one process, and nothing here does anything. Gradients are averaged by hand: DDP's wrapper
-does not see those of `torch.autograd.grad`, of which gradient penalties are made.
-"""
+Without torchrun there is one process, and every function here returns at once. Gradients are averaged by hand: DDP's
+wrapper does not see those of `torch.autograd.grad`, of which gradient penalties are made."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from hrvgan.errors import InputError
 
 
 def rank() -> int:
-    """The number of this process. 0 writes and speaks for all."""
+    """The rank of this process; rank 0 writes files and logs."""
     return int(os.environ.get("RANK", 0))
 
 
@@ -26,7 +25,7 @@ def world_size() -> int:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[torch.device]:
-    """Joins the processes that torchrun started, for the time of the block; yields this one's own device."""
+    """Joins the process group of torchrun for the time of the block; yields the device of this process."""
     if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
         raise InputError(
             f"device {str(device)!r}: each process of a training takes a GPU of its own; write cuda"
@@ -46,7 +45,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
 
 
 def average_(tensors: list[Tensor]) -> None:
-    """Puts the mean over the processes in place of each tensor. In one message: many small ones take longer."""
+    """Replaces each tensor by its mean over all processes, in one message: many small ones take longer."""
     if world_size() == 1 or not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -55,9 +54,9 @@ def average_(tensors: list[Tensor]) -> None:
     torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
 
-def word_of_first(value: float) -> float:
-    """The `value` of process 0, for all."""
-    said = [value]
+def broadcast_from_rank0(value: float) -> float:
+    """The `value` of rank 0, in every process."""
+    values = [value]
     if world_size() > 1:
-        dist.broadcast_object_list(said)
-    return said[0]
+        dist.broadcast_object_list(values)
+    return values[0]

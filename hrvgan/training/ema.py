@@ -1,4 +1,4 @@
-"""The average of G over its training: what is released and drawn from."""
+"""EMA (exponential moving average) of G: the weights that are released and sampled from."""
 
 import copy
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.layout import to_float
 from hrvgan.nn.base import VideoGAN
 
-BATCHES, BATCH_SIZE = 16, 16  # of which the statistics of batch norms are made
+BATCHES, BATCH_SIZE = 16, 16  # for the running statistics of batch norms
 
 
 @torch.no_grad()
@@ -25,16 +25,16 @@ def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
 
 @torch.no_grad()
 def distance(average: nn.Module, module: nn.Module) -> float:
-    """|average - weights| / |weights|: near 0 means that the average is as noisy as the weights."""
+    """Relative distance |average - weights| / |weights|; near 0 the average is as noisy as the weights."""
     weights = list(module.parameters())
-    apart = torch._foreach_sub(list(average.parameters()), weights)
-    norms = [torch.nn.utils.get_total_norm(tensors) for tensors in (apart, weights)]
+    differences = torch._foreach_sub(list(average.parameters()), weights)
+    norms = [torch.nn.utils.get_total_norm(tensors) for tensors in (differences, weights)]
     return float(norms[0] / norms[1])
 
 
 @contextmanager
-def in_place_of_g(gan: VideoGAN, network: nn.Module) -> Iterator[None]:
-    """`gan` draws with `network` for the time of the block."""
+def swapped_generator(gan: VideoGAN, network: nn.Module) -> Iterator[None]:
+    """`gan` generates with `network` in place of G for the time of the block."""
     trained, gan.G = gan.G, network
     try:
         yield
@@ -43,12 +43,11 @@ def in_place_of_g(gan: VideoGAN, network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def with_own_statistics(gan: VideoGAN, average: nn.Module, clips: Clips) -> nn.Module:
-    """`average` as it is to be drawn from: where it has batch norms a copy whose running statistics are its own, means
-    over 16 batches of 16 latents, the same ones always, of all classes in turn. What training leaves behind belongs
-    to other weights.
+def with_batch_norm_statistics(gan: VideoGAN, average: nn.Module, clips: Clips) -> nn.Module:
+    """`average`, or where it has batch norms a copy whose running statistics are recomputed: means over 16 batches of
+    16 fixed latents of all classes in turn. Those accumulated in training belong to other weights.
 
-    A model that predicts is given first frames of `clips`, and their classes.
+    A prediction model gets the first frames of `clips`, and their classes.
     """
     norms = [name for name, module in average.named_modules() if isinstance(module, _BatchNorm)]
     if not norms:
@@ -59,25 +58,25 @@ def with_own_statistics(gan: VideoGAN, average: nn.Module, clips: Clips) -> nn.M
         norm.reset_running_stats()
         norm.momentum = None  # A mean over all batches.
         norm.train()
-    with in_place_of_g(gan, settled):
-        z, c, some = gan.latent(BATCHES * BATCH_SIZE, seed=0), gan.cycle_labels(BATCHES * BATCH_SIZE), None
+    with swapped_generator(gan, settled):
+        z, c, numbers = gan.latent(BATCHES * BATCH_SIZE, seed=0), gan.cycle_labels(BATCHES * BATCH_SIZE), None
         if gan.context:
-            some = all_over(clips)
-            c = torch.from_numpy(clips.labels[some])
+            numbers = spread_over(clips)
+            c = torch.from_numpy(clips.labels[numbers])
         for rows in torch.arange(len(z)).split(BATCH_SIZE):
-            given = [] if some is None else [first_frames(gan, clips, some[rows])]
-            gan.generate(z[rows].to(gan.device), c[rows].to(gan.device), *given)
+            context = [] if numbers is None else [first_frames(gan, clips, numbers[rows])]
+            gan.generate(z[rows].to(gan.device), c[rows].to(gan.device), *context)
     for name in norms:
         settled.get_submodule(name).momentum = average.get_submodule(name).momentum
     return settled.eval()
 
 
-def all_over(clips: Clips) -> np.ndarray:
-    """Which clips to go on from: all over the set, and so over its classes, in each batch."""
-    some = np.linspace(0, len(clips) - 1, BATCHES * BATCH_SIZE).astype(int)
-    return some.reshape(BATCH_SIZE, BATCHES).T.flatten()
+def spread_over(clips: Clips) -> np.ndarray:
+    """Clip numbers such that each batch spans the whole set, and so its classes."""
+    numbers = np.linspace(0, len(clips) - 1, BATCHES * BATCH_SIZE).astype(int)
+    return numbers.reshape(BATCH_SIZE, BATCHES).T.flatten()
 
 
-def first_frames(gan: VideoGAN, clips: Clips, some: np.ndarray) -> torch.Tensor:
-    """Those that a model which predicts is given of `some` of the clips."""
-    return to_float(torch.from_numpy(clips.read(some)[:, : gan.context]).to(gan.device))
+def first_frames(gan: VideoGAN, clips: Clips, numbers: np.ndarray) -> torch.Tensor:
+    """The context frames (N, 3, context, H, W) of the clips `numbers`, for a prediction model."""
+    return to_float(torch.from_numpy(clips.read(numbers)[:, : gan.context]).to(gan.device))

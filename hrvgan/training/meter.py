@@ -1,6 +1,5 @@
-"""What a training reports: means of what the model said, which repeat, and timings, which never do."""
+"""Means of logged values between two reports (reproducible), and timings (not)."""
 
-import resource
 import sys
 import time
 
@@ -11,7 +10,7 @@ from hrvgan.training.distributed import average_
 
 
 class Meter:
-    """Means of a row of the history. What is added stays on the device until then: reading it would wait for it."""
+    """Running means for one row of the history. Sums stay on the device: reading them each step would synchronise."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -25,12 +24,12 @@ class Meter:
             self.counts[key] = self.counts.get(key, 0) + 1
 
     def waited(self, seconds: float, clips: int) -> None:
-        """Seconds without data before a batch came, of `clips` clips in all processes together."""
+        """Adds the seconds that the loop waited for a batch of `clips` clips (of all processes together)."""
         self.wait += seconds
         self.clips += clips
 
     def means(self) -> dict[str, float]:
-        """Of everything added since `clear`, over all processes, which have the same sums from then on."""
+        """Means of all values added since `clear`, over all processes, whose sums are equal from then on."""
         sums = torch.stack(list(self.sums.values()))
         average_([sums])
         self.sums = dict(zip(self.sums, sums, strict=True))
@@ -40,21 +39,23 @@ class Meter:
         self.sums, self.counts = {}, {}
 
     def timings(self) -> dict[str, float]:
-        """Since the last call: clips a second, the share of time spent waiting for data; since the start: the peak
-        memory of this process, GB."""
+        """Clips a second and the share of time spent waiting for data, since the last call; peak memory of this process
+        in GB, since its start."""
         elapsed = time.perf_counter() - self.since
-        found = {
+        timings = {
             "speed/clips_per_s": self.clips / elapsed,
             "speed/data_wait": self.wait / elapsed,
             "speed/peak_memory_gb": peak_memory(self.device) / 1e9,
         }
         self.clips, self.wait, self.since = 0, 0.0, time.perf_counter()
-        return found
+        return timings
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of tensors on a GPU, of the whole process on a CPU."""
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,8 +1,12 @@
-"""A training under way, and the file that it goes on from."""
+"""The state of a running training, and the file from which it resumes."""
 
+import contextlib
 import copy
 import inspect
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,19 +23,21 @@ from hrvgan.nn.base import Phase, VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.meter import Meter
 
-# What reading a file raises that is none, or is cut short: torch.load and what follows each have their own.
+# Raised by torch.load and by what follows for a file that is no state, or cut short.
 NOT_A_STATE = (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, UnpicklingError)
 
 
 def new_model(
     store: Clips, name: str, *, preset: str, net: dict, seed: int, init_from: str | Path = ""
 ) -> VideoGAN:
-    """The model `name` to be trained on the clips of `store`: weights drawn from `seed`, then those of the released
-    model in the folder `init_from`, if one is given."""
+    """The model `name` for the clips of `store`, with weights drawn from `seed`; then those of the released model in
+    the folder `init_from`, if one is given."""
     torch.manual_seed(seed)
-    of_store = {"num_classes": store.num_classes, "size": store.shape[1], "num_frames": store.shape[0]}
-    taken = inspect.signature(model_class(name)).parameters  # Not all know classes or choose their length.
-    gan = build_model(name, preset=preset, **{key: of_store[key] for key in of_store if key in taken} | net)
+    store_arguments = {"num_classes": store.num_classes, "size": store.shape[1], "num_frames": store.shape[0]}
+    taken = inspect.signature(model_class(name)).parameters  # Not every model has classes or a free length.
+    gan = build_model(
+        name, preset=preset, **{key: value for key, value in store_arguments.items() if key in taken} | net
+    )
     gan.classes, gan.fps, gan.crop = store.classes if gan.num_classes else [], store.fps, store.crop
     if init_from and (fresh := warm_start(gan, init_from)):
         print(f"{init_from}: no weights there for {fresh}: drawn anew", file=sys.stderr)
@@ -40,30 +46,29 @@ def new_model(
 
 @dataclass
 class Session:
-    """A training under way: all that it changes, and what it is (`loop.identity`)."""
+    """All that a training changes, and its `identity` (see loop.identity)."""
 
     gan: VideoGAN
     average: nn.Module  # the EMA of G
     phases: list[Phase]
-    about: dict
+    identity: dict
     bfloat16: bool
     meter: Meter
     step: int = 0  # training steps done
     history: list[dict] = field(default_factory=list)
-    partial: list[dict] = field(
-        default_factory=list
-    )  # a row of fewer steps, at the end: gone when it goes on
-    seconds: float = 0.0  # trained so far, of all processes that took turns at it
-    saved: float = 0.0  # and up to the last state but one
+    # A last row of fewer than `log_every` steps, dropped when training continues.
+    partial: list[dict] = field(default_factory=list)
+    seconds: float = 0.0  # of training so far, over all resumes
+    saved: float = 0.0  # the same, at the last state but one
 
     @classmethod
-    def of(cls, gan: VideoGAN, about: dict, bfloat16: bool) -> "Session":
-        """A new one."""
+    def of(cls, gan: VideoGAN, identity: dict, bfloat16: bool) -> "Session":
+        """A new training at step 0."""
         average = copy.deepcopy(gan.G).requires_grad_(False).eval()
-        return cls(gan, average, gan.phases(), about, bfloat16, Meter(gan.device))
+        return cls(gan, average, gan.phases(), identity, bfloat16, Meter(gan.device))
 
     def report(self, row: dict, whole: bool) -> None:
-        """Adds a row to the history; from a `whole` one on the meter begins anew."""
+        """Adds a row to the history; a `whole` row resets the meter."""
         self.partial = [] if whole else [row]
         if whole:
             self.history.append(row)
@@ -71,9 +76,10 @@ class Session:
 
 
 def begin(session: Session, state: str | Path, steps: int, minutes: float = 0.0) -> None:
-    """Goes on from the file `state`, if it is there, to `steps`, or for `minutes` in all."""
+    """Resumes from the file `state` if it exists; checks it against the length asked for, `steps` and `minutes` in
+    all."""
     resume(state, session)
-    if session.step != distributed.word_of_first(session.step):
+    if session.step != distributed.broadcast_from_rank0(session.step):
         raise InputError(f"{state}: processes see different files; put it where all machines can read it")
     if session.step > steps:
         raise InputError(
@@ -88,9 +94,9 @@ def begin(session: Session, state: str | Path, steps: int, minutes: float = 0.0)
 
 
 def save_state(path: str | Path, session: Session) -> None:
-    """Writes all that training needs to go on, as one whole file."""
+    """Writes the resume state, atomically."""
     state = {
-        "about": session.about,
+        "about": session.identity,
         "gan": session.gan.state_dict(),
         "average": session.average.state_dict(),
         "optimizers": {phase.name: phase.optimizer.state_dict() for phase in session.phases},
@@ -107,9 +113,9 @@ def save_state(path: str | Path, session: Session) -> None:
 
 
 def resume(path: str | Path, session: Session) -> None:
-    """Puts the state at `path`, if there is one, into `session`.
+    """Loads the state at `path`, if it exists, into `session`.
 
-    Raises InputError when it is that of another training, and says what differs.
+    Raises InputError when it belongs to another training, and names the difference.
     """
     path = Path(path)
     if distributed.rank() == 0:
@@ -118,7 +124,7 @@ def resume(path: str | Path, session: Session) -> None:
         return
     try:
         state = torch.load(path, map_location=session.gan.device, weights_only=True)
-        if changed := differences(state["about"], session.about):
+        if changed := differences(state["about"], session.identity):
             raise InputError(
                 f"{path}: the state of a training with {changed}; put that back, or remove the file to train anew"
             )
@@ -142,12 +148,36 @@ def resume(path: str | Path, session: Session) -> None:
 
 
 def differences(then: dict, now: dict) -> str:
-    """ "batch_size 16, not 8": what differs between two nested dicts of plain values."""
-    said = []
+    """Differences between two nested dicts of plain values, as text: "batch_size 16, not 8"."""
+    found = []
     for key in dict.fromkeys([*then, *now]):
         old, new = then.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            said += filter(None, [differences(old, new)])
+            found += filter(None, [differences(old, new)])
         elif old != new:
-            said.append(f"{key} {old}, not {new}")
-    return ", ".join(said)
+            found.append(f"{key} {old}, not {new}")
+    return ", ".join(found)
+
+
+@contextlib.contextmanager
+def sigterm_flag() -> Iterator[Callable[[bool], bool]]:
+    """Defers SIGTERM, by which clusters take machines back, for the time of the block.
+
+    Yields a function that tells whether it has arrived; several processes agree on that when they call it with
+    `together`, else none of them reports it.
+    """
+    received = []
+
+    def has_arrived(together: bool) -> bool:
+        if distributed.world_size() == 1:
+            return bool(received)
+        return together and bool(distributed.broadcast_from_rank0(len(received)))
+
+    # Python allows signal handlers in the main thread only.
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(True)) if in_main_thread else None
+    try:
+        yield has_arrived
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
