@@ -1,4 +1,4 @@
-"""The released model: a folder with weights and what rebuilds them."""
+"""Released models: folders with weights, the arguments that rebuild the model, a history and a model card."""
 
 import csv
 import io
@@ -18,9 +18,9 @@ from hrvgan.nn.base import VideoGAN
 def release(
     out: str | Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict[str, str]
 ) -> None:
-    """Writes the folder `out` with the model: bytes that depend on training alone.
+    """Writes the released model to the folder `out`; its bytes depend on the training alone.
 
-    `data` says what it was trained on: "dataset" (a name) and "data_digest" (Clips.digest).
+    `data` names the training data: "dataset" (a name) and "data_digest" (Clips.digest).
     """
     description = {
         "name": gan.name,
@@ -43,7 +43,7 @@ def release(
 
 
 def check_out(out: str | Path) -> None:
-    """Raises InputError when `out` holds something else than a released model, which a release would delete."""
+    """Raises InputError when `out` holds something other than a released model, which a release would delete."""
     out = Path(out)
     if out.exists() and not (out / "model.json").exists() and (out.is_file() or any(out.iterdir())):
         raise InputError(f"{out}: is there already and no released model; name a new folder, or remove it")
@@ -54,7 +54,7 @@ def contiguous(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def history_csv(history: list[dict]) -> str:
-    """One row a report; a term that was not computed in it (a lazy penalty) is left empty."""
+    """History as CSV, one row a report; a term that was not computed (a lazy penalty) is empty."""
     columns = list(dict.fromkeys(key for row in history for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

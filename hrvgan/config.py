@@ -1,4 +1,4 @@
-"""What users write, on the command line and in YAML, against what functions take: one sentence says what is wrong."""
+"""Validation of user input (command line, YAML) against function signatures; each error is one sentence."""
 
 import inspect
 import math
@@ -12,7 +12,7 @@ import yaml
 
 from hrvgan.errors import InputError
 
-# Half-open intervals, by the name that an argument has everywhere. One that is not here may have any value.
+# Half-open intervals by argument name; an argument that is not listed may have any value.
 AT_LEAST_1, AT_LEAST_0 = (1, math.inf), (0, math.inf)
 RANGES = {
     # of training
@@ -50,7 +50,7 @@ RANGES = {
     **dict.fromkeys(("frames", "to_seed", "refine", "truncation"), AT_LEAST_0),
 }  # fmt: skip
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
-WORDS = {"workers": "auto", "num_clips": "auto"}  # the only text in place of a number
+WORDS = {"workers": "auto", "num_clips": "auto"}  # the only text allowed in place of a number
 
 
 def check_values(where: str, function: Callable, values: dict) -> None:
@@ -72,7 +72,7 @@ def check_values(where: str, function: Callable, values: dict) -> None:
 
 
 def fits(value: object, kind: object) -> bool:
-    """Whether a value is of a type; of types that nobody writes by hand every value is."""
+    """True if `value` has the type `kind`; always true for types that nobody writes by hand."""
     if isinstance(kind, types.UnionType):
         return any(fits(value, one) for one in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
@@ -98,7 +98,7 @@ def describe(kind: object) -> str:
 
 
 class Loader(yaml.SafeLoader):
-    """Numbers with an exponent are numbers, as in YAML 1.2, with a point or without: 1e-3, and 1e3, which is 1000."""
+    """Reads exponents as YAML 1.2 does, with or without a point: 1e-3 is a float, 1e3 is 1000."""
 
 
 def number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
@@ -113,7 +113,7 @@ Loader.add_constructor("tag:yaml.org,2002:float", number)
 
 
 def load_yaml(text: str, where: str) -> object:
-    """What is written in YAML. Raises InputError that names `where` when it is none."""
+    """Parses YAML. Raises InputError that names `where` when the text is not valid."""
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
@@ -121,8 +121,9 @@ def load_yaml(text: str, where: str) -> object:
 
 
 def pick_device(name: str):
-    """The torch.device of that name; auto is a GPU where there is one. Raises InputError for one that is not here."""
-    import torch  # Whoever checks a number needs no networks.
+    """The torch.device called `name`; auto is a GPU if there is one. Raises InputError for a device that is not
+    there."""
+    import torch  # not needed to validate numbers
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,11 +1,11 @@
-"""The exceptions that a user is meant to read."""
+"""Exceptions whose message is meant for the user."""
 
 import contextlib
 import errno
 import sys
 from collections.abc import Iterator
 
-# What the system refuses that is no bug of ours: rights, a full or read-only disk, a file in place of a folder.
+# Errors of the operating system that are no bug of ours: rights, a full or read-only disk, a file in place of a folder.
 REFUSALS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR,
     errno.ENAMETOOLONG,
@@ -28,7 +28,7 @@ class SlowVideoError(VideoError):
 
 
 def refusal(error: OSError) -> str | None:
-    """What the system refused, and of which file, in one sentence; None for an error that nobody foresaw."""
+    """The refused operation and its file in one sentence; None for an error that is not in REFUSALS."""
     if error.errno not in REFUSALS:
         return None
     return (
@@ -38,7 +38,7 @@ def refusal(error: OSError) -> str | None:
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """The end of a program in which bad input, or what the system refuses, comes up: a sentence and exit code 1."""
+    """Turns bad input and refusals of the operating system into one sentence on stderr and exit code 1."""
     try:
         yield
     except InputError as error:
@@ -50,5 +50,5 @@ def one_sentence() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, for the middle of a sentence; its kind where it says nothing."""
+    """First line of an error message, for use inside a sentence; the name of its class if it has none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

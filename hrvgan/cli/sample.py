@@ -1,4 +1,4 @@
-"""`hrvgan sample`, `interpolate` and `predict`: clips from a released model."""
+"""Commands `hrvgan sample`, `interpolate` and `predict`: clips from a released model."""
 
 from pathlib import Path
 

@@ -41,7 +41,7 @@ def ladder(size: int) -> tuple[int, ...]:
 
 
 def scale(px: int, temporal: str) -> tuple[int, int, int]:
-    """How much larger (T, H, W) is at `px` than one level below."""
+    """Upsampling factor of (T, H, W) from the level below to `px`."""
     return (2 if px in DOUBLES_TIME[temporal] else 1, 2, 2)
 
 
@@ -384,7 +384,7 @@ class HRVGAN(VideoGAN):
         return self.G(z, c, real[:, :, : self.context] if self.context else None, self.position)
 
     def show(self, clips: Tensor) -> Tensor:
-        """What D sees of clips, real or generated."""
+        """Input of D: clips, real or generated, with augmentation and instance noise."""
         clips = self.augment(clips)
         return clips + self.instance_noise * draws.randn(*clips.shape, like=clips) if self.instance_noise else clips
 

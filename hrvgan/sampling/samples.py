@@ -1,4 +1,4 @@
-"""What people look at: a grid of every class, an interpolation, and clips one by one."""
+"""Sample pictures and videos: a grid of all classes, an interpolation, single clips, long videos, predictions."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.video.encode import write_video
 from hrvgan.video.grids import filmstrips, labelled_rows, tile, write_image
 
-ROW = 8  # clips in the row that stands for a model beside others
-ENLARGED = 96  # pixels: smaller clips are enlarged to about this, or nobody sees anything
+ROW = 8  # clips in the row that shows a model beside others
+ENLARGED = 96  # pixels: smaller clips are shown enlarged to about this size
 
 
 def write_samples(
@@ -31,7 +31,7 @@ def write_samples(
 ) -> None:
     """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4, row.mp4 and samples.json.
 
-    Shown are `classes`; where none are named, the first `max_classes`. `truncation` is psi of `VideoGAN.generate`:
+    The pictures show `classes`, or the first `max_classes` if none are named. `truncation` is psi of `VideoGAN.generate`:
     below 1, less variety and fewer failures.
     """
     labels = gan.labels_to_show(classes or (), max_classes)
@@ -142,7 +142,7 @@ def grid(clips: np.ndarray, columns: int = 8) -> np.ndarray:
 
 
 def enlarge(size: int) -> int:
-    """How many pixels wide to show each pixel of a clip of `size` pixels."""
+    """Integer enlargement for showing clips of `size` pixels."""
     return max(1, ENLARGED // size)
 
 

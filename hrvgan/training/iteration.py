@@ -1,4 +1,4 @@
-"""One training iteration of any model, and the stream of them."""
+"""One training iteration of any model."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def iterations(
     session: Session, clips: Clips, steps: int, *, batch_size: int, accumulate: int, seed: int, ema: float,
     lr_decay: int, clip_grad: float, flip: bool, class_balanced: bool,
 ) -> Iterator[int]:  # fmt: skip
-    """Trains until `steps` are done; yields their number after each."""
+    """Trains up to step `steps`; yields the number of steps done after each."""
     gan, meter, device = session.gan, session.meter, session.gan.device
     rank, world_size = distributed.rank(), distributed.world_size()
     stream = BatchStream(
@@ -55,7 +55,7 @@ def iterations(
 
 
 def timed(batches: Iterator[T], meter: Meter, clips: int) -> Iterator[T]:
-    """The batches, each of `clips` clips in all processes; the meter hears how long it waited for them."""
+    """Passes batches through and reports to the meter how long each was waited for."""
     while True:
         since = time.perf_counter()
         batch = next(batches, None)
@@ -66,7 +66,7 @@ def timed(batches: Iterator[T], meter: Meter, clips: int) -> Iterator[T]:
 
 
 def split(frames: Tensor, labels: Tensor, step: int, accumulate: int) -> list[Batch]:
-    """The micro-batches of this process, whose clips are frames uint8 (N, T, H, W, 3) with labels (N,)."""
+    """Splits a batch, frames uint8 (N, T, H, W, 3) and labels (N,), into micro-batches of this process."""
     size, parts = len(labels) // accumulate, []
     for index in range(accumulate):
         rows = slice(index * size, (index + 1) * size)
@@ -79,8 +79,8 @@ def split(frames: Tensor, labels: Tensor, step: int, accumulate: int) -> list[Ba
 def update(
     gan: VideoGAN, phase: Phase, parts: list[Batch], autocast: torch.autocast, clip_grad: float, seed: tuple
 ) -> dict[str, Tensor]:
-    """One optimiser step of `phase` on the mean gradient of `parts`, over all processes; returns what there is to log:
-    loss terms, what the model noted, the norm of the gradient."""
+    """One optimizer step of `phase` on the mean gradient of `parts` over all processes. Returns values to log: loss
+    terms, notes of the model, the norm of the gradient."""
     gan.requires_grad_(False)
     phase.module.requires_grad_(True)
     log: dict[str, Tensor] = {}
@@ -102,8 +102,8 @@ def update(
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether to autocast. What multiplies bfloat16 gains by it: a GPU of compute capability 8 on, a CPU with AMX or
-    AVX512_BF16; others lose."""
+    """True if training runs under autocast to bfloat16. "auto": only with native bfloat16 matmul, that is on a GPU of
+    compute capability 8 or higher, or a CPU with AMX or AVX512_BF16."""
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
