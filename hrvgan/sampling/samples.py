@@ -31,8 +31,8 @@ def write_samples(
 ) -> None:
     """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4, row.mp4 and samples.json.
 
-    The pictures show `classes`, or the first `max_classes` if none are named. `truncation` is psi of `VideoGAN.generate`:
-    below 1, less variety and fewer failures.
+    The pictures show `classes`, or the first `max_classes` if none are named. `truncation` is psi of
+    `VideoGAN.generate`: below 1, less variety and fewer failures.
     """
     labels = gan.labels_to_show(classes or (), max_classes)
     titles = gan.titles(labels)
