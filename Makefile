@@ -34,12 +34,12 @@ endif
 	dvc repro
 	python -m pipeline.summary
 
-# make exp SET="train.steps=4000 train.ema=0.999"; an experiment is a commit beside the branch, so Git wants a name.
+# make exp SET="train.steps=4000 train.lr_decay=4200"; an experiment is a commit beside the branch, so Git wants a name.
 exp: export GIT_AUTHOR_NAME ?= $(or $(shell git config user.name),hrvgan)
 exp: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@localhost)
 exp: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
 exp: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
-exp: setup ## the same with other settings, recorded as an experiment: SET="train.steps=4000"
+exp: setup ## the same with other settings, recorded as an experiment: SET="train.batch_size=32"
 	python -m pipeline.checks
 	dvc exp run $(addprefix -S ,$(SET))
 	python -m pipeline.summary

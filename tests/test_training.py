@@ -116,7 +116,7 @@ def test_processes_of_one_training_do_not_share_a_gpu(monkeypatch):
         ),
         ({}, {"batch_size": 3}, "each part of a step has 3 clips"),
         ({}, {"accumulate": 0}, r"train\.accumulate 0: need 1 or more"),
-        ({}, {"lr_decay": 1}, r"train\.lr_decay: learning rates are 0 from step 1 on, 2 steps asked for"),
+        ({}, {"lr_decay": 1}, r"train\.lr_decay: learning rates are 0 from step 1 on, but train\.steps is 2"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(
