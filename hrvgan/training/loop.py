@@ -175,8 +175,8 @@ def check_settings(gan: VideoGAN, settings: dict) -> None:
         raise InputError(f"train.precision {precision!r} is not known; choose one of {', '.join(PRECISIONS)}")
     if 0 < lr_decay < steps:
         raise InputError(
-            f"train.lr_decay: learning rates are 0 from step {lr_decay} on, but train.steps is {steps}; raise lr_decay to "
-            "at least as many steps, or set it to 0 to keep the rates constant"
+            f"train.lr_decay: learning rates are 0 from step {lr_decay} on, but train.steps is {steps}; raise lr_decay "
+            "to at least as many steps, or set it to 0 to keep the rates constant"
         )
     if save_every % log_every:
         raise InputError(
