@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run exp test fuzz hour ui schedule bench sanity clean
+.PHONY: help setup run exp test test-faults test-faults-full fuzz hour ui schedule bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export PREFECT_HOME := $(CURDIR)/.state/prefect
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: .venv/ready ## make .venv and install everything into it
 
@@ -48,6 +48,12 @@ test: setup ## the tests
 	ruff check .
 	ruff format --check .
 	python -m pytest -n 2 --dist loadfile
+
+test-faults: setup ## the tests that kill, damage files, or train in several processes
+	python -m pytest -n 2 --dist loadfile -m faults
+
+test-faults-full: export HRVGAN_FAULTS := full
+test-faults-full: test-faults fuzz ## the same with more kills and more damaged files, then make fuzz
 
 ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$(python -m pipeline.tracking uri)"

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from hrvgan.errors import InputError, first_line
 
 STARTING = 120  # seconds that a process may take on a machine that is busy, before its first item counts
+ANSWERING = 10  # seconds that a Dask scheduler may take
 
 
 def ordered_map(
@@ -175,7 +176,7 @@ def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterat
     except ImportError as error:
         raise InputError(f"{address}: needs Dask; pip install -e '.[dask]'") from error
     try:
-        client = Client(address, timeout=10)
+        client = Client(address, timeout=ANSWERING)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{address}: no Dask scheduler answers ({error}); start `dask scheduler` or correct the address"

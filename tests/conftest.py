@@ -1,6 +1,7 @@
 """What several rooms test on: a small set of shapes that came down the real road."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -9,10 +10,25 @@ from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import shapes
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
+from tests import processes
+
+# A shell's background job ignores SIGINT, and so would all that it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ[processes.MARK] = str(os.getpid())
+# Else each `dvc` leaves a `dvc daemon analytics`, which takes most of a core for seconds.
+os.environ["DVC_NO_ANALYTICS"] = "1"
 
 # Networks in tests are tiny: a second thread only waits for the first, for long where the machine is busy.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_process_left():
+    """After each file, and so beside the name of the file that left one."""
+    yield
+    processes.none_left()
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,7 @@ Every file must be accounted for: a clip, or a line that says why not. No crash,
 
 import argparse
 import collections
-import contextlib
 import shutil
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +22,7 @@ from hrvgan.datasets import folder
 from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import read_account
+from tests import processes
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=12:duration=1.5"]
 SOUND = ["-f", "lavfi", "-i", "sine=duration=1.5"]
@@ -41,7 +40,7 @@ def real_files(root: Path, seeds: Path | None = None) -> list[Path]:
     """A small real file of each kind that is read, strips among them; and those below the folder `seeds`."""
     program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-loglevel", "error"]
     for name, options in FORMATS.items():
-        subprocess.run([*program, *SOURCE, *SOUND, *options, root / name], check=True)
+        processes.run([*program, *SOURCE, *SOUND, *options, root / name])
     strip = np.random.default_rng(0).integers(256, size=(16, 16 * 12, 3), dtype=np.uint8)
     Image.fromarray(strip).save(root / "strip.png")
     Image.fromarray(strip).save(root / "strip.jpg")
@@ -120,29 +119,12 @@ def fuzz(
     clips = Clips(root / "clips")
     assert len(clips) == summary["clips"] == sum(row["clips"] for row in rows)
     assert clips.read(range(len(clips))).shape == (len(clips), 4, 16, 16, 3)
-    assert not children(), "processes are left behind"
+    assert not processes.children(), "processes are left behind"
     return collections.Counter(row["failure"] or "good" for row in rows)
 
 
 def _any(draw: np.random.Generator, things: list):
     return things[draw.integers(len(things))]
-
-
-def children() -> list[int]:
-    """Process ids of this process's children, zombies among them; of what multiprocessing itself keeps, none."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # A thread that has ended meanwhile.
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    kept = "resource_tracker", "multiprocessing.forkserver"
-    return [pid for pid in found if not any(name in _command(pid) for name in kept)]
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """A small finished project to report on: real stores, models and videos in the folders of the graph."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from hrvgan.metrics.protocols import PROTOCOLS
 from hrvgan.models import build_model
 from hrvgan.nn.base import VideoGAN
 from hrvgan.sampling.samples import write_samples
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 SPLITS = ("train", "train", "train", "val", "test")
@@ -141,5 +141,5 @@ def make_scores(folder: Path, run: str, clips: Clips, gated: bool = True) -> Non
 def write_report(folder: Path) -> Path:
     """Run the stage as DVC does; the page that it writes."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-m", "pipeline.report"], cwd=folder, env=environment, check=True)
+    processes.run([sys.executable, "-m", "pipeline.report"], cwd=folder, env=environment)
     return folder / "report/index.html"

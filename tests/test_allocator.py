@@ -1,10 +1,11 @@
 """Freed memory stays with the process, unless its user wants otherwise."""
 
 import os
-import subprocess
 import sys
 
 import pytest
+
+from tests import processes
 
 CODE = """
 import resource
@@ -31,6 +32,7 @@ print(kept, (faults() - before) * 4096 / 2**26)
 """
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone gives memory back to the system at once")
 @pytest.mark.parametrize(
     ("user", "kept", "least", "most"),
@@ -41,9 +43,6 @@ def test_in_the_long_run_tensors_have_no_new_pages(user, kept, least, most):
     quiet = {
         name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))
     }
-    command = [sys.executable, "-c", CODE]
-    said = subprocess.run(
-        command, env=quiet | user, capture_output=True, text=True, check=True
-    ).stdout.split()
+    said = processes.run([sys.executable, "-c", CODE], env=quiet | user).stdout.split()
     assert said[0] == kept
     assert least <= float(said[1]) < most

@@ -6,7 +6,6 @@ import io
 import random
 import re
 import stat
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -17,6 +16,7 @@ import rar_writer
 
 from hrvgan.errors import InputError
 from hrvgan.fetching.archives import MAX_HEADER, unpack
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMATS = ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "rar")
@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_is_told(tmp_path, out):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))"
     call = f"unpack(Path({str(archive)!r}), Path({str(out)!r}), max_bytes=10**6)"
     code = f"{limit}; from pathlib import Path; from hrvgan.fetching.archives import unpack; {call}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = processes.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert re.search(
         r"InputError: .*x\.tar: cannot be unpacked \(.*File too large.*\); free some disk", done.stderr
     )

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -13,7 +12,9 @@ from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import dropped_table
-from tests.fuzz import children, fuzz
+from tests import processes
+from tests.fuzz import fuzz
+from tests.processes import children
 from tests.test_decoding import make, run
 from tests.test_extraction import SMALL, list_raw, stored_bytes, write_raw
 
@@ -117,9 +118,7 @@ def test_a_file_without_permission_is_left_out(readable):
             "os.remove(raw / 'videos.csv')\n"
             "print(json.dumps(extract(t.list_raw(raw), raw / 'clips', **options)))"
         )
-        done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        summary = json.loads(done.stdout)
+        summary = json.loads(processes.run([sys.executable, "-B", "-c", code]).stdout)
         assert (summary["unreadable"], summary["clips"]) == ((0, 6) if readable else (1, 4))
 
 
@@ -128,15 +127,13 @@ def small_disk(tmp_path):
     """A disk of 100 kB; mounting one takes privileges."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", folder], capture_output=True, check=False
-    )
+    done = processes.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", folder], check=False)
     if done.returncode:
         pytest.skip(
             "mounting a small disk is not permitted here; the next test limits the size of files instead"
         )
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    processes.run(["umount", folder])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +159,7 @@ def test_a_file_that_cannot_grow_is_one_sentence(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"extract({str(raw)!r}, {str(tmp_path / 'clips')!r}, **{SMALL})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = processes.run([sys.executable, "-c", code], check=False)
     assert done.returncode == 1
     assert "InputError" in done.stderr.splitlines()[-1]
     assert "cannot be written (File too large); make room" in done.stderr.splitlines()[-1]
@@ -176,19 +173,22 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
         extract(raw, tmp_path / "file" / "clips", **SMALL)
 
 
+@pytest.mark.faults
 def test_damaged_files_are_all_accounted_for(tmp_path):
     """The fast part of `make fuzz`."""
-    found = fuzz(tmp_path, count=150, seed=1)
-    assert found.total() == 150 + 8
+    count = processes.faults(150, 2000)
+    found = fuzz(tmp_path, count=count, seed=1)
+    assert found.total() == count + 8
     assert found["good"] > 20
     assert found["unreadable"] > 20
 
 
+@pytest.mark.faults
 def test_memory_stays_flat_in_a_long_video_and_with_many_clips(tmp_path):
     """Half a minute and five minutes of the same, in fresh processes: the longer one may take a few megabytes more, and
     so may a hundred clips of it."""
     loop = make(tmp_path / "loop.mp4", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p",
-                source="testsrc2=size=640x360:rate=30:duration=3")  # fmt: skip
+                source="testsrc2=size=384x288:rate=30:duration=3")  # fmt: skip
     peaks = []
     for repeats, clips in ((9, 4), (99, 4), (99, 100)):
         video = tmp_path / f"{repeats}.mp4"
@@ -199,7 +199,6 @@ def test_memory_stays_flat_in_a_long_video_and_with_many_clips(tmp_path):
             # Not getrusage's, which begins with what the process that starts this one holds.
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )
-        done = subprocess.run([sys.executable, "-c", code, video], capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout) / 1024)
+        peaks.append(int(processes.run([sys.executable, "-c", code, video]).stdout) / 1024)
     assert peaks[1] < 600  # MB, most of it libraries; all of its 9,000 frames would be 1,770.
     assert max(peaks[1:]) < peaks[0] + 30  # The clips would be 315.

@@ -161,19 +161,8 @@ def store(tmp_path_factory):
 def test_each_is_trained_resumed_and_released_by_the_same_command(name, store, tmp_path):
     def train(out, steps):
         options = f"{{steps: {steps}, batch_size: 4, log_every: 2, save_every: 2, sample_every: 1000}}"
-        cli.main(
-            [
-                "train",
-                str(store),
-                str(tmp_path / out),
-                "--model",
-                name,
-                "--net",
-                "{width: 0.05}",
-                "--train",
-                options,
-            ]
-        )
+        command = ["train", str(store), str(tmp_path / out), "--model", name, "--net", "{width: 0.05}"]
+        cli.main([*command, "--train", options])
 
     train("whole", 4)
     train("parts", 2)

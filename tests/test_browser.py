@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import shutil
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -17,6 +16,7 @@ from hrvgan.clipstore.clips import Clips
 from pipeline import params
 from pipeline.report import render
 from pipeline.report.run_results import find_all
+from tests import processes
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
@@ -78,10 +78,7 @@ class Page:
 
     def wait(self, script: str, seconds: float = 30) -> None:
         """Until `script` gives true."""
-        end = time.monotonic() + seconds
-        while not self.run(script):
-            assert time.monotonic() < end, f"waited {seconds} s in vain for {script}"
-            time.sleep(0.05)
+        processes.wait_for(lambda: self.run(script), script, seconds)
 
     def run(self, script: str) -> object:
         """The value of `script`, after its promise if it is one."""
@@ -108,23 +105,17 @@ def page(tmp_path_factory):
     if program is None:
         pytest.skip("no Chromium found; get it with `apt-get install chromium` to run the tests in a browser")
     profile = tmp_path_factory.mktemp("profile")
-    with subprocess.Popen(
-        [program, *FLAGS, f"--user-data-dir={profile}"], stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            with connect(first_page(profile / "DevToolsActivePort"), max_size=None) as socket:
-                yield Page(socket)
-        finally:
-            process.terminate()
+    port_file = profile / "DevToolsActivePort"
+    with processes.start([program, *FLAGS, f"--user-data-dir={profile}"]) as process:
+        processes.wait_for(
+            lambda: port_file.exists() and "\n" in port_file.read_text(), "its port", process=process
+        )
+        with connect(first_page(port_file.read_text().split()[0]), max_size=None) as socket:
+            yield Page(socket)
 
 
-def first_page(port_file: Path) -> str:
-    for _ in range(300):
-        if port_file.exists() and port_file.read_text().count("\n"):
-            break
-        time.sleep(0.1)
-    port = port_file.read_text().split()[0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
+def first_page(port: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
         return next(
             target["webSocketDebuggerUrl"] for target in json.load(answer) if target["type"] == "page"
         )

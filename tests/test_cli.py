@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from hrvgan.evaluation.source_files import open_source
 from hrvgan.extraction.extract import extract
 from hrvgan.training.session import new_model
 from hrvgan.video.encode import probe, read_frames, write_video
+from tests import processes
 
 
 def help_text() -> str:
@@ -68,18 +68,17 @@ def drift() -> np.ndarray:
 
 
 def test_help_names_every_command():
-    done = subprocess.run(
-        [sys.executable, "-m", "hrvgan.cli", "--help"], capture_output=True, text=True, check=True
-    )
-    assert all(command in done.stdout for command in COMMANDS)
+    said = processes.run([sys.executable, "-m", "hrvgan.cli", "--help"]).stdout
+    assert all(command in said for command in COMMANDS)
     assert {"train", "sample", "predict", "score", "compare", "weights", "info", "clips"} <= set(COMMANDS)
 
 
 def test_a_reader_that_leaves_is_no_error():
     command = [sys.executable, "-m", "hrvgan.cli", "info"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with processes.start(command, stdout=subprocess.PIPE) as process:
         process.stdout.close()
-        assert process.stderr.read() == ""
+        process.finish()
+        assert process.output("stderr") == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -278,20 +277,11 @@ def test_training_deletes_nothing_that_is_no_model(shapes_clips, tmp_path, kind)
 
 def test_ctrl_c_says_that_training_goes_on(shapes_clips, tmp_path):
     wanted = "{steps: 10000, batch_size: 4, log_every: 1, save_every: 1}"
-    command = [
-        sys.executable,
-        "-m",
-        "hrvgan.cli",
-        "train",
-        shapes_clips.folder,
-        tmp_path / "model",
-        *TINY[:2],
-    ]
-    training = subprocess.Popen([*command, "--train", wanted], stderr=subprocess.PIPE, text=True)
-    while training.poll() is None and not (tmp_path / "model.state.pt").exists():
-        time.sleep(0.05)
-    training.send_signal(signal.SIGINT)
-    said = training.communicate()[1]
-    assert training.returncode == 130
+    command = [sys.executable, "-m", "hrvgan.cli", "train", shapes_clips.folder, tmp_path / "model"]
+    with processes.start([*command, *TINY[:2], "--train", wanted]) as training:
+        processes.wait_for((tmp_path / "model.state.pt").exists, "the first save", process=training)
+        training.send_signal(signal.SIGINT)
+        code, said = training.finish(), training.output("stderr")
+    assert code == 130
     assert said.endswith("stopped; the same command goes on from the last save\n")
     assert "Traceback" not in said

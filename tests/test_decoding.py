@@ -1,7 +1,6 @@
 """Every kind of file that cameras and programs write, made by ffmpeg itself, against what ffmpeg makes of it."""
 
 import os
-import subprocess
 import time
 import warnings
 from pathlib import Path
@@ -16,6 +15,7 @@ from hrvgan.extraction import cut as cutting
 from hrvgan.extraction.cut import Cut, clip_frames, clip_starts
 from hrvgan.video.decode import decode, expected_frames
 from hrvgan.video.encode import encode, probe, read_frames
+from tests import processes
 from tests.test_video import moving_square
 
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
@@ -25,9 +25,9 @@ SIX_SECONDS = "testsrc2=size=96x64:rate=10:duration=6"
 UCF101 = DATA / "ucf101" / "v_ApplyEyeMakeup_g01_c01.avi"
 
 
-def run(*arguments, stdin=None):
+def run(*arguments, stdin=b""):
     command = [PROGRAM, "-hide_banner", "-loglevel", "error", *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, input=stdin or b"").stdout
+    return processes.run(command, input=stdin, text=False).stdout
 
 
 def make(path, *options, source="testsrc2=size=96x64:rate=10:duration=1.5"):

@@ -6,7 +6,6 @@ import ipaddress
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from hrvgan.fetching.transfer import Patience
 from hrvgan.fetching.web import Unavailable
 from hrvgan.fetching.weights import WEIGHTS
 from pipeline.upstream import main as note_upstream
+from tests import processes
 
 HASTY = Patience(tries=3, pause=0.01, timeout=0.4)
 DATA = np.random.default_rng(0).bytes(300_000)
@@ -88,13 +88,12 @@ def test_without_validators_a_file_with_a_hash_still_resumes_and_one_without_beg
 def test_another_process_goes_on_where_a_killed_one_stopped(site, pinned, tmp_path):
     site.plan = ["stall:123456"]
     code = f"{IMPORTS}; fetch({pinned!r}, {str(tmp_path)!r})"
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL)
     part = tmp_path / "a.bin.part"
-    end = time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size == 123456) and time.monotonic() < end:
-        time.sleep(0.02)
-    child.kill()
-    child.wait()
+    with processes.start([sys.executable, "-c", code], cwd=ROOT) as child:
+        processes.wait_for(
+            lambda: part.exists() and part.stat().st_size == 123456, "123,456 bytes", process=child
+        )
+        child.kill()
     assert names(tmp_path) == ["a.bin.part", "a.bin.part.json"]
     assert fetch(pinned, tmp_path, patience=HASTY).read_bytes() == DATA
     assert site.ranges == ["", "bytes=123456-"]
@@ -108,11 +107,18 @@ def test_a_part_that_is_whole_or_too_long_already(site, pinned, tmp_path, extra)
 
 
 def test_processes_that_want_one_file_take_turns(site, pinned, tmp_path):
-    site.plan = ["stall:1000"]  # Long enough that the second one starts meanwhile.
-    code = f"from hrvgan.fetching.download import *; fetch({pinned!r}, {str(tmp_path)!r}, patience=Patience(timeout=3))"
-    command = [sys.executable, "-c", f"from hrvgan.fetching.transfer import Patience; {code}"]
-    children = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [child.wait(timeout=60) for child in children] == [0, 0]
+    site.plan = ["stall:1000"]
+    code = f"{IMPORTS}; print('ready', flush=True); input(); "
+    code += f"fetch({pinned!r}, {str(tmp_path)!r}, patience=Patience(timeout=1))"
+    command = [sys.executable, "-c", code]
+    options = {"cwd": ROOT, "stdin": subprocess.PIPE}
+    with processes.start(command, **options) as first, processes.start(command, **options) as second:
+        for process in (first, second):
+            processes.wait_for(process.output, "its start", process=process)
+        for process in (first, second):  # Both begin, and the stall is long enough for them to meet.
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        assert (first.finish(), second.finish()) == (0, 0)
     assert site.ranges == ["", "bytes=1000-"]
 
 
@@ -179,7 +185,7 @@ def test_a_disk_that_fills_up_is_told_and_the_transfer_goes_on_later(site, pinne
     """A limit on the size of files stands in for a full disk: the write fails in the kernel alike."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))"
     code = f"{limit}; {IMPORTS}; fetch({pinned!r}, {str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = processes.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert re.search(r"InputError: .*a\.bin\.part: File too large; free some disk", done.stderr)
     assert fetch(pinned, tmp_path, patience=HASTY).read_bytes() == DATA
     assert site.ranges[-1] != ""

@@ -1,5 +1,6 @@
 """Whole files and folders, or what was there before: whatever kills whom, and when."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import pytest
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_folder, atomic_path, recover
 from hrvgan.lock import locked
+from tests import processes
 
 KINDS = {"atomic_folder": "clips", "atomic_path": "clips.json"}
 
 
+@contextlib.contextmanager
 def program(kind, path, then):
     """A process that has begun to write `path`, says so, and then ..."""
     code = (
@@ -21,24 +24,21 @@ def program(kind, path, then):
         "    (new / 'file' if new.is_dir() else new).write_text('new')\n"
         f"    print('begun', flush=True); {then}"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "begun\n"
-    return process
+    with processes.start([sys.executable, "-c", code]) as process:
+        processes.wait_for(process.output, "it begins", process=process)
+        yield process
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_killed_process_left_is_cleared_and_what_a_live_one_makes_is_not(tmp_path, kind):
     path = tmp_path / KINDS[kind]
     (tmp_path / f".{path.name}-other-file").write_text("of somebody else")
-    live = program(kind, path, "sys.stdin.read()")
-    dead = program(kind, path, "time.sleep(100)")
-    dead.kill()
-    dead.communicate()
-    assert len(list(tmp_path.iterdir())) == 3
-    with {"atomic_folder": atomic_folder, "atomic_path": atomic_path}[kind](path):
-        assert len(list(tmp_path.iterdir())) == 3  # somebody else's, the live one's, ours
-    live.terminate()
-    live.communicate()
+    with program(kind, path, "time.sleep(100)"):
+        with program(kind, path, "time.sleep(100)"):
+            pass  # It is killed.
+        assert len(list(tmp_path.iterdir())) == 3
+        with {"atomic_folder": atomic_folder, "atomic_path": atomic_path}[kind](path):
+            assert len(list(tmp_path.iterdir())) == 3  # somebody else's, the live one's, ours
 
 
 @pytest.mark.parametrize("renames", [1, 2])
@@ -48,11 +48,9 @@ def test_a_kill_while_folders_change_places_loses_none(tmp_path, renames):
     path.mkdir()
     (path / "file").write_text("old")
     hook = "sys.addaudithook(lambda event, _, n=[]: event == 'os.rename' and (n.append(1) or len(n) == {}) "
-    process = program(
-        "atomic_folder", path, hook.format(renames) + "and os.kill(os.getpid(), signal.SIGKILL))"
-    )
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    killed = hook.format(renames) + "and os.kill(os.getpid(), signal.SIGKILL))"
+    with program("atomic_folder", path, killed) as process:
+        assert process.finish() == -signal.SIGKILL
     recover(path)
     assert (path / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -82,18 +80,20 @@ def test_a_lock_names_its_holder_or_waits_for_it(tmp_path):
         "import sys; from hrvgan.lock import locked\n"
         "with locked(sys.argv[1], 'work'): print('begun', flush=True); sys.stdin.readline()"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / "lock"], **pipes)
-    assert holder.stdout.readline() == "begun\n"
-    with pytest.raises(InputError, match=rf"work is running already \(process {holder.pid}\); wait"):
-        locked(tmp_path / "lock", "work").__enter__()
-    waiter = subprocess.Popen(
-        [sys.executable, "-c", code.replace("'work'", "'work', wait=True"), tmp_path / "lock"], **pipes
+    waits = code.replace("'work'", "'work', wait=True")
+    holder, waiter = (
+        processes.start([sys.executable, "-c", program, tmp_path / "lock"], stdin=subprocess.PIPE)
+        for program in (code, waits)
     )
-    holder.communicate("end\n")
-    assert waiter.stdout.readline() == "begun\n"
-    waiter.communicate("end\n")
-    assert waiter.returncode == 0
+    with holder as holder:
+        processes.wait_for(holder.output, "the lock", process=holder)
+        with pytest.raises(InputError, match=rf"work is running already \(process {holder.pid}\); wait"):
+            locked(tmp_path / "lock", "work").__enter__()
+        with waiter as waiter:
+            holder.stdin.close()
+            processes.wait_for(waiter.output, "the lock", process=waiter)
+            waiter.stdin.close()
+            assert waiter.finish() == 0
 
 
 def test_a_kill_after_folders_have_changed_places_stops_no_later_one(tmp_path):
@@ -103,9 +103,8 @@ def test_a_kill_after_folders_have_changed_places_stops_no_later_one(tmp_path):
     killed = (
         "event == 'shutil.rmtree' and str(args[0]).endswith('.old') and os.kill(os.getpid(), signal.SIGKILL)"
     )
-    process = program("atomic_folder", path, f"sys.addaudithook(lambda event, args: {killed})")
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    with program("atomic_folder", path, f"sys.addaudithook(lambda event, args: {killed})") as process:
+        assert process.finish() == -signal.SIGKILL
     assert sorted(file.name for file in tmp_path.iterdir()) == [".clips.old", "clips"]
     with atomic_folder(path) as new:
         (new / "file").write_text("newer")
@@ -119,8 +118,7 @@ def test_ctrl_c_while_folders_change_places_loses_none(tmp_path):
     (path / "file").write_text("old")
     code = "def hook(event, _, n=[]):\n        event == 'os.rename' and n.append(1)\n"
     code += "        if len(n) == 2: n.append(1); raise KeyboardInterrupt\n    sys.addaudithook(hook)"
-    process = program("atomic_folder", path, f"pass\n    {code}")
-    process.communicate()
-    assert process.returncode
+    with program("atomic_folder", path, f"pass\n    {code}") as process:
+        assert process.finish()
     assert (path / "file").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -4,9 +4,7 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import part_training
@@ -21,6 +19,7 @@ from hrvgan.nn.memory import LiveBytes
 from hrvgan.ops import batch_rng as draws
 from hrvgan.training import distributed
 from hrvgan.training.loop import train
+from tests import processes
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,10 +29,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def torchrun(*arguments) -> None:
-    done = subprocess.run(
-        [*TORCHRUN, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    processes.run([*TORCHRUN, *arguments], env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +61,7 @@ def test_micro_batches(shapes_clips, tmp_path, whole):
     trains_alike(torch.load(tmp_path / "state.pt", weights_only=True), whole)
 
 
+@pytest.mark.faults
 def test_two_processes(shapes_clips, tmp_path, whole):
     torchrun(ROOT / "tests/part_training.py", shapes_clips.folder, tmp_path)
     trains_alike(torch.load(tmp_path / "state.pt", weights_only=True), whole)
@@ -72,6 +69,7 @@ def test_two_processes(shapes_clips, tmp_path, whole):
     assert json.loads((tmp_path / "losses-0.json").read_text()) == [3, "losses"]
 
 
+@pytest.mark.faults
 def test_processes_clip_alike(tmp_path):
     """TGAN's clipping reads running variances, which are of each process's own clips."""
     torchrun(ROOT / "tests/clipped_tgan.py", tmp_path)
@@ -84,6 +82,7 @@ def test_processes_clip_alike(tmp_path):
             assert torch.equal(value, theirs[key]), key
 
 
+@pytest.mark.faults
 def test_the_command_line_releases_once_and_goes_on_alone(shapes_clips, tmp_path):
     command = [
         "train",
@@ -103,22 +102,17 @@ def test_the_command_line_releases_once_and_goes_on_alone(shapes_clips, tmp_path
     assert not list(tmp_path.glob(".*.pt"))
 
 
+@pytest.mark.faults
 def test_told_to_stop_all_processes_end_at_the_same_step_and_it_is_saved(shapes_clips, tmp_path):
     command = [*TORCHRUN, "-m", "hrvgan.cli", "train", shapes_clips.folder, tmp_path / "model"]
-    command += [
-        "--net",
-        "{width: 0.04}",
-        "--train",
-        "{steps: 10000, batch_size: 4, log_every: 1, save_every: 5000}",
-    ]
-    said = tmp_path / "said"
-    with said.open("w") as log:
-        training = subprocess.Popen(command, env=ENVIRONMENT, stderr=log)
-    while training.poll() is None and "2/10000" not in said.read_text():
-        time.sleep(0.1)
-    training.send_signal(signal.SIGTERM)
-    assert training.wait()
-    step = re.search(r"stopped by SIGTERM; the same command goes on from step (\d+)", said.read_text())[1]
+    command += ["--net", "{width: 0.04}", "--train"]
+    command += ["{steps: 10000, batch_size: 4, log_every: 1, save_every: 5000}"]
+    with processes.start(command, env=ENVIRONMENT) as training:
+        processes.wait_for(lambda: "2/10000" in training.output("stderr"), "two steps", process=training)
+        training.send_signal(signal.SIGTERM)
+        assert training.finish()
+        said = training.output("stderr")
+    step = re.search(r"stopped by SIGTERM; the same command goes on from step (\d+)", said)[1]
     assert torch.load(tmp_path / "model.state.pt", weights_only=True)["step"] == int(step) < 5000
 
 

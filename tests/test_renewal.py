@@ -2,10 +2,7 @@
 
 import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -17,6 +14,7 @@ from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import read_account
 from hrvgan.video.encode import encode
+from tests import processes
 from tests.test_extraction import SMALL, list_raw, stored_bytes, write_raw
 
 CLASSES = ("run", "walk")
@@ -141,46 +139,46 @@ def test_bad_videos_are_remembered_too(raw, tmp_path):
     assert {row["failure"] for row in read_account(tmp_path / "clips")} == {"", "unreadable"}
 
 
+def parts(store):
+    """What is kept of each video whose clips are not yet in the store."""
+    return list(store.with_name(f".{store.name}.parts").glob("*/*.json"))
+
+
 def program(raw, out, options):
     call = f"extract({str(raw)!r}, {str(out)!r}, **{options})"
     code = f"from hrvgan.extraction.extract import extract\nif __name__ == '__main__': {call}"
     path = out.with_name("main.py")
     path.write_text(code)
-    return subprocess.Popen([sys.executable, path], stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return processes.start([sys.executable, path], env=environment)
 
 
+@pytest.mark.faults
 def test_an_extraction_that_was_killed_goes_on(tmp_path):
     raw = write_raw(tmp_path, {f"{number:03d}.avi": 8 for number in range(150)})
-    process, parts = program(raw, tmp_path / "clips", SMALL), tmp_path / ".clips.parts"
-    deadline = time.monotonic() + 60
-    while len(list(parts.glob("*/*.json"))) < 20:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = [path.stem for path in parts.glob("*/*.json")]
+    with program(raw, tmp_path / "clips", SMALL) as process:
+        processes.wait_for(lambda: len(parts(tmp_path / "clips")) >= 20, "20 videos", process=process)
+        process.kill()
+    kept = parts(tmp_path / "clips")
+    done = [path.stem for path in kept]
     assert 20 <= len(done) < 150
     extract(raw, tmp_path / "fresh", **SMALL)
     for video in read_videos_csv(raw / "videos.csv"):
         if video.md5 in done[1:]:
             video.path.write_bytes(b"")
-    frames = parts / next(parts.glob("*/*.json")).parent.name / f"{done[0]}.frames"
+    frames = kept[0].with_suffix(".frames")
     frames.write_bytes(frames.read_bytes()[:-1])  # One was not wholly on the disk.
     extract(raw, tmp_path / "clips", **SMALL)
     assert stored_bytes(tmp_path / "clips") == stored_bytes(tmp_path / "fresh")
-    assert not parts.exists()
+    assert not kept[0].parent.parent.exists()
 
 
+@pytest.mark.faults
 def test_two_extractions_of_one_store_at_once(tmp_path):
     raw = write_raw(tmp_path, {f"{number:03d}.avi": 8 for number in range(150)})
-    process = program(raw, tmp_path / "clips", SMALL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / ".clips.parts").glob("*/*.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    with pytest.raises(InputError, match=rf"clips is running already \(process {process.pid}\); wait"):
-        extract(raw, tmp_path / "clips", **SMALL)
-    assert process.wait(60) == 0, process.stderr.read()
-    process.stderr.close()
+    with program(raw, tmp_path / "clips", SMALL) as process:
+        processes.wait_for(lambda: parts(tmp_path / "clips"), "the first video", process=process)
+        with pytest.raises(InputError, match=rf"clips is running already \(process {process.pid}\); wait"):
+            extract(raw, tmp_path / "clips", **SMALL)
+        assert process.finish() == 0, process
     assert len(Clips(tmp_path / "clips")) == 300

@@ -1,10 +1,13 @@
 """Exact resume: after a stop, after real kills, and what is no resume of the same training."""
 
+import contextlib
 import multiprocessing
 import os
 import random
 import signal
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from hrvgan.models import build_model
 from hrvgan.training.iteration import use_bfloat16
 from hrvgan.training.loop import FREE, train
 from pipeline.resume_state import make_room, number_of_steps
+from tests import processes
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
 QUICK = {"batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 1000, "precision": "float32"}
@@ -87,35 +91,56 @@ def test_auto_keeps_the_precision_that_it_began_with(shapes_clips, tmp_path, cap
     assert torch.load(state, weights_only=True)["bfloat16"] != here
 
 
-class Victim:
-    """A training in a process of its own that has got as far as its loop, and does not come to its end."""
+def endless(folder, state):
+    processes.default_signals()
+    start(folder, state, steps=ENDLESS)
 
-    def __init__(self, folder, state):
-        # Imports once, and then forks a clean process each time.
-        server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload(["hrvgan.training.loop", "hrvgan.models.hrvgan"])
-        self.state = state
-        self.process = server.Process(
-            target=start, args=(folder, state), kwargs={"steps": ENDLESS}, daemon=True
-        )
-        before = self.saved()
-        self.process.start()
-        self.wait(lambda: self.saved() != before)
+
+@contextlib.contextmanager
+def victim(folder, state):
+    """A training in a process of its own that has got as far as its loop, and is killed at the end of the block."""
+    # Imports once, and then forks a clean process each time.
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["hrvgan.training.loop", "hrvgan.models.hrvgan"])
+    training = Victim(server.Process(target=endless, args=(folder, state), daemon=True), state)
+    before = training.saved()
+    training.process.start()
+    try:
+        training.wait_for(lambda: training.saved() != before, "the first save")
+        yield training
+    finally:
+        training.process.kill()  # SIGKILL
+        training.process.join(processes.LIMIT)
+    assert training.process.exitcode == -signal.SIGKILL
+
+
+@dataclass
+class Victim:
+    process: multiprocessing.Process
+    state: Path
 
     def saved(self):
         return self.state.stat().st_mtime_ns if self.state.exists() else 0
 
-    def wait(self, happened):
-        while not happened():
-            assert self.process.is_alive(), "training ended before it could be killed"
-
-    def kill(self):
-        self.process.kill()  # SIGKILL
-        self.process.join()
-        assert self.process.exitcode == -9
-
     def unfinished(self):
         return list(self.state.parent.glob(".state-*.pt"))
+
+    def wait_for(self, condition, what):
+        def alive():
+            assert self.process.is_alive(), "training ended before it could be killed"
+            return condition()
+
+        processes.wait_for(alive, what, pause=0.001)
+
+    def stopped_in_a_save(self):
+        """Stopped, it can be looked at: was it really writing?"""
+        self.wait_for(self.unfinished, "a save")
+        os.kill(self.process.pid, signal.SIGSTOP)
+        time.sleep(0.1)
+        unfinished = self.unfinished()
+        if not unfinished:
+            os.kill(self.process.pid, signal.SIGCONT)
+        return unfinished
 
 
 def ends_as_if_nothing_happened(folder, state):
@@ -127,32 +152,26 @@ def ends_as_if_nothing_happened(folder, state):
     return done
 
 
+@pytest.mark.faults
 def test_killed_at_random_moments_it_ends_with_the_same_bits(shapes_clips, tmp_path):
     """Somewhere in the iteration after the second one, which may take as long as that on this machine."""
-    state, moments = tmp_path / "state.pt", random.Random(0)
-    for _ in range(4):
-        victim = Victim(shapes_clips.folder, state)
-        began, before = time.monotonic(), victim.saved()
-        victim.wait(lambda: victim.saved() != before)  # noqa: B023
-        time.sleep(moments.uniform(0, 1) * (time.monotonic() - began))
-        victim.kill()
-    assert ends_as_if_nothing_happened(shapes_clips.folder, state) >= 8
+    state, moments, kills = tmp_path / "state.pt", random.Random(0), processes.faults(4, 20)
+    for _ in range(kills):
+        with victim(shapes_clips.folder, state) as training:
+            began, before = time.monotonic(), training.saved()
+            training.wait_for(lambda: training.saved() != before, "the second save")  # noqa: B023
+            time.sleep(moments.uniform(0, 1) * (time.monotonic() - began))
+    assert ends_as_if_nothing_happened(shapes_clips.folder, state) >= 2 * kills
 
 
+@pytest.mark.faults
 def test_killed_while_a_state_is_written_it_ends_with_the_same_bits(shapes_clips, tmp_path):
     state = tmp_path / "state.pt"
-    victim = Victim(shapes_clips.folder, state)
-    while True:  # Stopped, it can be looked at: was it really writing?
-        victim.wait(victim.unfinished)
-        os.kill(victim.process.pid, signal.SIGSTOP)
-        time.sleep(0.1)
-        if victim.unfinished():
-            break
-        os.kill(victim.process.pid, signal.SIGCONT)
-    victim.kill()
-    assert victim.unfinished()
+    with victim(shapes_clips.folder, state) as training:
+        processes.wait_for(training.stopped_in_a_save, "a stop while a state is written")
+    assert training.unfinished()
     ends_as_if_nothing_happened(shapes_clips.folder, state)
-    assert not victim.unfinished()  # What the killed process left is cleared away.
+    assert not training.unfinished()  # What the killed process left is cleared away.
 
 
 def test_told_to_stop_it_saves_and_ends_with_the_same_bits(shapes_clips, tmp_path, whole, capfd):

@@ -1,6 +1,5 @@
 """video/files.py against frames that we know, and against ffmpeg's own program."""
 
-import subprocess
 import warnings
 
 import av
@@ -13,6 +12,7 @@ from hrvgan.video import convert as pictures
 from hrvgan.video import grids
 from hrvgan.video.encode import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
 from hrvgan.video.grids import tile
+from tests import processes
 
 XVID = {"vcodec": "mpeg4", "vtag": "xvid", "pix_fmt": "yuv420p", "bf": 2, "q:v": 3}
 
@@ -61,10 +61,8 @@ def test_resizing_gives_the_bytes_of_the_ffmpeg_program(xvid, crop):
     chain = ",".join("=".join(item) for item in pictures.filters(32, crop))
     chain = chain.replace("gbrp", "rgb24")  # The program may take the slower way to the same numbers.
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", xvid, "-vf", chain, "-fps_mode", "passthrough"]
-    raw = subprocess.run(
-        [*command, "-f", "rawvideo", "-"], capture_output=True, check=True, stdin=subprocess.DEVNULL
-    )
-    expected = np.frombuffer(raw.stdout, np.uint8).reshape(-1, 32, 32, 3)
+    raw = processes.run([*command, "-f", "rawvideo", "-"], text=False).stdout
+    expected = np.frombuffer(raw, np.uint8).reshape(-1, 32, 32, 3)
     np.testing.assert_array_equal(read_frames(xvid, 32, crop)[0], expected)
 
 
@@ -134,9 +132,7 @@ def test_what_is_no_video_is_an_error_that_names_it(tmp_path, name, content):
 
 def test_sound_alone_is_no_video(tmp_path):
     source = ["-f", "lavfi", "-i", "sine=duration=0.2"]
-    subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), *source, tmp_path / "a.avi"], check=True, capture_output=True
-    )
+    processes.run([imageio_ffmpeg.get_ffmpeg_exe(), *source, tmp_path / "a.avi"])
     with pytest.raises(VideoError, match="no video stream"):
         read_frames(tmp_path / "a.avi")
 

@@ -1,0 +1,276 @@
+"""Programs of the graph on a finished project: trainings that go on, their records, bad input, and two at once."""
+
+import contextlib
+import csv
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+import hrvgan
+from hrvgan.files import file_digest
+from pipeline import tracking
+from pipeline.tracking.mlflow_logger import Recorder
+from tests import processes
+from tests.project import NO_TRACKER, STORE, Project, digests, finished, running
+
+
+@pytest.fixture
+def project(tmp_path, tmp_path_factory):
+    return finished(tmp_path_factory)[0].copy(tmp_path / "project")
+
+
+def history(project: Project) -> list[dict[str, str]]:
+    """The rows of the history of the run laptop."""
+    with open(project.root / "models/laptop/history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def steps(project: Project) -> list[int]:
+    return [int(row["step"]) for row in history(project)]
+
+
+def test_mlflow_holds_one_run_a_model(project):
+    client, runs = project.records("laptop")
+    assert len(runs) == 1
+    (run,) = runs
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["model_digest"] == file_digest(project.root / "models/laptop/model.safetensors")
+    assert run.data.params["train.steps"] == "4"
+    assert run.data.params["net.width"] == "0.04"
+    assert {"loss/d/adv", "loss/g/adv", "speed/clips_per_s", "metric/refnet_fd", "metric/refnet_acc"} <= set(
+        run.data.metrics
+    )
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]["extract@shapes"]["outs"]
+    assert run.inputs.dataset_inputs[0].dataset.digest in {out["md5"] for out in lock}
+    names = {
+        file.path
+        for folder in ("samples", "model", "evaluation")
+        for file in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert {"samples/classes.png", "samples/classes.mp4", "model/model.safetensors"} <= names
+
+
+def test_a_lost_record_is_made_again_from_the_model(project):
+    shutil.rmtree((project.root / STORE).parent)
+    project.call("tracking", "record", "laptop")
+    client, (run,) = project.records("laptop")
+    curve = client.get_metric_history(run.info.run_id, "loss/g/adv")
+    assert [point.value for point in curve] == pytest.approx(
+        [float(row["loss/g/adv"]) for row in history(project)]
+    )
+    assert {"metric/refnet_kid", "metric/refnet_kid/sd", "training/steps", "cost/G/parameters"} <= set(
+        run.data.metrics
+    )
+    files = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
+    assert files == {f"evaluation/laptop.{kind}" for kind in ("json", "manifest.json", "nearest.png")}
+    said = project.call("tracking", "record", "nope", code=1)
+    assert said == "error: params.yaml: no 'nope' in runs; active: laptop\n"
+
+
+def test_runs_of_equal_settings_have_a_record_each(project):
+    project.edit_params(lambda v: v["runs"].update(again=v["runs"]["laptop"]))
+    shutil.copytree(project.root / "models/laptop", project.root / "models/again")
+    project.call("sample", "again")
+    client, (run,) = project.records("again")
+    assert client.list_artifacts(run.info.run_id, "samples")
+
+
+def test_more_steps_continue_and_fewer_stand_apart(project):
+    def train(steps: int) -> str:
+        project.edit_params(lambda v: v["train"].update(steps=steps))
+        return project.call("train", "laptop")
+
+    assert "laptop: going on from" in train(6)
+    longer = digests(project.root / "models/laptop")
+    said = train(2)
+    assert "laptop: trained for 6 steps already, 2 asked for" in said
+    assert "training starts anew" in said
+    assert "parameters are new" not in said
+    assert steps(project) == [2]
+    said = train(6)
+    assert "laptop: going on from" in said
+    assert "trained for" not in said
+    assert digests(project.root / "models/laptop") == longer
+
+
+def test_more_steps_have_a_record_of_their_own(project):
+    """That of the shorter training keeps its params, weights and scores."""
+
+    def record(steps: int) -> tuple[str, list[int]]:
+        client, (run,) = project.records(
+            "laptop", f" and params.`train.steps` = '{steps}' and params.seed = '9'"
+        )
+        points = client.get_metric_history(run.info.run_id, "loss/d/adv")
+        return run.data.tags["model_digest"], [point.step for point in points]
+
+    def train(steps: int) -> str:
+        project.edit_params(lambda v: (v["train"].update(steps=steps), v["runs"]["laptop"].update(seed=9)))
+        project.call("train", "laptop")
+        return file_digest(project.root / "models/laptop/model.safetensors")
+
+    shorter = train(4)
+    longer = train(8)
+    assert record(4) == (shorter, [2, 4])
+    assert record(8) == (longer, [2, 4, 6, 8])
+
+
+def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, monkeypatch):
+    """Experiments of a queue train beside one another, and teams share a tracker."""
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
+    client, experiment = tracking.connect()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    tags = {
+        "KILLED": f"{ended.pid}@{platform.node()}",
+        "RUNNING": f"{os.getpid()}@{platform.node()}",
+        "elsewhere": f"{ended.pid}@another-machine",
+        "unknown": "",
+    }
+    runs = {name: client.create_run(experiment, tags={"run": "laptop", "process": process}).info.run_id
+            for name, process in tags.items()}  # fmt: skip
+    recorder = Recorder("laptop", {}, "cpu", tmp_path / "run_id")
+    recorder.abandon()
+    status = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
+    assert status == {"KILLED": "KILLED"} | dict.fromkeys(("RUNNING", "elsewhere", "unknown"), "RUNNING")
+    assert client.get_run(recorder.id).info.status == "FAILED"
+
+
+def test_a_tracker_that_is_down_stops_nothing(project):
+    project.edit_params(lambda v: v["train"].update(steps=8))
+    said = project.call("train", "laptop", **NO_TRACKER)
+    assert "does not answer" in said
+    assert steps(project) == [2, 4, 6, 8]
+    assert hrvgan.load(project.root / "models/laptop").size == 32
+
+
+@pytest.mark.parametrize(
+    ("change", "command", "sentence"),
+    [
+        (
+            lambda v: v["train"].update(stepz=1),
+            "train laptop",
+            "unknown key 'stepz' in train or runs.laptop.train; known: .*steps",
+        ),
+        (
+            lambda v: v["runs"]["laptop"].update(model="hrgan"),
+            "train laptop",
+            "unknown model 'hrgan'; known: .*hrvgan",
+        ),
+        (
+            lambda v: v["runs"]["laptop"]["net"].update(size=24),
+            "train laptop",
+            "size 24 is not known; choose one of 8, 16",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"].update(source="shape"),
+            "download shapes",
+            "unknown source 'shape'; known: shapes",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"].update(source="folder", options={"path": "no/such"}),
+            "download shapes",
+            "no/such",
+        ),
+        (
+            lambda v: v["datasets"]["shapes"]["clips"].update(num_frames=999, workers=1),
+            "extract shapes",
+            "need 999; lower extract.num_frames",
+        ),
+        (lambda v: None, "train lapto", "no 'lapto' in runs; active: laptop"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_lost(project, change, command, sentence):
+    before = made(project)
+    project.edit_params(change)
+    said = project.call(*command.split(), code=1)
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert re.search(sentence, error)
+    assert "Traceback" not in said
+    assert made(project) == before
+
+
+def made(project: Project) -> dict[str, dict[str, str]]:
+    return {
+        name: digests(project.root / name)
+        for name in ("models/laptop", "data/clips/shapes", "data/raw/shapes")
+    }
+
+
+def test_the_sentence_is_all_that_a_process_says(project):
+    said = project.run(sys.executable, "-m", "pipeline.train", "lapto", code=1)
+    assert said == "error: params.yaml: no 'lapto' in runs; active: laptop\n"
+
+
+def test_a_run_starts_from_another_which_is_then_trained_before_it(project):
+    def train(run: str) -> None:
+        project.call("train", run)
+        project.run("dvc", "commit", "--force", f"train@{run}")  # as if DVC had run it
+
+    project.edit_params(
+        lambda v: v["runs"].update(tuned={**v["runs"]["laptop"], "init_from": "models/laptop", "seed": 5})
+    )
+    train("tuned")
+    base, tuned = (hrvgan.load(project.root / "models" / run) for run in ("laptop", "tuned"))
+    assert tuned.origin == "-".join(
+        file_digest(project.root / "models/laptop" / file)[:16]
+        for file in ("model.safetensors", "discriminator.safetensors")
+    )
+    assert base.origin == ""
+    assert "train@tuned" not in project.stale()
+    project.edit_params(lambda v: v["runs"]["laptop"].update(seed=1))
+    train("laptop")
+    assert "train@tuned" in project.stale()
+    project.edit_params(lambda v: [v["runs"][run].update(seed=2) for run in ("laptop", "tuned")])
+    assert running(project.run("dvc", "repro", "--dry", "train@tuned")) == ["train@laptop", "train@tuned"]
+
+
+@contextlib.contextmanager
+def holder(project: Project, lock: str) -> Iterator[processes.Process]:
+    """A process that holds `lock`, an expression, until its stdin is closed."""
+    code = f"import sys\nwith {lock}:\n    print('held', flush=True)\n    sys.stdin.read()"
+    command = [sys.executable, "-c", code]
+    with processes.start(command, cwd=project.root, stdin=subprocess.PIPE) as process:
+        processes.wait_for(process.output, "a process that holds the lock", process=process)
+        yield process
+
+
+def test_two_programs_do_not_write_one_output(project):
+    lock = project.root / ".state/locks/sample-laptop.lock"
+    with holder(project, "__import__('pipeline.stage').stage.lock('sample-laptop')") as process:
+        said = project.call("sample", "laptop", code=1)
+        assert f"sample-laptop is running already (process {process.pid})" in said
+    assert lock.exists()
+
+
+@pytest.mark.faults
+def test_a_training_waits_for_one_that_uses_its_states(project):
+    """As two experiments of a queue do that differ in the number of steps: each has a copy of the project."""
+    (lock,) = (project.root / ".state/resume").glob("*.lock")
+    training = [sys.executable, "-m", "pipeline.train", "laptop"]
+    with (
+        holder(project, f"__import__('hrvgan.lock').lock.locked({str(lock)!r}, 'it')") as first,
+        processes.start(training, cwd=project.root) as second,
+    ):
+        waits = f"training of laptop is running already (process {first.pid}); waiting\n"
+        processes.wait_for(lambda: waits in second.output("stderr"), "a training that waits", process=second)
+        first.stdin.close()
+        assert second.finish() == 0, second
+
+
+@pytest.mark.faults
+def test_two_processes_train_a_run(project):
+    project.edit_params(lambda v: v["train"].update(steps=10))
+    said = project.run(
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+        "-m", "pipeline.train", "laptop",
+    )  # fmt: skip
+    assert said.count("laptop: going on from") == 1
+    assert steps(project) == [2, 4, 6, 8, 10]
