@@ -7,8 +7,8 @@ import torch
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import shapes
-from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
+from hrvgan.extraction.videos import write_videos_csv
 
 # Networks in tests are tiny: a second thread only waits for the first, for long where the machine is busy.
 torch.set_num_threads(1)

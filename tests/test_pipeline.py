@@ -434,7 +434,7 @@ def test_two_programs_do_not_write_one_output(project):
 def test_a_training_waits_for_one_that_uses_its_states(project):
     """As two experiments of a queue do that differ in the number of steps: each has a copy of the project."""
     code = (
-        "import contextlib, sys\nfrom pathlib import Path\nfrom hrvgan.lock import locked\n"
+        "import contextlib, sys\nfrom pathlib import Path\nfrom hrvgan.files import locked\n"
         "with contextlib.ExitStack() as stack:\n"
         "    [stack.enter_context(locked(path, 'it')) for path in Path('.state/resume').glob('*.lock')]\n"
         "    print('held', flush=True); sys.stdin.read()"
