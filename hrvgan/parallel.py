@@ -82,7 +82,10 @@ def _pool_map(function, items: Sequence, count: int, lost, limit) -> Iterator:
 
 
 class _Worker:
-    """Process that computes one item at a time, so that a death or a timeout loses exactly that item."""
+    """Process that computes one item at a time, so that a death or a timeout loses exactly that item.
+
+    Not Pebble's pool (5.2), whose workers share one result pipe: if one is killed while it sends, all others hang.
+    """
 
     def __init__(self, function: Callable):
         self.function, self.number, self.started = function, None, False

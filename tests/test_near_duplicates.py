@@ -38,7 +38,7 @@ def test_fingerprints_by_hand():
     assert fields[1, 0, 0] == 201
 
 
-def test_twins_are_all_pairs_within_the_tolerance():
+def test_near_duplicates_are_all_pairs_within_the_tolerance():
     """Against all with all, where many have the same mean."""
     draw = np.random.default_rng(0)
     prints = draw.integers(100, 109, size=(60, 2, 8, 8), dtype=np.uint8)
@@ -77,7 +77,7 @@ def video(name, group, split="", md5="", class_name="a"):
     return Video(Path(name), class_name, group, split, name, md5 or name)
 
 
-def test_groups_of_twins_become_one_and_copies_go():
+def test_groups_of_near_duplicates_become_one_and_copies_go():
     videos = [
         video("a", "g2", md5="x"),
         video("b", "g1"),
@@ -105,7 +105,7 @@ def test_of_copies_the_one_that_is_held_out_stays(splits, stays):
     assert ["ab"[number] for number in {0, 1} - left_out.keys()] == [stays]
 
 
-def test_twins_that_lists_put_apart_are_not_trained_on():
+def test_near_duplicates_that_lists_put_apart_are_not_trained_on():
     videos = [
         video("a", "g1", "train"),
         video("b", "g2", "test"),

@@ -58,19 +58,19 @@ class BatchStream:
         return self._at(np.arange(first, first + self.batch_size))
 
     def _shuffled(self, positions: np.ndarray) -> np.ndarray:
-        epochs, places = np.divmod(positions, len(self.clips))
-        return _pick((self.seed,), epochs, places, len(self.clips))
+        epochs, offsets = np.divmod(positions, len(self.clips))
+        return _pick((self.seed,), epochs, offsets, len(self.clips))
 
     def _balanced(self, positions: np.ndarray) -> np.ndarray:
-        rounds, places = np.divmod(positions, len(self._members))
-        chosen = _pick((self.seed, 1), rounds, places, len(self._members))
+        rounds, offsets = np.divmod(positions, len(self._members))
+        chosen = _pick((self.seed, 1), rounds, offsets, len(self._members))
         return np.array([self._visit(label, visit) for label, visit in zip(chosen, rounds, strict=True)])
 
     def _visit(self, label: int, visit: int) -> int:
         """Index of the clip of class `label` in round `visit`."""
-        epoch, place = divmod(int(visit), len(self._members[label]))
+        epoch, offset = divmod(int(visit), len(self._members[label]))
         order = _of_class((self.seed, 2, int(label)), epoch, len(self._members[label]))
-        return self._members[label][order[place]]
+        return self._members[label][order[offset]]
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Clips uint8 (N, T, H, W, 3) and labels int64 (N,) of batch `step` = 0, 1, 2 ..."""
@@ -90,9 +90,9 @@ class BatchStream:
         return clips, self.clips.labels[indices]
 
 
-def _pick(seed: tuple[int, ...], epochs: np.ndarray, places: np.ndarray, length: int) -> np.ndarray:
+def _pick(seed: tuple[int, ...], epochs: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
     orders = (_of_all(seed, epoch, length) for epoch in epochs.tolist())
-    return np.array([order[place] for order, place in zip(orders, places, strict=True)])
+    return np.array([order[offset] for order, offset in zip(orders, offsets, strict=True)])
 
 
 def _permutation(seed: tuple[int, ...], epoch: int, length: int) -> np.ndarray:

@@ -60,7 +60,7 @@ def fetch(out: Path, *, split: int = 1, path: str | Path = "") -> list[Video]:
     if path and Path(path).is_dir():
         videos = find(Path(path))
     else:
-        unpack(_archive(path), out, max_bytes=MAX_BYTES, place=place)
+        unpack(_archive(path), out, max_bytes=MAX_BYTES, target_path=target_path)
         videos = find(out)
     if not split:
         return videos
@@ -102,7 +102,7 @@ def first_of(files: Sequence[PublishedFile], folder: Path) -> Path:
     raise Unavailable("; ".join(causes))
 
 
-def place(name: str) -> str | None:
+def target_path(name: str) -> str | None:
     """Target path of a member of the archive, `<Class>/v_<Class>_gNN_cNN.avi`, whatever folder it was in."""
     match = NAME.fullmatch(name.rpartition("/")[2])
     if not match:
@@ -112,9 +112,9 @@ def place(name: str) -> str | None:
 
 
 def find(root: Path) -> list[Video]:
-    """Videos anywhere under `root`, named as by `place`, without splits. Raises InputError if there are none."""
+    """Videos anywhere under `root`, named as by `target_path`, without splits. Raises InputError if there are none."""
     files = (file for file in root.rglob("*") if file.suffix.lower() == ".avi")
-    named = ((file, place(file.name)) for file in sorted(files))
+    named = ((file, target_path(file.name)) for file in sorted(files))
     videos = [
         Video(file, name.partition("/")[0], NAME.search(name)["group"], video_id=name)
         for file, name in named
@@ -128,12 +128,12 @@ def find(root: Path) -> list[Video]:
 
 
 def read_lists(archive: Path, split: int) -> dict[str, str]:
-    """Name of each video (as by `place`) -> train or test, by the official lists of `split`.
+    """Name of each video (as by `target_path`) -> train or test, by the official lists of `split`.
 
     Raises InputError if a list is missing, or its label of a video contradicts the video's name.
     """
     with tempfile.TemporaryDirectory() as folder:
-        unpack(archive, Path(folder), max_bytes=10_000_000, place=lambda name: name.rpartition("/")[2])
+        unpack(archive, Path(folder), max_bytes=10_000_000, target_path=lambda name: name.rpartition("/")[2])
         lines = {
             path.name: path.read_text("utf-8").strip().splitlines() for path in Path(folder).glob("*.txt")
         }
@@ -146,14 +146,14 @@ def read_lists(archive: Path, split: int) -> dict[str, str]:
     except (KeyError, ValueError) as error:
         raise InputError(f"{archive}: not the lists of UCF101 ({error!r}); fetch it again") from error
     for name, (label, class_name) in labels.items():
-        if class_name.lower() != _placed(name, archive).partition("/")[0].lower():
+        if class_name.lower() != _video_id(name, archive).partition("/")[0].lower():
             raise InputError(f"{archive}: {name} has label {label}, {class_name}; fetch it again")
     lists = ("train", train), ("test", test)
-    return {_placed(name, archive): split_name for split_name, names in lists for name in names}
+    return {_video_id(name, archive): split_name for split_name, names in lists for name in names}
 
 
-def _placed(name: str, archive: Path) -> str:
-    if not (path := place(name.strip())):
+def _video_id(name: str, archive: Path) -> str:
+    if not (path := target_path(name.strip())):
         raise InputError(f"{archive}: lists {name!r}, not a video of UCF101; fetch it again")
     return path
 

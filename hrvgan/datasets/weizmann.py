@@ -32,6 +32,6 @@ def _assign(video: Video, fold: int) -> Video:
     if not (video.class_name and video.path.stem.isdecimal()):
         raise InputError(f"{video.path}: not a numbered strip in a class folder; {HELP}")
     person = int(video.path.stem) // STRIPS_PER_PERSON
-    place = (person + SHIFT * fold) % NUM_PERSONS
-    split = "test" if place in TEST else "val" if place in VAL else "train"
+    shifted = (person + SHIFT * fold) % NUM_PERSONS
+    split = "test" if shifted in TEST else "val" if shifted in VAL else "train"
     return Video(video.path, video.class_name, f"person{person}", split, video.video_id)

@@ -125,7 +125,7 @@ def _cut_strip(path: Path, spec: ClipSpec, on_clip: OnClip) -> tuple["_ClipBuild
     """Cut a strip without resampling or scene detection: it has no timing and is one scene."""
     frames = read_strip(path, spec.size)
     builder = _ClipBuilder(clip_frames(len(frames), (), spec), spec, on_clip)
-    for number in sorted(builder.places):
+    for number in sorted(builder.positions):
         builder.add(number, lambda *_, number=number: frames[number])
     return builder, DecodeResult(len(frames), STRIP_FPS, (), len(frames), len(frames))
 
@@ -141,7 +141,7 @@ def _cut_frames(
     options = {"fps": spec.fps, "scene_cut": spec.scene_cut, "deadline": deadline}
     for _ in range(2):
         builder = _ClipBuilder(clips, spec, on_clip)
-        result = decode(path, builder.places.__contains__, builder.add, **options)
+        result = decode(path, builder.positions.__contains__, builder.add, **options)
         actual = clip_frames(result.num_frames, result.cuts, spec)
         if actual == clips:
             return builder, result
@@ -160,20 +160,20 @@ class _ClipBuilder:
 
     def __init__(self, clips: list[list[int]], spec: ClipSpec, on_clip: OnClip):
         self.clips, self.spec, self.on_clip = clips, spec, on_clip
-        self.places, self.thumbnails = defaultdict(list), []
+        self.positions, self.thumbnails = defaultdict(list), []
         for clip, numbers in enumerate(clips):
-            for place, number in enumerate(numbers):
-                self.places[number].append((clip, place))
+            for position, number in enumerate(numbers):
+                self.positions[number].append((clip, position))
         self.ends = [clips[0][0], max(clips[-1])] if clips else []
         self.unfinished, self.num_missing = {}, [spec.num_frames] * len(clips)
         self.starts, self.motions, self.digests, self.stills = [], [], [], []
 
     def add(self, number: int, render: Render) -> None:
         frame = render(self.spec.size, self.spec.crop)
-        for clip, place in self.places[number]:
+        for clip, position in self.positions[number]:
             if clip not in self.unfinished:
                 self.unfinished[clip] = np.empty(self.spec.shape, np.uint8)
-            self.unfinished[clip][place] = frame
+            self.unfinished[clip][position] = frame
             self.num_missing[clip] -= 1
             if not self.num_missing[clip]:
                 self._finish(self.clips[clip][0], self.unfinished.pop(clip))
@@ -211,15 +211,15 @@ def clip_starts(num_frames: int, cuts: tuple[int, ...], spec: ClipSpec) -> list[
     # Ranges, not lists: a damaged header may declare a trillion frames.
     starts = [range(start, end - spec.span + 1) for start, end in scenes if end - start >= spec.span]
     total = sum(map(len, starts))
-    return [_nth(starts, place) for place in spread(total - 1, spec.clips_per_video)] if total else []
+    return [_nth(starts, position) for position in spread(total - 1, spec.clips_per_video)] if total else []
 
 
-def _nth(ranges: list[range], place: int) -> int:
+def _nth(ranges: list[range], position: int) -> int:
     for numbers in ranges:
-        if place < len(numbers):
-            return numbers[place]
-        place -= len(numbers)
-    raise IndexError(place)
+        if position < len(numbers):
+            return numbers[position]
+        position -= len(numbers)
+    raise IndexError(position)
 
 
 def spread(last: int, count: int) -> list[int]:

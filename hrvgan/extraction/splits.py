@@ -71,8 +71,8 @@ def _hashed_splits(videos: Sequence[Video], val_fraction: float, test_fraction: 
 
 
 def _by_hash(number: int, val_fraction: float, test_fraction: float) -> str:
-    place = number / 2**64
-    return "test" if place < test_fraction else "val" if place >= 1 - val_fraction else "train"
+    fraction = number / 2**64
+    return "test" if fraction < test_fraction else "val" if fraction >= 1 - val_fraction else "train"
 
 
 def _by_order(count: int, val_fraction: float, test_fraction: float) -> list[str]:

@@ -51,14 +51,14 @@ def unpack(
     *,
     max_bytes: int,
     max_members: int = 100_000,
-    place: Callable[[str], str | None] = lambda name: name,
+    target_path: Callable[[str], str | None] = lambda name: name,
 ) -> list[Path]:
     """Unpack a zip, tar, tar.{gz,bz2,xz} or rar into the folder `out`; return the paths of the files.
 
-    `place` maps a member's name to its path below `out`; None skips it. Existing files are not overwritten. Raises
-    InputError, with archive and member, for a member outside of `out` (absolute, `..`), a link or device, a duplicate
-    name; for more than `max_members` members or `max_bytes`, declared or actual; for a broken archive, and a disk
-    too small. Of a zip or rar nothing is written then, of a tar the members before.
+    `target_path` maps a member's name to its path below `out`; None skips it. Existing files are not overwritten.
+    Raises InputError, with archive and member, for a member outside of `out` (absolute, `..`), a link or device, a
+    duplicate name; for more than `max_members` members or `max_bytes`, declared or actual; for a broken archive, and a
+    disk too small. Of a zip or rar nothing is written then, of a tar the members before.
     """
     guard, written = Guard(archive, max_bytes, max_members), []
     with readable(archive), _open(archive) as members:
@@ -67,7 +67,7 @@ def unpack(
             checked = list(checked)
             require_space(out, guard.total)
         for member in tqdm(checked, desc=f"unpack {archive.name}", unit="file"):
-            if (name := place(member.name)) is not None:
+            if (name := target_path(member.name)) is not None:
                 written.append(write(member, out / inside(name, archive), archive))
     return written
 

@@ -22,7 +22,7 @@ from hrvgan.fetching.transfer import (
     PartialFile,
     Patience,
     Unavailable,
-    identity,
+    identity_of,
     request,
 )
 from hrvgan.files import PublishedFile, file_digest, locked, sync
@@ -180,7 +180,7 @@ def upstream(file: PublishedFile, *, timeout: float = 10.0) -> dict[str, str | i
     for url in file.urls:
         try:
             with request(url, pinned=bool(file.sha256), timeout=timeout) as response:
-                return identity(response)
+                return identity_of(response)
         except (Unavailable, *PROBLEMS):
             continue
     return None

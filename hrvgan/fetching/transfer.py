@@ -74,8 +74,8 @@ class PartialFile:
         self.whole, self.response, self.failures = whole, None, 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(path, "ab")  # noqa: SIM115 (`close` closes it)
-        self.have, self.known = self.file.tell(), self._load_identity()
-        if self.have and not self.known and not pinned:
+        self.have, self.identity = self.file.tell(), self._load_identity()
+        if self.have and not self.identity and not pinned:
             self.restart()
 
     def _load_identity(self) -> dict[str, str | int]:
@@ -87,13 +87,13 @@ class PartialFile:
 
     @property
     def size(self) -> int | None:
-        return self.known.get("size", self.expected)
+        return self.identity.get("size", self.expected)
 
     def restart(self) -> None:
         """Discard all bytes so far."""
         self._disconnect()
         self.file.truncate(0)
-        self.have, self.known = 0, {}
+        self.have, self.identity = 0, {}
         self.identity_path.unlink(missing_ok=True)
 
     def confirm(self) -> None:
@@ -135,15 +135,15 @@ class PartialFile:
             return data
         if self.size is not None and self.have < self.size:
             raise OSError(f"the connection ended after {self.have:,} of {self.size:,} bytes")
-        self.known = {**self.known, "size": self.have}  # the regular end of a body of undeclared length
+        self.identity = {**self.identity, "size": self.have}  # the regular end of a body of undeclared length
         return b""
 
     def _connect(self) -> None:
-        options = {"known": self.known, "pinned": self.pinned, "timeout": self.patience.timeout}
+        options = {"identity": self.identity, "pinned": self.pinned, "timeout": self.patience.timeout}
         response = request(self.url, start=self.have, **options)
         try:
-            self._check(response, identity(response))
-            self._save_identity(identity(response))
+            self._check(response, identity_of(response))
+            self._save_identity(identity_of(response))
             if response.status_code == 200:
                 self._skip(response, self.have)  # the server ignores Range and starts at byte 0
         except BaseException:
@@ -155,8 +155,8 @@ class PartialFile:
         if self.expected not in (None, current.get("size", self.expected)):
             sizes = f"{current['size']:,} bytes, {self.expected:,} expected"
             raise Unavailable(f"{self.url}: {sizes}; it is another file now, or cut off")
-        keys = self.known.keys() & current.keys() & ({"size"} if self.pinned else {*current})
-        differs = any(self.known[key] != current[key] for key in keys)
+        keys = self.identity.keys() & current.keys() & ({"size"} if self.pinned else {*current})
+        differs = any(self.identity[key] != current[key] for key in keys)
         if self.have and (differs or not (keys or self.pinned) or self.have > current.get("size", self.have)):
             raise Changed(f"{self.url}: changed since its first {self.have:,} bytes were read; start anew")
         at_have = response.headers.get("Content-Range", "").startswith(f"bytes {self.have}-")
@@ -165,8 +165,8 @@ class PartialFile:
             raise Changed(f"{self.url}: the server does not go on at byte {self.have:,}; start anew")
 
     def _save_identity(self, current: dict) -> None:
-        self.known = {**self.known, **current}
-        write_json(self.identity_path, {"url": self.url, "identity": self.known})
+        self.identity = {**self.identity, **current}
+        write_json(self.identity_path, {"url": self.url, "identity": self.identity})
         if self.whole and self.size is not None:
             require_space(self.path, self.size - self.have)
 
@@ -203,15 +203,15 @@ class PartialFile:
 
 
 def request(
-    url: str, *, start: int = 0, known: dict | None = None, pinned: bool = False, timeout: float = 30.0
+    url: str, *, start: int = 0, identity: dict | None = None, pinned: bool = False, timeout: float = 30.0
 ) -> requests.Response:
     """Request `url` from byte `start` on; return the response, its body unread.
 
-    `known` is the earlier `identity` of the file. Only if the bytes are `pinned` by a hash, an unverifiable certificate
+    `identity` is that of an earlier response. Only if the bytes are `pinned` by a hash, an unverifiable certificate
     and a redirect from https to http are accepted. Raises Unavailable, Busy, or one of PROBLEMS.
     """
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    validator = (known or {}).get("etag") or (known or {}).get("last_modified") or "W/"
+    validator = (identity or {}).get("etag") or (identity or {}).get("last_modified") or "W/"
     if start and not validator.startswith("W/"):
         headers["If-Range"] = validator
     try:
@@ -255,7 +255,7 @@ def _check_response(url: str, response: requests.Response, pinned: bool) -> None
         raise Unavailable(f"{url}: {cause}")
 
 
-def identity(response: requests.Response) -> dict[str, str | int]:
+def identity_of(response: requests.Response) -> dict[str, str | int]:
     """Identity of the file of a response: etag, last_modified, size, as far as the server declares them."""
     fields = {"etag": response.headers.get("ETag"), "last_modified": response.headers.get("Last-Modified")}
     if response.status_code == 200:
