@@ -1,10 +1,10 @@
-"""Random clips from the Parquet store against a memory map of plain arrays, its floor.
+"""Random reads from the Parquet store, compared with a memory map of plain arrays.
 
     python -m benchmarks.clip_reads [data/clips/shapes]
 
-Without a store it makes two, of 1,000 clips at 64 px and 128 at 256 px, 32 frames each. Clips a second, copied out of
-the one and the other into the same kind of memory: new arrays or one that is used again, a clip at a time or sixteen.
-Medians of 5 with a warm cache, the two by turns; 0.9 means 0.9 times as many as from the memory map.
+Without a store it writes two, of 1,000 clips at 64 px and 128 at 256 px, 32 frames each. Reported are clips per second,
+copied into new arrays or one reused array, one or sixteen at a time: medians of 5 alternating runs with a warm cache.
+Ratio 0.9 means 0.9 times as many clips per second as from the memory map.
 """
 
 import statistics
@@ -26,19 +26,19 @@ Read = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # (indices, out) -
 
 
 def clips_per_second(reads: list[Read], rows: np.ndarray, out: np.ndarray | None) -> list[float]:
-    """Of each of `reads`, that copy the clips of a row of `rows` (R, N) at a time."""
+    """Median rate of each of `reads`, called with one row of `rows` (R, N) at a time."""
     rates = [[] for _ in reads]
     for _ in range(ROUNDS + 1):
-        for read, found in zip(reads, rates, strict=True):
+        for read, measured in zip(reads, rates, strict=True):
             start = time.perf_counter()
             for indices in rows:
                 read(indices, out)
-            found.append(rows.size / (time.perf_counter() - start))
-    return [statistics.median(found[1:]) for found in rates]
+            measured.append(rows.size / (time.perf_counter() - start))
+    return [statistics.median(measured[1:]) for measured in rates]
 
 
 def mapped(plain: np.memmap, indices: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    """As fast as numpy copies clips out of a memory map."""
+    """Copy clips from a memory map with numpy: the upper bound."""
     out = np.empty((len(indices), *plain.shape[1:]), np.uint8) if out is None else out
     for place, index in enumerate(indices):
         out[place] = plain[index]
@@ -46,9 +46,9 @@ def mapped(plain: np.memmap, indices: np.ndarray, out: np.ndarray | None) -> np.
 
 
 def noise(count: int, size: int, num_frames: int = 32) -> Iterator[Clip]:
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(count):
-        frames = draw.integers(256, size=(num_frames, size, size, 3), dtype=np.uint8)
+        frames = rng.integers(256, size=(num_frames, size, size, 3), dtype=np.uint8)
         yield Clip(f"{number}", f"{number}", "", "", "train", f"{number}", 0, 1, 25.0, 0.0, frames)
 
 
@@ -63,9 +63,9 @@ def measure(store: Path) -> None:
             rows = np.random.default_rng(0).integers(len(clips), size=(reads, count))
             for kind, out in (("new", None), ("used", np.zeros((count, *clips.shape), np.uint8))):
                 floor, ours = clips_per_second([partial(mapped, plain), clips.read], rows, out)
-                said = f"{count:2d} at a time, {kind:4s} memory"
+                setting = f"{count:2d} at a time, {kind:4s} memory"
                 print(
-                    f"{said}: memory map {floor:9,.0f}/s   store {ours:9,.0f}/s   {ours / floor:.2f}",
+                    f"{setting}: memory map {floor:9,.0f}/s   store {ours:9,.0f}/s   {ours / floor:.2f}",
                     flush=True,
                 )
 

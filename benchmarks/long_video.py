@@ -1,4 +1,4 @@
-"""Extraction of ten minutes and of an hour of 1080p video: time grows with the length, memory does not.
+"""Extraction time and memory of long 1080p videos: time grows with the length, memory does not.
 
     python -m benchmarks.long_video [--minutes 10 60]
 
@@ -17,12 +17,12 @@ import imageio_ffmpeg
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
 QUIET = {"check": True, "stdin": subprocess.DEVNULL, "capture_output": True}
 SOURCE = "testsrc2=size=1920x1080:rate=25:duration=30,noise=alls=8:allf=t"
-# Extracts in a process of its own and prints the most kB that it held.
+# Runs in a separate process and prints its peak memory in kB.
 EXTRACT = """
 import sys
 from pathlib import Path
 from hrvgan.datasets import folder
-from hrvgan.datasets.videos import write_videos_csv
+from hrvgan.extraction.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
 videos, root = map(Path, sys.argv[1:3])
 size, num_frames, clips = map(int, sys.argv[3:])
@@ -34,7 +34,7 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 def make_video(path: Path, minutes: int) -> None:
-    """Thirty seconds of noisy pictures at 8 Mbit/s, over and over."""
+    """Write thirty seconds of noisy frames at 8 Mbit/s, repeated."""
     part, listed = path.parents[2] / "part.mp4", path.parents[2] / "parts.txt"
     if not part.exists():
         options = ["-c:v", "libx264", "-preset", "ultrafast", "-b:v", "8M"]

@@ -19,8 +19,8 @@ import yaml
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import shapes
-from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
+from hrvgan.extraction.videos import write_videos_csv
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training.ema import update_average
 from hrvgan.training.loop import distance, train

@@ -1,4 +1,4 @@
-"""The same work on many files: in several processes or on a Dask cluster, in order, with a progress bar."""
+"""Parallel map over many files: worker processes or a Dask cluster, results in order, with a progress bar."""
 
 import contextlib
 import multiprocessing
@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from hrvgan.errors import InputError, first_line
 
-STARTING = 120  # seconds that a process may take on a machine that is busy, before its first item counts
-ANSWERING = 10  # seconds that a Dask scheduler may take
+START_TIMEOUT = 120  # seconds that a worker may take to start on a busy machine
+GONE = EOFError, ConnectionResetError  # from the pipe of a worker that has died
+ANSWER_TIMEOUT = 10  # seconds that a Dask scheduler may take to answer
 
 
 def ordered_map(
@@ -29,19 +30,18 @@ def ordered_map(
     desc: str,
     unit: str,
 ) -> Iterator:
-    """Yield `function(item)` for the items in order, computed in `workers` processes ("auto": one a CPU).
+    """Yield `function(item)` for the items in order, computed in `workers` processes ("auto": one per CPU).
 
-    With 1 it is computed in this process, which a `function` that crashes or hangs takes with it. The order and so what
-    is made of the results does not depend on `workers`; at most a few results wait in memory. `function` must be
-    importable, because the processes are spawned: forking a process that has threads can deadlock.
+    With 1 it is computed in this process, which a `function` that crashes or hangs takes with it. Results do not
+    depend on `workers`; only a few wait in memory. `function` must be importable, because processes are spawned:
+    forking a process that has threads can deadlock.
 
-    A process that dies, or takes more than `limit(item)` seconds, is replaced, and `lost(item, cause)` stands
-    for the result; without `lost` it ends the map with a RuntimeError. So does a process that cannot start; and an
-    exception of `function` ends it too.
-    With `dask`, the address of a scheduler (tcp://host:8786), the cluster computes; it tries an item again
-    whose worker died, and knows no limit.
+    A process that dies or takes more than `limit(item)` seconds is replaced, and `lost(item, cause)` becomes the
+    result; without `lost` the map ends with RuntimeError, as it does if a process cannot start. An exception of
+    `function` also ends it. With `dask`, the address of a scheduler (tcp://host:8786), the cluster computes; it
+    retries an item whose worker died and has no time limit.
     """
-    lost = lost or _refuse
+    lost = lost or _raise_lost
     if dask:
         results = _dask_map(function, items, dask, lost)
     elif workers == 1 or not items:
@@ -57,7 +57,7 @@ def num_workers(workers: int | str) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def _refuse(item: object, cause: str) -> None:
+def _raise_lost(item: object, cause: str) -> None:
     raise RuntimeError(f"{item}: {cause}")
 
 
@@ -67,7 +67,7 @@ def _pool_map(function, items: Sequence, count: int, lost, limit) -> Iterator:
         for number in range(len(items)):
             while number not in done:
                 for worker in pool:
-                    # Who is far ahead waits: results would pile up in memory.
+                    # A bounded lead over the result that is awaited keeps results from piling up in memory.
                     if worker.number is None and following < min(len(items), number + 8 * count):
                         worker.start(following, items[following], limit)
                         following += 1
@@ -75,15 +75,7 @@ def _pool_map(function, items: Sequence, count: int, lost, limit) -> Iterator:
                 patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
                 ready = wait([worker.pipe for worker in busy], min(patience, 3600))
                 for worker in busy:
-                    if worker.pipe in ready and not worker.started:
-                        worker.greet()
-                        continue
-                    answered, late = worker.pipe in ready, time.monotonic() > worker.deadline
-                    if answered or late:
-                        place = worker.number  # which is forgotten once the answer is there
-                        done[place] = (
-                            worker.result(lost) if answered else worker.replace("took too long", lost)
-                        )
+                    done |= worker.poll(worker.pipe in ready, lost)
             yield done.pop(number)
     finally:
         for worker in pool:
@@ -91,7 +83,10 @@ def _pool_map(function, items: Sequence, count: int, lost, limit) -> Iterator:
 
 
 class _Worker:
-    """A process that computes one item at a time; it is known which one, so that only that one can be lost."""
+    """Process that computes one item at a time, so that a death or a timeout loses exactly that item.
+
+    Not Pebble's pool (5.2), whose workers share one result pipe: if one is killed while it sends, all others hang.
+    """
 
     def __init__(self, function: Callable):
         self.function, self.number, self.started = function, None, False
@@ -103,35 +98,49 @@ class _Worker:
 
     def start(self, number: int, item: object, limit: Callable | None) -> None:
         self.number, self.item = number, item
-        self.patience = limit(item) if limit else float("inf")
-        self.deadline = time.monotonic() + self.patience + (0 if self.started else STARTING)
-        with contextlib.suppress(BrokenPipeError):  # If it has died, `result` finds the pipe closed.
+        self.seconds = limit(item) if limit else float("inf")
+        self.deadline = time.monotonic() + self.seconds + (0 if self.started else START_TIMEOUT)
+        with contextlib.suppress(BrokenPipeError):  # If it has died, `poll` finds the pipe closed.
             self.pipe.send(item)
 
-    def greet(self) -> None:
-        """Hears that the process has started; one that could not would fail with every item."""
+    def poll(self, ready: bool, lost: Callable) -> dict[int, object]:
+        """Number and result of the item if it is done, died or is late; {} otherwise."""
+        number = self.number
+        if ready and not self.started:
+            self._confirm_start()
+        elif ready:
+            return {number: self._receive(lost)}
+        elif time.monotonic() > self.deadline:
+            return {number: self._replace("took too long", lost)}
+        return {}
+
+    def _confirm_start(self) -> None:
+        """Raise RuntimeError if the process could not start: it would fail with every item."""
         try:
             self.pipe.recv()
-        except (EOFError, ConnectionResetError) as error:
-            self.process.join()
+        except GONE as error:
             raise RuntimeError(
-                f"a process ended before its first item ({_status(self.process.exitcode)}); in a script, call it below "
-                "`if __name__ == '__main__':`, else read above what it said"
+                f"a process ended before its first item ({self._exit_status()}); in a script, call it below "
+                "`if __name__ == '__main__':`, else read its error message above"
             ) from error
-        self.started, self.deadline = True, time.monotonic() + self.patience
+        self.started, self.deadline = True, time.monotonic() + self.seconds
 
-    def result(self, lost: Callable) -> object:
+    def _receive(self, lost: Callable) -> object:
         try:
             succeeded, value = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            return self.replace(f"its process died ({_status(self.process.exitcode)})", lost)
+        except GONE:
+            return self._replace(f"its process died ({self._exit_status()})", lost)
         self.number = None
         if not succeeded:
             raise value
         return value
 
-    def replace(self, cause: str, lost: Callable) -> object:
+    def _exit_status(self) -> str:
+        self.process.join()
+        code = self.process.exitcode
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+    def _replace(self, cause: str, lost: Callable) -> object:
         self.stop()
         item = self.item
         self.__init__(self.function)
@@ -143,14 +152,11 @@ class _Worker:
         self.pipe.close()
 
 
-def _status(code: int) -> str:
-    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
-
-
 def _serve(pipe, function: Callable) -> None:
-    # Ctrl-C is for the main process, which then stops its workers; if it dies at once, nobody would.
+    """Main loop of a worker process."""
+    # Ctrl-C is for the main process, which then stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     pipe.send("started")
     while True:
         try:
@@ -159,12 +165,12 @@ def _serve(pipe, function: Callable) -> None:
             return
         try:
             answer = True, function(item)
-        except Exception as error:  # It is raised again in the main process.
+        except Exception as error:  # Raised again in the main process.
             answer = False, error
         pipe.send(answer)
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -176,7 +182,7 @@ def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterat
     except ImportError as error:
         raise InputError(f"{address}: needs Dask; pip install -e '.[dask]'") from error
     try:
-        client = Client(address, timeout=ANSWERING)
+        client = Client(address, timeout=ANSWER_TIMEOUT)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{address}: no Dask scheduler answers ({error}); start `dask scheduler` or correct the address"
@@ -189,9 +195,9 @@ def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterat
             except KilledWorker:
                 result = lost(item, "its Dask worker died again and again")
             except (CancelledError, CommClosedError) as error:
-                cause = first_line(error)
                 raise InputError(
-                    f"{address}: the Dask cluster is gone ({cause}); start it and run this again, it goes on from here"
+                    f"{address}: the Dask cluster is gone ({first_line(error)}); start it and run this again, it "
+                    "goes on from here"
                 ) from error
             yield result
             futures[number] = None  # lets the cluster forget the result

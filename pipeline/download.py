@@ -1,17 +1,17 @@
-"""Put the videos of a data set, or the list of where they lie, into data/raw/<dataset>/."""
+"""Stage `download`: put the videos of a data set, or the list of their paths, into data/raw/<dataset>/."""
 
 import os
 from pathlib import Path
 
 from hrvgan.datasets import load_source
-from hrvgan.datasets.videos import write_videos_csv
+from hrvgan.extraction.videos import write_videos_csv
 from hrvgan.files import atomic_folder
 from pipeline import params, stage
 
 
 def main(dataset: str) -> None:
     config = params.dataset(dataset)
-    # Archives of gigabytes are fetched once, also where DVC runs experiments in temporary copies.
+    # Large archives are downloaded once, also when DVC runs experiments in temporary copies.
     os.environ.setdefault("HRVGAN_DOWNLOADS", str(stage.main_checkout() / "data" / "downloads"))
     with params.blamed(f"datasets.{dataset}.source"):
         source = load_source(config["source"])

@@ -1,4 +1,4 @@
-"""Cut the videos of a data set into the clip store data/clips/<dataset>/."""
+"""Stage `extract`: cut the videos of a data set into the clip store data/clips/<dataset>/."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def main(dataset: str) -> None:
     folders, values = (Path("data/raw") / dataset, clips / dataset), params.dataset(dataset)["clips"]
     summary = params.call(extract, *folders, where=f"extract or datasets.{dataset}.clips", values=values)
     write_json(clips / f"{dataset}.json", summary)
-    write_json(clips / f"{dataset}.decoder.json", versions())  # beside the clips: they do not depend on it
+    write_json(clips / f"{dataset}.decoder.json", versions())  # not in the store, which does not depend on it
     tracking.log_clips(dataset, clips / dataset / VIDEOS, summary, dropped_table(clips / dataset))
     print(f"{dataset}: " + ", ".join(f"{count} {name}" for name, count in summary.items() if count))
 

@@ -14,7 +14,7 @@ import torch
 
 import hrvgan
 from hrvgan.clipstore.clips import Clips
-from hrvgan.lock import locked
+from hrvgan.files import locked
 from hrvgan.models import model_class
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
@@ -61,7 +61,7 @@ def announce(run: str, folder: Path) -> None:
 
 # Modules that change no step: errors, files, locks, arguments, where freed memory and compiled kernels are kept.
 NO_STEP = {
-    "hrvgan", "hrvgan.config", "hrvgan.errors", "hrvgan.files", "hrvgan.lock", "hrvgan.ops.allocator",
+    "hrvgan", "hrvgan.config", "hrvgan.errors", "hrvgan.files", "hrvgan.ops.allocator",
     "hrvgan.ops.cpu.kernel_cache",
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hrvgan.errors import one_sentence
-from hrvgan.lock import locked
+from hrvgan.files import locked
 from hrvgan.ops.allocator import keep_freed_memory
 
 

@@ -1,6 +1,7 @@
-"""Note what a data set's publisher says of its files, in data/upstream/<dataset>.json: a change there is new data.
+"""Stage `upstream`: write the identities of a data set's published files to data/upstream/<dataset>.json.
 
-`dvc repro -s -f upstream@<dataset>`, or the nightly flow, asks again; the stage `download` follows if it changed.
+A change there is new data: `dvc repro -s -f upstream@<dataset>`, or the nightly flow, asks the servers again, and the
+stage `download` runs if the file has changed.
 """
 
 import json
@@ -16,7 +17,9 @@ def main(dataset: str) -> None:
     config, path = params.dataset(dataset), Path("data/upstream") / f"{dataset}.json"
     source = load_source(config["source"])
     files = source.upstream(**config["options"]) if hasattr(source, "upstream") else []
-    answers = stage.state_folder() / "upstream" / path.name  # No output: it may change while the data do not.
+    answers = (
+        stage.state_folder() / "upstream" / path.name
+    )  # not an output: it may change while the data do not
     noted, known = read(path), read(answers)
     for file in files:
         answer = upstream(file)
@@ -32,8 +35,11 @@ def read(path: Path) -> dict:
 
 
 def note(noted: dict, known: dict, name: str, answer: dict | None) -> dict | None:
-    """What to note of file `name`. Who could not be asked at first, and so is noted as null, answers for the first time
-    what was true before: null stays, until a later answer is another than that one, which `known` holds."""
+    """Identity to record for file `name`.
+
+    If no server responded at first, null was recorded. The first response, kept in `known`, describes the same data, so
+    null stays until a later response differs from it.
+    """
     if name not in noted:
         return answer
     if noted[name] is None and known.get(name) in (None, answer):

@@ -8,8 +8,8 @@ import torch
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import shapes
-from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
+from hrvgan.extraction.videos import write_videos_csv
 from tests import processes
 
 # A shell's background job ignores SIGINT, and so would all that it starts.

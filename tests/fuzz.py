@@ -19,9 +19,9 @@ from PIL import Image
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import folder
-from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.extraction.extract import extract
-from hrvgan.extraction.manifest import read_account
+from hrvgan.extraction.manifest import read_video_rows
+from hrvgan.extraction.videos import write_videos_csv
 from tests import processes
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=12:duration=1.5"]
@@ -107,7 +107,7 @@ def fuzz(
         "fps": fps,
     }
     summary = extract(root, root / "clips", **options)
-    rows = read_account(root / "clips")
+    rows = read_video_rows(root / "clips")
     files = {path.name for path in (root / "videos").iterdir()}
     assert {row["video_id"] for row in rows} == files, "not every file is accounted for"
     assert all((row["failure"] and row["cause"]) or row["clips"] for row in rows), (

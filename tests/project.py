@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hrvgan.files import file_digest
-from hrvgan.lock import locked
+from hrvgan.files import file_digest, locked
 from pipeline import tracking  # also for the limits that it sets MLflow
 from tests import processes
 

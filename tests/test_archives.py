@@ -77,7 +77,9 @@ def test_everything_comes_out_as_it_went_in(tmp_path, out, kind):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_place_chooses_and_renames(tmp_path, out, kind):
     archive = make(tmp_path / f"x.{kind}", GOOD.items())
-    unpack(archive, out, **LIMITS, place=lambda name: f"new/{name[-5:]}" if name.endswith("txt") else None)
+    unpack(
+        archive, out, **LIMITS, target_path=lambda name: f"new/{name[-5:]}" if name.endswith("txt") else None
+    )
     assert tree(out) == {"new/a.txt": b"one", "new/ï.txt": b"", "new/c.txt": b"three" * 99}
 
 

@@ -194,8 +194,8 @@ def test_memory_stays_flat_in_a_long_video_and_with_many_clips(tmp_path):
         video = tmp_path / f"{repeats}.mp4"
         run("-stream_loop", repeats, "-i", loop, "-c", "copy", "-y", video)
         code = (
-            "import resource, sys; from hrvgan.extraction.cut import Cut, cut_video\n"
-            f"cut_video(sys.argv[1], Cut(256, 16, 4, {clips}, True, 0.0, 0.0, 10.0), lambda n, clip: None)\n"
+            "import resource, sys; from hrvgan.extraction.cut import ClipSpec, cut_video\n"
+            f"cut_video(sys.argv[1], ClipSpec(256, 16, 4, {clips}, True, 0.0, 0.0, 10.0), lambda n, clip: None)\n"
             # Not getrusage's, which begins with what the process that starts this one holds.
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )

@@ -20,7 +20,7 @@ from hrvgan.clipstore.clips import Clips
 from hrvgan.evaluation.source_files import open_source
 from hrvgan.extraction.extract import extract
 from hrvgan.training.session import new_model
-from hrvgan.video.encode import probe, read_frames, write_video
+from hrvgan.video.io import probe, read_frames, write_video
 from tests import processes
 
 

@@ -14,11 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hrvgan.clipstore.clips import BatchStream, Clips
+from hrvgan.clipstore.batches import BatchStream
+from hrvgan.clipstore.clips import COLUMNS, Clips
 from hrvgan.clipstore.contact_sheet import contact_sheet
-from hrvgan.clipstore.format import COLUMNS
-from hrvgan.clipstore.npz import export_npz, import_npz
-from hrvgan.clipstore.writer import Clip, motion, write_clips
+from hrvgan.clipstore.writer import Clip, export_npz, import_npz, motion, write_clips
 from hrvgan.errors import InputError
 from tests import processes
 
@@ -255,7 +254,7 @@ def test_clips_travel_and_are_read_by_many_threads(store):
 
 
 def test_reading_clips_imports_no_video_library():
-    code = "import sys, hrvgan.clipstore.clips, hrvgan.clipstore.npz; print(*sys.modules)"
+    code = "import sys, hrvgan.clipstore.clips, hrvgan.clipstore.writer; print(*sys.modules)"
     modules = processes.run([sys.executable, "-c", code]).stdout.split()
     assert not {"av", "ffmpeg", "imageio_ffmpeg", "PIL", "dvc", "mlflow"} & set(modules)
 

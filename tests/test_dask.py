@@ -9,6 +9,7 @@ import sys
 import threading
 
 import pytest
+from tests.test_renewal import parts
 
 from hrvgan import parallel
 from hrvgan.clipstore.clips import Clips
@@ -17,7 +18,6 @@ from hrvgan.extraction.extract import extract
 from hrvgan.parallel import ordered_map
 from tests import processes
 from tests.test_extraction import SMALL, stored_bytes, write_raw
-from tests.test_renewal import parts
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
@@ -83,7 +83,7 @@ def test_a_scheduler_that_dies_is_one_sentence_and_nothing_is_lost(cluster, tmp_
 
 
 def test_no_scheduler_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(parallel, "ANSWERING", 0.5)
+    monkeypatch.setattr(parallel, "ANSWER_TIMEOUT", 0.5)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from hrvgan.datasets import DATASETS, folder, load_source, shapes, skvideo, weizmann
-from hrvgan.datasets.videos import Video, read_videos_csv, write_videos_csv
 from hrvgan.errors import InputError
 from hrvgan.extraction.splits import assign_splits
+from hrvgan.extraction.videos import Video, read_videos_csv, write_videos_csv
 from hrvgan.files import file_digest
-from hrvgan.video.encode import probe, read_frames
+from hrvgan.video.io import probe, read_frames
 from tests import processes
 
 

@@ -12,9 +12,9 @@ import pytest
 from hrvgan.datasets import skvideo
 from hrvgan.errors import InputError, SlowVideoError, VideoError
 from hrvgan.extraction import cut as cutting
-from hrvgan.extraction.cut import Cut, clip_frames, clip_starts
+from hrvgan.extraction.cut import ClipSpec, clip_frames, clip_starts
 from hrvgan.video.decode import decode, expected_frames
-from hrvgan.video.encode import encode, probe, read_frames
+from hrvgan.video.io import encode, probe, read_frames
 from tests import processes
 from tests.test_video import moving_square
 
@@ -175,10 +175,10 @@ def variable(tmp_path):
 
 
 def resampled(path, fps):
-    frames, facts = [], None
-    facts = decode(path, lambda n: True, lambda n, picture: frames.append((n, picture(None, True))), fps=fps)
-    assert [n for n, _ in frames] == list(range(facts.num_frames))
-    return np.stack([frame for _, frame in frames]), facts
+    frames, result = [], None
+    result = decode(path, lambda n: True, lambda n, picture: frames.append((n, picture(None, True))), fps=fps)
+    assert [n for n, _ in frames] == list(range(result.num_frames))
+    return np.stack([frame for _, frame in frames]), result
 
 
 def test_variable_rates_are_taken_as_they_are(variable):
@@ -188,13 +188,13 @@ def test_variable_rates_are_taken_as_they_are(variable):
 
 @pytest.mark.parametrize("fps", [4, 10, 7.5, 25])
 def test_resampling_is_that_of_the_program(variable, fps):
-    frames, facts = resampled(variable, fps)
+    frames, result = resampled(variable, fps)
     expected = by_program(variable, f"fps={fps}").reshape(-1, *frames.shape[1:])
     assert abs(len(frames) - len(expected)) <= 1  # How long the last one stays is not in the file.
     common = min(len(frames), len(expected))
     np.testing.assert_array_equal(frames[:common], expected[:common])
-    assert facts.fps == fps
-    assert facts.decoded == 27
+    assert result.fps == fps
+    assert result.num_decoded == 27
 
 
 @pytest.mark.parametrize("fps", [5, 12.5, 25, 40])
@@ -210,15 +210,15 @@ def test_avis_whose_times_run_backwards_are_resampled_by_number(tmp_path, fps):
         bf=2,
         **{"q:v": 3},
     )
-    whole, (frames, facts) = read_frames(tmp_path / "a.avi")[0], resampled(tmp_path / "a.avi", fps)
+    whole, (frames, result) = read_frames(tmp_path / "a.avi")[0], resampled(tmp_path / "a.avi", fps)
     shown = [n for n in range(40) for _ in range(int((n + 1) * fps / 25 + 0.5) - int(n * fps / 25 + 0.5))]
     np.testing.assert_array_equal(frames, whole[shown])
-    assert facts.num_frames == len(shown) == expected_frames(tmp_path / "a.avi", fps)
+    assert result.num_frames == len(shown) == expected_frames(tmp_path / "a.avi", fps)
 
 
 def test_half_the_rate_makes_clips_twice_as_long_in_time(tmp_path):
     encode(tmp_path / "a.mkv", moving_square(40), fps=20, vcodec="ffv1", pix_fmt="bgr0")
-    clips, record = cut_video(tmp_path / "a.mkv", Cut(32, 5, 1, 1, True, 0.0, 10.0, 0.0))
+    clips, record = cut_video(tmp_path / "a.mkv", ClipSpec(32, 5, 1, 1, True, 0.0, 10.0, 0.0))
     assert (record.fps, record.num_frames, record.starts) == (10, 20, (7,))
     # At 10 a second each second frame of 20 is seen: slot k from frame 2k on, or 2k - 1 where halves round up.
     whole = read_frames(tmp_path / "a.mkv", 32)[0]
@@ -237,13 +237,13 @@ def bikes(tmp_path_factory):
 
 
 def test_scene_cuts_are_found_in_a_real_video(bikes):
-    facts = decode(bikes, lambda n: False, None, scene_cut=10)
-    assert facts.cuts == (30, 76, 137, 187, 242)
-    assert facts.num_frames == 250
+    result = decode(bikes, lambda n: False, None, scene_cut=10)
+    assert result.cuts == (30, 76, 137, 187, 242)
+    assert result.num_frames == 250
 
 
 def test_no_clip_crosses_a_cut(bikes):
-    cut = Cut(16, 9, 5, 12, True, 0.0, 0.0, 10.0)  # reaches over 41 frames
+    cut = ClipSpec(16, 9, 5, 12, True, 0.0, 0.0, 10.0)  # reaches over 41 frames
     _, record = cut_video(bikes, cut)
     edges = (0, 30, 76, 137, 187, 242, 250)
     scenes = [
@@ -253,14 +253,14 @@ def test_no_clip_crosses_a_cut(bikes):
     assert set(scenes) == {2, 3, 4, 5}  # The first and the last one are too short.
     assert record.starts[0] == 30
     assert record.starts[-1] == 242 - 41
-    _, crossing = cut_video(bikes, Cut(16, 9, 5, 12, True, 0.0, 0.0, 0.0))
+    _, crossing = cut_video(bikes, ClipSpec(16, 9, 5, 12, True, 0.0, 0.0, 0.0))
     assert crossing.starts[0] == 0
 
 
 def test_cuts_after_resampling_count_in_new_frames(bikes):
-    facts = decode(bikes, lambda n: False, None, fps=12.5, scene_cut=10)
-    assert facts.num_frames == 125
-    assert np.abs(np.array(facts.cuts) - np.array([30, 76, 137, 187, 242]) / 2).max() <= 0.5
+    result = decode(bikes, lambda n: False, None, fps=12.5, scene_cut=10)
+    assert result.num_frames == 125
+    assert np.abs(np.array(result.cuts) - np.array([30, 76, 137, 187, 242]) / 2).max() <= 0.5
 
 
 @pytest.mark.parametrize(("length", "cuts", "count", "starts"), [
@@ -271,7 +271,7 @@ def test_cuts_after_resampling_count_in_new_frames(bikes):
     (10**12, (), 2, [0, 10**12 - 4]),  # what a damaged header may promise
 ])  # fmt: skip
 def test_starts_lie_in_scenes(length, cuts, count, starts):
-    assert clip_starts(length, cuts, Cut(8, 4, 1, count, True, 0.0, 0.0, 10.0)) == starts
+    assert clip_starts(length, cuts, ClipSpec(8, 4, 1, count, True, 0.0, 0.0, 10.0)) == starts
 
 
 @pytest.mark.parametrize(("short", "length", "cuts", "frames"), [
@@ -283,13 +283,13 @@ def test_starts_lie_in_scenes(length, cuts, count, starts):
     ("hold", 7, (), [[0, 2, 4, 6]]),      # long enough
 ])  # fmt: skip
 def test_short_videos_are_dropped_looped_or_held(short, length, cuts, frames):
-    assert clip_frames(length, cuts, Cut(8, 4, 2, 2, True, 0.0, 0.0, 10.0, short)) == frames
+    assert clip_frames(length, cuts, ClipSpec(8, 4, 2, 2, True, 0.0, 0.0, 10.0, short)) == frames
 
 
 @pytest.mark.parametrize("short", ["loop", "hold"])
 def test_a_short_video_becomes_a_clip(tmp_path, short):
     encode(tmp_path / "a.avi", moving_square(5), fps=10, vcodec="huffyuv", pix_fmt="rgb24")
-    clips, record = cut_video(tmp_path / "a.avi", Cut(32, 8, 1, 4, True, 0.0, 0.0, 0.0, short))
+    clips, record = cut_video(tmp_path / "a.avi", ClipSpec(32, 8, 1, 4, True, 0.0, 0.0, 0.0, short))
     whole = read_frames(tmp_path / "a.avi", 32)[0]
     order = {"loop": [0, 1, 2, 3, 4, 0, 1, 2], "hold": [0, 1, 2, 3, 4, 4, 4, 4]}[short]
     np.testing.assert_array_equal(clips[0], whole[order])
@@ -298,16 +298,16 @@ def test_a_short_video_becomes_a_clip(tmp_path, short):
 
 def test_what_is_smaller_is_enlarged_only_when_asked(tmp_path):
     path = make(tmp_path / "a.mkv", "-c:v", "ffv1")  # 96x64 px
-    refused = cut_video(path, Cut(65, 4, 1, 2, True, 0.0, 0.0, 0.0))[1]
+    refused = cut_video(path, ClipSpec(65, 4, 1, 2, True, 0.0, 0.0, 0.0))[1]
     assert refused.failure == "small"
     assert refused.cause == "96x64 px, need 65; lower extract.size or set extract.enlarge"
-    assert len(cut_video(path, Cut(65, 4, 1, 2, True, 0.0, 0.0, 0.0, enlarge=True))[0]) == 2
-    assert len(cut_video(path, Cut(64, 4, 1, 2, True, 0.0, 0.0, 0.0))[0]) == 2
+    assert len(cut_video(path, ClipSpec(65, 4, 1, 2, True, 0.0, 0.0, 0.0, enlarge=True))[0]) == 2
+    assert len(cut_video(path, ClipSpec(64, 4, 1, 2, True, 0.0, 0.0, 0.0))[0]) == 2
 
 
 def test_a_word_for_short_videos_that_is_unknown_lists_the_known_ones():
     with pytest.raises(InputError, match=r"extract\.short 'pad' is unknown; known: drop, loop, hold"):
-        Cut(8, 4, 2, 2, True, 0.0, 0.0, 10.0, "pad")
+        ClipSpec(8, 4, 2, 2, True, 0.0, 0.0, 10.0, "pad")
 
 
 # Trust.
@@ -316,7 +316,7 @@ def test_a_word_for_short_videos_that_is_unknown_lists_the_known_ones():
 @pytest.mark.parametrize("off", [-2, 3])
 def test_a_wrong_header_costs_a_second_pass_and_nothing_else(tmp_path, off):
     encode(tmp_path / "a.avi", moving_square(60), fps=10, vcodec="huffyuv", pix_fmt="rgb24")
-    cut = Cut(16, 5, 2, 3, True, 0.0, 0.0, 0.0)
+    cut = ClipSpec(16, 5, 2, 3, True, 0.0, 0.0, 0.0)
     clips, record = cut_video(tmp_path / "a.avi", cut)
     data = bytearray((tmp_path / "a.avi").read_bytes())
     length = data.index(b"strh") + 8 + 32
@@ -358,7 +358,7 @@ def test_a_name_is_a_name_and_no_address(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
 def test_what_an_edit_list_hides_is_not_missing(tmp_path, name):
-    """Cut without encoding anew, a file keeps the frames before the cut that others need, and hides them."""
+    """ClipSpec without encoding anew, a file keeps the frames before the cut that others need, and hides them."""
     make(tmp_path / f"whole-{name}", "-c:v", "libx264", "-pix_fmt", "yuv420p", source=SIX_SECONDS)
     run("-ss", 3, "-i", tmp_path / f"whole-{name}", "-c", "copy", tmp_path / name)
     with warnings.catch_warnings():
@@ -380,8 +380,8 @@ def test_an_end_that_an_edit_list_hides_is_not_missing(tmp_path):
     assert int.from_bytes(data[length : length + 4], "big") == 6000
     data[length : length + 4] = (2000).to_bytes(4, "big")
     (tmp_path / "a.mp4").write_bytes(data)
-    facts = decode(tmp_path / "a.mp4", lambda n: False, None)
-    assert (facts.num_frames, facts.promised) == (20, 20)
+    result = decode(tmp_path / "a.mp4", lambda n: False, None)
+    assert (result.num_frames, result.num_declared) == (20, 20)
 
 
 CUTTABLE = {
@@ -454,7 +454,7 @@ def test_a_genuine_ucf101_file_frame_by_frame():
     assert (len(frames), fps) == (164, 25)
     assert (frames[0] != frames[1]).any()
     np.testing.assert_array_equal(frames.ravel(), by_program(UCF101))
-    clips, record = cut_video(UCF101, Cut(64, 16, 2, 4, True, 0.0, 0.0, 10.0))
+    clips, record = cut_video(UCF101, ClipSpec(64, 16, 2, 4, True, 0.0, 0.0, 10.0))
     assert record.starts == (0, 44, 89, 133)  # 133 places for the first of 31 frames
     whole = read_frames(UCF101, 64)[0]
     for clip, start in zip(clips, record.starts, strict=True):

@@ -16,10 +16,9 @@ from web_server import Site
 from hrvgan.cli import main
 from hrvgan.errors import InputError
 from hrvgan.fetching.download import fetch, stream, upstream
-from hrvgan.fetching.published import File
-from hrvgan.fetching.transfer import Patience
-from hrvgan.fetching.web import Unavailable
+from hrvgan.fetching.transfer import Patience, Unavailable
 from hrvgan.fetching.weights import WEIGHTS
+from hrvgan.files import PublishedFile
 from pipeline.upstream import main as note_upstream
 from tests import processes
 
@@ -27,7 +26,7 @@ HASTY = Patience(tries=3, pause=0.01, timeout=0.4)
 DATA = np.random.default_rng(0).bytes(300_000)
 OTHER = DATA[:200_000] + b"other end" * 10_000
 IMPORTS = (
-    "from hrvgan.fetching.published import File; from hrvgan.fetching.transfer import Patience; "
+    "from hrvgan.files import PublishedFile; from hrvgan.fetching.transfer import Patience; "
     "from hrvgan.fetching.download import fetch"
 )
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,12 +45,12 @@ def site():
 
 @pytest.fixture
 def pinned(site):
-    return File("a.bin", (f"{site.url}/a.bin",), len(DATA), sha256(DATA))
+    return PublishedFile("a.bin", (f"{site.url}/a.bin",), len(DATA), sha256(DATA))
 
 
 @pytest.fixture
 def unpinned(site):
-    return File("a.bin", (f"{site.url}/a.bin",))
+    return PublishedFile("a.bin", (f"{site.url}/a.bin",))
 
 
 def names(folder: Path) -> list[str]:
@@ -79,7 +78,10 @@ def test_without_validators_a_file_with_a_hash_still_resumes_and_one_without_beg
     site, tmp_path, pinned
 ):
     site.validators = False
-    for wanted, ranges in ((pinned, ["", "bytes=1000-"]), (File("b.bin", pinned.urls), ["", "bytes=1000-"])):
+    for wanted, ranges in (
+        (pinned, ["", "bytes=1000-"]),
+        (PublishedFile("b.bin", pinned.urls), ["", "bytes=1000-"]),
+    ):
         site.plan, site.log = ["cut:1000"], []
         assert fetch(wanted, tmp_path, patience=HASTY).read_bytes() == DATA
         assert site.ranges == ranges  # The sizes agree, which is something to go by.
@@ -147,7 +149,7 @@ def test_a_wrong_size_is_refused_before_anything_is_transferred(site, pinned, tm
 
 
 def test_a_file_fetched_by_hand_is_checked_and_needs_no_network(tmp_path):
-    wanted = File("a.bin", ("http://127.0.0.1:9/a.bin",), sha256=sha256(DATA))
+    wanted = PublishedFile("a.bin", ("http://127.0.0.1:9/a.bin",), sha256=sha256(DATA))
     (tmp_path / "a.bin").write_bytes(DATA)
     assert fetch(wanted, tmp_path).read_bytes() == DATA
     (tmp_path / "a.bin").write_bytes(OTHER)
@@ -162,7 +164,7 @@ def test_a_file_fetched_by_hand_is_checked_and_needs_no_network(tmp_path):
 def test_the_next_address_is_tried_and_a_refusal_is_not_repeated(site, pinned, tmp_path, step, message):
     site.files["/b.bin"] = DATA
     site.plan = [step]
-    both = File("a.bin", (*pinned.urls, f"{site.url}/b.bin"), sha256=pinned.sha256)
+    both = PublishedFile("a.bin", (*pinned.urls, f"{site.url}/b.bin"), sha256=pinned.sha256)
     assert fetch(both, tmp_path / "1", patience=HASTY).read_bytes() == DATA
     assert [path for path, _ in site.log] == ["/a.bin", "/b.bin"]
     site.plan = [step]
@@ -172,7 +174,7 @@ def test_the_next_address_is_tried_and_a_refusal_is_not_repeated(site, pinned, t
 
 def test_nobody_there_is_one_sentence(tmp_path):
     with pytest.raises(Unavailable, match=r"refused.*3 failures in a row.*by hand and put it at"):
-        fetch(File("a.bin", ("http://127.0.0.1:9/a.bin",)), tmp_path, patience=HASTY)
+        fetch(PublishedFile("a.bin", ("http://127.0.0.1:9/a.bin",)), tmp_path, patience=HASTY)
 
 
 def test_a_disk_too_small_is_told_before_anything_is_transferred(site, unpinned, tmp_path):
@@ -194,7 +196,10 @@ def test_a_disk_that_fills_up_is_told_and_the_transfer_goes_on_later(site, pinne
 def test_a_proxy_of_the_environment_is_used(site, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", site.url)
     monkeypatch.setenv("no_proxy", "")
-    assert fetch(File("a.bin", ("http://data.invalid/a.bin",)), tmp_path, patience=HASTY).read_bytes() == DATA
+    assert (
+        fetch(PublishedFile("a.bin", ("http://data.invalid/a.bin",)), tmp_path, patience=HASTY).read_bytes()
+        == DATA
+    )
     assert site.log == [("http://data.invalid/a.bin", "")]
 
 
@@ -229,12 +234,15 @@ def test_a_certificate_is_let_pass_only_for_a_file_whose_hash_is_known(certifica
         site.files["/a.bin"] = DATA
         url = (f"{site.url}/a.bin",)
         with pytest.raises(Unavailable, match="certificate cannot be verified, and no hash is known"):
-            fetch(File("a.bin", url), tmp_path, patience=HASTY)
+            fetch(PublishedFile("a.bin", url), tmp_path, patience=HASTY)
         assert site.log == []
-        assert upstream(File("a.bin", url)) is None
-        assert fetch(File("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes() == DATA
+        assert upstream(PublishedFile("a.bin", url)) is None
+        assert (
+            fetch(PublishedFile("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes()
+            == DATA
+        )
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate[0])  # The user vouches for it.
-        assert fetch(File("b.bin", url), tmp_path, patience=HASTY).read_bytes() == DATA
+        assert fetch(PublishedFile("b.bin", url), tmp_path, patience=HASTY).read_bytes() == DATA
 
 
 def test_a_way_from_https_to_http_is_refused_without_a_hash(certificate, site, tmp_path, monkeypatch):
@@ -243,8 +251,11 @@ def test_a_way_from_https_to_http_is_refused_without_a_hash(certificate, site, t
         secure.plan = [f"to:{site.url}/a.bin"] * 2
         url = (f"{secure.url}/x",)
         with pytest.raises(Unavailable, match="without encryption"):
-            fetch(File("a.bin", url), tmp_path, patience=HASTY)
-        assert fetch(File("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes() == DATA
+            fetch(PublishedFile("a.bin", url), tmp_path, patience=HASTY)
+        assert (
+            fetch(PublishedFile("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes()
+            == DATA
+        )
 
 
 # Streams.
@@ -302,7 +313,7 @@ def test_a_stream_of_a_changed_file_begins_anew_or_stops(site, unpinned, tmp_pat
 
 def test_a_whole_file_at_hand_is_streamed_from_there(tmp_path):
     (tmp_path / "a.bin").write_bytes(DATA)
-    with stream(File("a.bin", ("http://127.0.0.1:9/a.bin",)), tmp_path) as source:
+    with stream(PublishedFile("a.bin", ("http://127.0.0.1:9/a.bin",)), tmp_path) as source:
         assert source.read() == DATA
 
 
@@ -315,7 +326,7 @@ def test_upstream_tells_a_changed_file_from_the_same_one(site, unpinned):
     assert upstream(unpinned) == before
     site.files["/a.bin"] = OTHER
     assert upstream(unpinned) not in (before, None)
-    assert upstream(File("a.bin", ("http://127.0.0.1:9/a.bin",))) is None
+    assert upstream(PublishedFile("a.bin", ("http://127.0.0.1:9/a.bin",))) is None
 
 
 def test_a_first_answer_after_nobody_answered_is_no_new_data(site, tmp_path, monkeypatch):

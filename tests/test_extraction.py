@@ -8,12 +8,12 @@ import pytest
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import folder
-from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.errors import InputError
 from hrvgan.extraction.cut import spread
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import dropped_table
-from hrvgan.video.encode import encode, read_frames
+from hrvgan.extraction.videos import write_videos_csv
+from hrvgan.video.io import encode, read_frames
 
 SMALL = {"size": 16, "num_frames": 4, "scene_cut": 0, "workers": 1, "val_fraction": 0, "test_fraction": 0}
 

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
+from hrvgan.checkpoint import release
 from hrvgan.errors import InputError
-from hrvgan.files import atomic_folder, atomic_path, recover
-from hrvgan.lock import locked
+from hrvgan.files import atomic_folder, atomic_path, locked, recover
+from hrvgan.models import build_model
 from tests import processes
 
 KINDS = {"atomic_folder": "clips", "atomic_path": "clips.json"}
@@ -68,6 +69,20 @@ def test_a_link_to_a_folder_stays_one(tmp_path):
     assert len(list(tmp_path.rglob("*"))) == 4
 
 
+def test_a_released_model_is_loaded_where_there_is_no_fcntl(tmp_path):
+    """As on Windows, where `resource` is missing too."""
+    gan = build_model("hrvgan", size=8, width=0.1)
+    release(tmp_path / "model", gan, gan.G, [{"step": 1}], {"dataset": "x", "data_digest": "0" * 64})
+    code = (
+        "import sys; sys.modules |= {'fcntl': None, 'resource': None}\n"
+        "import hrvgan.clipstore.clips, hrvgan.clipstore.writer\n"
+        f"print(hrvgan.load({str(tmp_path / 'model')!r}).sample(1, seed=0).numpy().shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == f"(1, {gan.num_frames}, 8, 8, 3)\n"
+
+
 def test_a_folder_takes_no_files_place(tmp_path):
     (tmp_path / "clips").write_text("a file")
     with pytest.raises(NotADirectoryError), atomic_folder(tmp_path / "clips"):
@@ -77,7 +92,7 @@ def test_a_folder_takes_no_files_place(tmp_path):
 
 def test_a_lock_names_its_holder_or_waits_for_it(tmp_path):
     code = (
-        "import sys; from hrvgan.lock import locked\n"
+        "import sys; from hrvgan.files import locked\n"
         "with locked(sys.argv[1], 'work'): print('begun', flush=True); sys.stdin.readline()"
     )
     waits = code.replace("'work'", "'work', wait=True")

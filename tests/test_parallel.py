@@ -56,6 +56,23 @@ def test_who_dies_or_hangs_is_replaced_and_only_its_item_is_lost(workers):
     assert not children()
 
 
+class KillsItsProcess:
+    """When it is sent: as a process ends that runs out of memory with a large result."""
+
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def answer(item):
+    return KillsItsProcess() if item == 3 else item
+
+
+def test_who_dies_while_it_sends_its_result_takes_no_other_with_it():
+    options = {"workers": 2, "lost": cause_of, "desc": "test", "unit": "item"}
+    results = list(ordered_map(answer, range(6), **options))
+    assert results == [0, 1, 2, (3, "its process died (SIGKILL)"), 4, 5]
+
+
 def test_without_a_word_for_it_a_lost_process_is_an_error():
     with pytest.raises(RuntimeError, match=r"die: its process died \(exit code 7\)"):
         list(ordered_map(misbehave, ["a", "die", "b"], workers=2, desc="test", unit="item"))

@@ -256,7 +256,7 @@ def test_a_training_waits_for_one_that_uses_its_states(project):
     (lock,) = (project.root / ".state/resume").glob("*.lock")
     training = [sys.executable, "-m", "pipeline.train", "laptop"]
     with (
-        holder(project, f"__import__('hrvgan.lock').lock.locked({str(lock)!r}, 'it')") as first,
+        holder(project, f"__import__('hrvgan.files').files.locked({str(lock)!r}, 'it')") as first,
         processes.start(training, cwd=project.root) as second,
     ):
         waits = f"training of laptop is running already (process {first.pid}); waiting\n"

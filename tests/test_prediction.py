@@ -9,7 +9,7 @@ from hrvgan.errors import InputError
 from hrvgan.evaluation.prediction import MOST_PSNR, score_prediction
 from hrvgan.models import build_model
 from hrvgan.sampling.samples import write_predictions
-from hrvgan.video.encode import probe
+from hrvgan.video.io import probe
 from pipeline.train import require_test_clips
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrvgan.clipstore.clips import BatchStream
-from hrvgan.clipstore.prefetch import prefetch
+from hrvgan.clipstore.batches import BatchStream, prefetch
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

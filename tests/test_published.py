@@ -21,12 +21,12 @@ from web_server import Site
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import aeroplane, golf, ucf101
-from hrvgan.datasets.videos import write_videos_csv
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
-from hrvgan.fetching.published import File
-from hrvgan.fetching.web import Unavailable
-from hrvgan.video.encode import encode
+from hrvgan.extraction.videos import write_videos_csv
+from hrvgan.fetching.transfer import Unavailable
+from hrvgan.files import PublishedFile
+from hrvgan.video.io import encode
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")  # Labels 1 to 3.
@@ -73,10 +73,10 @@ def lists(names, label_of=lambda name: 1 + CLASSES.index(name.split("_")[1])) ->
     return zipped({f"ucfTrainTestlist/{name}": text.encode() for name, text in files.items()})
 
 
-def published(site, file: File, data: bytes) -> File:
+def published(site, file: PublishedFile, data: bytes) -> PublishedFile:
     """`file`, as if `site` published `data` under its name."""
     site.files[f"/{file.name}"] = data
-    return File(file.name, (f"{site.url}/{file.name}",), len(data), hashlib.sha256(data).hexdigest())
+    return PublishedFile(file.name, (f"{site.url}/{file.name}",), len(data), hashlib.sha256(data).hexdigest())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.sampling.samples import walk, write_samples
 from hrvgan.training.loop import preview
-from hrvgan.video.encode import probe
+from hrvgan.video.io import probe
 
 SMALL = {name: {"size": 32, "width": 0.1} for name in MODELS} | {"hrvgan": {"size": 8, "width": 0.1}}
 KINDS = [*((name, {}) for name in MODELS), ("hrvgan", {"latent": "sequence"}), ("hrvgan", {"num_classes": 0})]

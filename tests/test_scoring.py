@@ -24,7 +24,7 @@ from hrvgan.files import write_json
 from hrvgan.metrics import frechet_distance_from_features, inception_score, kernel_distance
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.protocols import PROTOCOLS, protocol
-from hrvgan.video.encode import read_frames, write_video
+from hrvgan.video.io import read_frames, write_video
 
 RNG = np.random.default_rng(0)
 

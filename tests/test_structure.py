@@ -22,7 +22,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # These change no byte of a stage's results: registries only name modules, the rest is arguments, locks, errors, logs
 # and times.
 NO_DEPENDENCY = {
-    "hrvgan/config.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/lock.py", "hrvgan/parallel.py",
+    "hrvgan/config.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/parallel.py",
     "hrvgan/ops/allocator.py", "pipeline/params.py", "pipeline/stage.py", "pipeline/training_cost.py",
     "pipeline/resume_state.py", "pipeline/champion.py",
 }  # fmt: skip

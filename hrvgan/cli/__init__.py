@@ -1,4 +1,4 @@
-"""The command `hrvgan`: models and clips without any pipeline."""
+"""Command line `hrvgan`: models and clips without the pipeline. Each command imports what it needs when it runs."""
 
 import argparse
 import contextlib
@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from hrvgan.cli import clips, score, weights
 from hrvgan.cli import sample as draw
-from hrvgan.cli import score, weights
 from hrvgan.config import check_values, load_yaml, pick_device
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.ops.allocator import keep_freed_memory
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(metavar="command", required=True)
     drawing = draw.add_sample, draw.add_interpolate, draw.add_predict
     scoring = score.add_score, score.add_compare, weights.add_weights
-    for add in (add_train, *drawing, *scoring, add_info, add_clips):
+    for add in (add_train, *drawing, *scoring, add_info, clips.add_clips):
         add(commands)
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
                 arguments["device"] = str(pick_device(arguments["device"]))
             command(**arguments)
             sys.stdout.flush()
-    except BrokenPipeError:  # `hrvgan info | head`: the reader has had enough.
+    except BrokenPipeError:  # `hrvgan info | head`: the reader closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from the last save" if command is train else ""
@@ -66,7 +66,7 @@ def train(
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
     from hrvgan.checkpoint import check_out, release
     from hrvgan.clipstore.clips import Clips
-    from hrvgan.lock import locked
+    from hrvgan.files import locked
     from hrvgan.training import distributed, loop
     from hrvgan.training.session import new_model
 
@@ -122,49 +122,3 @@ def info(model: str, preset: str, net: dict, batch_size: int, precision: str) ->
     print(
         f"training in {precision}, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries"
     )
-
-
-def add_clips(commands) -> None:
-    parser = commands.add_parser(
-        "clips", help="look at a clip store, check it, or convert it", description=clips.__doc__
-    )
-    parser.add_argument("how", choices=["show", "check", "export", "import"])
-    parser.add_argument("store", type=Path, help="a clip store, such as data/clips/shapes")
-    parser.add_argument(
-        "file",
-        type=Path,
-        nargs="?",
-        help="show: a picture to write, <store>.png by default; export, import: the .npz",
-    )
-    parser.set_defaults(command=clips)
-
-
-def clips(how: str, store: Path, file: Path | None) -> None:
-    """Print a summary of STORE and write a contact sheet to FILE; or check that every clip is what was written; or
-    export STORE to, or import it from, an npz FILE."""
-    from hrvgan.clipstore.clips import Clips
-    from hrvgan.clipstore.contact_sheet import contact_sheet, summary
-    from hrvgan.clipstore.npz import export_npz, import_npz
-
-    if how in ("export", "import") and not file:
-        raise InputError(f"{how}: names no file; give the .npz after {store}")
-    if how == "import":
-        import_npz(file, store)
-        print(store)
-        return
-    opened = Clips(store)
-    if how == "check":
-        damaged = opened.damaged()
-        if damaged:
-            raise InputError(
-                f"{store}: {len(damaged)} damaged clips, {damaged[0]} first; extract the data set again"
-            )
-        print(f"{store}: {len(opened)} clips are as they were written")
-    elif how == "export":
-        export_npz(opened, file)
-        print(file)
-    else:
-        file = file or Path(f"{store.name}.png")
-        print(summary(opened))
-        contact_sheet(opened, file)
-        print(file)

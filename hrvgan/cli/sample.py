@@ -150,8 +150,7 @@ def first_frames(gan, video: Path, least: int, most: int):
     import numpy as np
 
     from hrvgan.video.decode import decode
-    from hrvgan.video.encode import read_frames
-    from hrvgan.video.strips import is_strip
+    from hrvgan.video.io import is_strip, read_frames
 
     frames = []
     if is_strip(video):  # Which says nothing about time: every n-th frame, as in extraction.
@@ -177,8 +176,8 @@ def write(out: Path, clips, gan, labels) -> None:
 
     from hrvgan.files import atomic_path
     from hrvgan.sampling.samples import enlarge, grid
-    from hrvgan.video.encode import write_video
     from hrvgan.video.grids import filmstrips, write_image
+    from hrvgan.video.io import write_video
 
     if out.suffix in (".mp4", ".gif"):
         write_video(out, grid(clips), fps=gan.fps)

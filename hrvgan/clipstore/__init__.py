@@ -1,1 +1,1 @@
-"""Clip stores: Parquet shards of uint8 clips, an index, and readers of single clips and of batches."""
+"""Clip store: Parquet shards of uint8 clips with an index, their reader, batches and writer."""

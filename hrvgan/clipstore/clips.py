@@ -1,8 +1,11 @@
-"""Clips out of a store: any clip by number, any batch by step."""
+"""Store format, and random access to the clips of a store."""
 
+import contextlib
 import copy
-import functools
+import hashlib
 import json
+import mmap
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,48 +13,71 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hrvgan.clipstore.format import COLUMNS, FORMAT, INDEX, PLACES, shard_name
-from hrvgan.clipstore.reader import Reader
 from hrvgan.errors import InputError
+
+INDEX = "index.parquet"
+FORMAT = "hrvgan-clips-2"
+SPLITS = ("train", "val", "test")
+COLUMNS = {
+    "clip_id": pa.string(),
+    "video_id": pa.string(),
+    "class_name": pa.string(),
+    "source_md5": pa.string(),
+    "split": pa.string(),
+    "group": pa.string(),
+    "label": pa.int16(),
+    "start_frame": pa.int32(),
+    "frame_step": pa.int32(),
+    "fps": pa.float64(),
+    "motion": pa.float32(),
+}
+# Further columns of the index: the row group of the clip in its shard, the first byte of its frames in that file (-1 if
+# they are compressed), and their sha256.
+LOCATION = {"shard": pa.int16(), "row": pa.int32(), "offset": pa.int64(), "digest": pa.string()}
+
+
+def shard_name(shard: int) -> str:
+    return f"shard-{shard:03d}.parquet"
 
 
 class Clips:
-    """The clips of a store, or of one of its splits. Cheap to open, to copy and to send to another process.
+    """Clips of a store or of one of its splits. Cheap to open, to copy and to send to another process.
 
-    `shape` is (T, H, W, 3), `classes` the names in the order of the labels ([] if there are none), `fps` the
-    rate of the clips in frames a second (the most common one, where videos differ), `crop` whether their frames
-    were cropped to squares and not squashed, `index` a pyarrow Table
-    of everything but frames, `labels` int64 (N,), `digest` the sha256 of what the whole store holds. Raises
-    InputError if `folder` is no store. `about` is the index's metadata.
+    `shape` is (T, H, W, 3), `classes` the names in the order of the labels ([] if there are none), `fps` the frames
+    per second of the clips (the most common value, where videos differ), `crop` true if frames were cropped to squares
+    and not squashed, `index` a pyarrow Table of everything but frames, `labels` int64 (N,), `digest` the sha256 of the
+    content of the whole store, `metadata` that of the index. Raises InputError if `folder` is not a store.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         table = _read_index(self.folder)
-        self.about = about = json.loads(table.schema.metadata[b"hrvgan"])
-        self.shape: tuple[int, ...] = tuple(about["shape"])
-        self.classes: list[str] = about["classes"]
-        self.digest: str = about["digest"]
-        self.filters: str = about["filters"]
+        self.metadata = metadata = json.loads(table.schema.metadata[b"hrvgan"])
+        self.shape: tuple[int, ...] = tuple(metadata["shape"])
+        self.classes: list[str] = metadata["classes"]
+        self.digest: str = metadata["digest"]
+        self.filters: str = metadata["filters"]
         self.crop = not self.filters or "crop=" in self.filters
-        self.fps = _most_common(table["fps"].to_numpy() / table["frame_step"].to_numpy())
+        rates, counts = np.unique(
+            table["fps"].to_numpy() / table["frame_step"].to_numpy(), return_counts=True
+        )
+        self.fps = float(rates[counts.argmax()])
         self._set_rows(table)
         self._reader = Reader(self.folder, int(np.prod(self.shape)))
 
     def _set_rows(self, table: pa.Table) -> None:
         self.index = table
         self.labels = table["label"].to_numpy().astype(np.int64)
-        # A list: a number of it is had faster than one of an array.
-        self._places = list(
-            zip(*(table[name].to_pylist() for name in ("shard", "row", "offset")), strict=True)
-        )
+        # A list of tuples: indexing it is faster than indexing arrays.
+        columns = (table[name].to_pylist() for name in ("shard", "row", "offset"))
+        self._locations = list(zip(*columns, strict=True))
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
 
     def split(self, name: str) -> "Clips":
-        """The clips of split `name`, maybe none, in their order; files opened already are shared."""
+        """Clips of split `name`, possibly none, in their order; open files are shared."""
         view = copy.copy(self)
         view._set_rows(self.index.filter(pa.compute.equal(self.index["split"], name)))
         return view
@@ -61,17 +87,17 @@ class Clips:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Clip `index`, uint8 (T, H, W, 3): a view of the mapped file, not to be written to."""
-        return self._reader.read(*self._places[index]).reshape(self.shape)
+        return self._reader.read(*self._locations[index]).reshape(self.shape)
 
     def damaged(self) -> list[str]:
-        """Names of the clips whose frames are no longer those that were written, or cannot be read."""
+        """Ids of the clips whose frames differ from those that were written, or cannot be read."""
         rows = self.index.to_pylist()
-        sound = set(self._reader.sound(rows))
-        return [row["clip_id"] for number, row in enumerate(rows) if number not in sound]
+        intact = set(self._reader.intact(rows))
+        return [row["clip_id"] for number, row in enumerate(rows) if number not in intact]
 
     def read(self, indices: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Clips `indices`, uint8 (N, T, H, W, 3); in the array `out`, which may be pinned memory, if one is given: new
-        memory costs as much as what is copied into it."""
+        """Clips `indices`, uint8 (N, T, H, W, 3), in `out` (for example pinned memory) if it is given: allocating new
+        memory costs as much as the copy."""
         clips = np.empty((len(indices), *self.shape), np.uint8) if out is None else out
         for clip, index in zip(clips, indices, strict=True):
             clip[:] = self[index]
@@ -81,12 +107,12 @@ class Clips:
 def _read_index(folder: Path) -> pa.Table:
     try:
         table = pq.read_table(folder / INDEX)
-        about = json.loads(table.schema.metadata[b"hrvgan"])
+        metadata = json.loads(table.schema.metadata[b"hrvgan"])
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder}: not a clip store ({error}); run the extract stage first") from error
-    if about.get("format") != FORMAT or not {*COLUMNS, *PLACES} <= set(table.column_names):
+    if metadata.get("format") != FORMAT or not {*COLUMNS, *LOCATION} <= set(table.column_names):
         raise InputError(
-            f"{folder}: a clip store of format {about.get('format')}, not {FORMAT}; extract it again"
+            f"{folder}: a clip store of format {metadata.get('format')}, not {FORMAT}; extract it again"
         )
     for shard in set(table["shard"].to_pylist()):
         if not (folder / shard_name(shard)).is_file():
@@ -94,98 +120,57 @@ def _read_index(folder: Path) -> pa.Table:
     return table
 
 
-def _most_common(values: np.ndarray) -> float:
-    rates, counts = np.unique(values, return_counts=True)
-    return float(rates[counts.argmax()])
+class Reader:
+    """Frames of single clips from the shards of a folder, which are opened on first use.
 
-
-class BatchStream:
-    """An endless shuffled stream of batches in which batch `step` is a pure function of (seed, step).
-
-    Position p = 0, 1, 2 ... of the stream is a clip; each run of len(clips) positions is a permutation of all
-    clips. With `class_balanced`, each run of as many positions as there are classes holds every class once, and
-    each class goes through permutations of its own clips.
-
-    Rank r of `world_size` takes the r-th part of every `world_size * batch_size` positions: the ranks' batches of a
-    step, one after the other, are the batch of that size of one process, drawn and mirrored alike. With
-    `num_frames` below the clips' own, every visit draws where in the clip to start; `flip` mirrors half of the
-    visits.
+    Uncompressed frames are a view of the mapped file; compressed ones are decoded by one ParquetFile per thread, as
+    it is not thread-safe. `size` is that of a clip in bytes.
     """
 
-    def __init__(
-        self,
-        clips: Clips,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        num_frames: int | None = None,
-        flip: bool = False,
-        class_balanced: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        stored = clips.shape[0]
-        if not len(clips):
-            raise InputError(f"{clips.folder}: no clips in this split; extract more or change the splits")
-        if num_frames and num_frames > stored:
-            raise InputError(
-                f"{clips.folder}: clips of {stored} frames, need {num_frames}; extract longer ones"
-            )
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of {world_size}")
-        self.clips, self.batch_size, self.seed = clips, batch_size, seed
-        self.num_frames, self.flip = num_frames or stored, flip
-        self.rank, self.world_size = rank, world_size
-        self._at = self._balanced if class_balanced else self._shuffled
-        self._members = [np.flatnonzero(clips.labels == label) for label in np.unique(clips.labels)]
+    def __init__(self, folder: Path, size: int):
+        self.folder, self.size = folder, size
+        self._maps, self._local = {}, threading.local()
 
-    def indices(self, step: int) -> np.ndarray:
-        """Which clips batch `step` holds, int64 (N,)."""
-        first = (step * self.world_size + self.rank) * self.batch_size
-        return self._at(np.arange(first, first + self.batch_size))
+    def __reduce__(self):
+        return Reader, (self.folder, self.size)
 
-    def _shuffled(self, positions: np.ndarray) -> np.ndarray:
-        epochs, places = np.divmod(positions, len(self.clips))
-        return _pick((self.seed,), epochs, places, len(self.clips))
+    def read(self, shard: int, row: int, offset: int) -> np.ndarray:
+        """Bytes of a clip, uint8 (T * H * W * 3,), not to be written to. Raises InputError."""
+        path = self.folder / shard_name(shard)
+        try:
+            if offset < 0:
+                return self._decode(path, row)
+            if shard not in self._maps:
+                self._maps[shard] = _map(path)
+            clip = self._maps[shard][offset : offset + self.size]
+            if len(clip) < self.size:
+                raise ValueError("it is too short")
+            return clip
+        except (OSError, ValueError, pa.ArrowException, KeyError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); extract the data set again") from error
 
-    def _balanced(self, positions: np.ndarray) -> np.ndarray:
-        rounds, places = np.divmod(positions, len(self._members))
-        chosen = _pick((self.seed, 1), rounds, places, len(self._members))
-        return np.array([self._visit(label, visit) for label, visit in zip(chosen, rounds, strict=True)])
+    def intact(self, rows: Sequence[dict]) -> list[int]:
+        """Positions in `rows`, rows of the index, of the clips whose frames match their digest."""
+        numbers = []
+        for number, row in enumerate(rows):
+            with contextlib.suppress(InputError):
+                frames = self.read(row["shard"], row["row"], row["offset"])
+                if hashlib.sha256(frames.data).hexdigest() == row["digest"]:
+                    numbers.append(number)
+        return numbers
 
-    def _visit(self, label: int, visit: int) -> int:
-        """The clip that a class gives at its `visit`-th turn, one a round."""
-        epoch, place = divmod(int(visit), len(self._members[label]))
-        order = _of_class((self.seed, 2, int(label)), epoch, len(self._members[label]))
-        return self._members[label][order[place]]
-
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Clips uint8 (N, T, H, W, 3) and labels int64 (N,) of batch `step` = 0, 1, 2 ..."""
-        indices = self.indices(step)
-        # Drawn for all ranks, so that their number changes nothing.
-        draw = np.random.default_rng([self.seed, step, 0])
-        everyone = self.world_size * self.batch_size
-        mine = slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
-        clips = self.clips.read(indices)
-        if self.num_frames < clips.shape[1]:
-            starts = draw.integers(clips.shape[1] - self.num_frames + 1, size=everyone)[mine]
-            cuts = (slice(start, start + self.num_frames) for start in starts)
-            clips = np.stack([clip[cut] for clip, cut in zip(clips, cuts, strict=True)])
-        if self.flip:
-            mirrored = draw.random(everyone)[mine] < 0.5
-            clips[mirrored] = clips[mirrored, :, :, ::-1]
-        return clips, self.clips.labels[indices]
+    def _decode(self, path: Path, row: int) -> np.ndarray:
+        files = self._local.__dict__
+        if path not in files:
+            files[path] = pq.ParquetFile(path, memory_map=True)
+        column = files[path].read_row_group(row, columns=["frames"])["frames"]
+        # The values of a fixed-size column are its last buffer; a row group has one value.
+        return np.frombuffer(column.chunk(0).buffers()[1], np.uint8)
 
 
-def _pick(seed: tuple[int, ...], epochs: np.ndarray, places: np.ndarray, length: int) -> np.ndarray:
-    orders = (_of_all(seed, epoch, length) for epoch in epochs.tolist())
-    return np.array([order[place] for order, place in zip(orders, places, strict=True)])
-
-
-def _permutation(seed: tuple[int, ...], epoch: int, length: int) -> np.ndarray:
-    return np.random.default_rng([*seed, epoch]).permutation(length)
-
-
-# A batch lies in one epoch or in two, in more where the set is tiny; in as many of classes as there are classes.
-_of_all = functools.lru_cache(maxsize=8)(_permutation)
-_of_class = functools.lru_cache(maxsize=4096)(_permutation)
+def _map(path: Path) -> np.ndarray:
+    with open(path, "rb") as file:
+        content = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+    if content[-4:].tobytes() != b"PAR1":
+        raise ValueError("its end is missing")
+    return content

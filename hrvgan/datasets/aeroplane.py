@@ -1,15 +1,15 @@
-"""Aeroplane: strips of stabilised frames that iVGAN's authors cut from YouTube-BoundingBoxes; a folder of yours.
+"""Aeroplane: strips of stabilised frames, cut by iVGAN's authors from YouTube-BoundingBoxes; a folder of the user.
 
-Kratzwald et al. 2017, "Towards an Understanding of Our World by GANing Videos in the Wild", never published them,
-and the videos may only be had from where they were shared: there is nothing that could be downloaded here.
+Kratzwald et al. 2017, "Towards an Understanding of Our World by GANing Videos in the Wild", never published
+them, and its videos may only be obtained where they were shared: nothing can be downloaded here.
 """
 
 from pathlib import Path
 
 from hrvgan.datasets import folder
-from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
-from hrvgan.video.strips import is_strip
+from hrvgan.extraction.videos import Video
+from hrvgan.video.io import is_strip
 
 WHY = (
     "the Aeroplane set was never published (iVGAN's authors cut it from YouTube-BoundingBoxes), so it cannot be "
@@ -18,7 +18,7 @@ WHY = (
 
 
 def fetch(out: Path, path: str | Path = "data/aeroplane") -> list[Video]:
-    """List the strips under `path`, read in place: no classes; strips of one folder are one group.
+    """List the strips under `path`, read in place, without classes; strips of one folder are one group.
 
     Raises InputError, with the reason why there is no download, if there are none.
     """

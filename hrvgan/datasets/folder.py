@@ -1,8 +1,8 @@
-"""Any folder of videos, read in place.
+"""Folder of videos of any origin, read in place.
 
 <class>/<video>.{avi,mp4,mkv,webm,mov}    the folder is the class, every video its own group
 v_<Class>_gNN_cMM.avi, at any depth       UCF101's names: class and group come from the name
-<class>/<strip>.{png,jpg}                 strips of square frames, side by side or stacked
+<class>/<strip>.{png,jpg,jpeg}            strips of square frames, side by side or stacked
 <video>.*                                 no folders: a data set without classes
 
 Folders and videos may be symbolic links.
@@ -13,10 +13,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
-from hrvgan.video.encode import VIDEO_SUFFIXES
-from hrvgan.video.strips import STRIP_SUFFIXES
+from hrvgan.extraction.videos import Video
+from hrvgan.video.io import STRIP_SUFFIXES, VIDEO_SUFFIXES
 
 SUFFIXES = (*VIDEO_SUFFIXES, *STRIP_SUFFIXES)
 UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")
@@ -35,20 +34,22 @@ def fetch(out: Path, path: str | Path) -> list[Video]:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Every file below `root`, relative to it, also behind links to folders; a loop of links is walked once. Links
-    that lead nowhere count as files, so that they are reported."""
-    seen = set()
+    """Yield every file below `root`, relative to it, also behind links to folders; cycles of links are walked once.
+
+    Broken links count as files, so that extraction reports them.
+    """
+    visited = set()
     for folder, inner, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in visited:
             inner.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         yield from (Path(folder, name).relative_to(root) for name in files)
 
 
 def _is_video(inside: Path) -> bool:
-    # What is hidden (`._x.avi`, `.cache/x.avi`) belongs to other programs.
+    # Hidden files (`._x.avi`, `.cache/x.avi`) belong to other programs.
     return inside.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in inside.parts)
 
 

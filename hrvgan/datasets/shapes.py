@@ -1,8 +1,8 @@
-"""Moving shapes, drawn here and encoded into real video files: the data set that needs nothing.
+"""Synthetic data set: moving shapes, rendered and encoded to real video files.
 
-A class is a shape and the direction that it moves in. Speed, place, size and colour vary inside a class. The
-files lie and are named like UCF101's, `<Class>/v_<Class>_gNN_cMM.avi`, xvid with B-frames as there, so that
-they go down the same road.
+A class is a shape and its direction of motion. Speed, position, size and colour vary within a class. Files are laid
+out, named and encoded like UCF101's, `<Class>/v_<Class>_gNN_cMM.avi`, xvid with B-frames, so that they take the same
+path through extraction.
 """
 
 import functools
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hrvgan.datasets.videos import Video
+from hrvgan.extraction.videos import Video
 from hrvgan.parallel import ordered_map
-from hrvgan.video.encode import encode
+from hrvgan.video.io import encode
 
 DIRECTIONS = {"Left": (-1, 0), "Right": (1, 0), "Up": (0, -1), "Down": (0, 1)}
 COLOURS = ((255, 92, 72), (72, 222, 118), (86, 148, 255))
@@ -22,12 +22,12 @@ FPS = 12
 
 
 def disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance to the edge of a disc of radius 1, negative inside."""
+    """Signed distance to a disc of radius 1, negative inside."""
     return np.hypot(x, y) - 1
 
 
 def bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distance to the edge of an upright bar 0.9 wide and 2.6 high, negative inside."""
+    """Signed distance to an upright bar, 0.9 wide and 2.6 high, negative inside."""
     return np.maximum(abs(x) - 0.45, abs(y) - 1.3)
 
 
@@ -44,10 +44,10 @@ def fetch(
     seed: int = 0,
     workers: int | str = "auto",
 ) -> list[Video]:
-    """Draw and encode `videos_per_group` videos of each class in each group; the same bytes every time.
+    """Render and encode `videos_per_group` videos of each class in each group; output bytes are deterministic.
 
-    Frames are `size` pixels wide and high. A shape crosses the picture in `num_frames` frames, whatever their
-    number. A group has its own speed and timing.
+    Frames are `size` pixels wide and high. A shape crosses the frame in `num_frames` frames, whatever their number.
+    Each group has its own speed and timing.
     """
     make = functools.partial(_make, out=out, size=size, num_frames=num_frames, seed=seed)
     groups, numbers = range(1, num_groups + 1), range(1, videos_per_group + 1)
@@ -61,27 +61,27 @@ def _make(job: tuple[int, str, str, int], out: Path, size: int, num_frames: int,
     path = out / name / f"v_{name}_{group}_c{copy:02d}.avi"
     of_group = np.random.default_rng([seed, *group.encode()])
     of_video = np.random.default_rng([seed, *path.stem.encode()])
-    # Lengths are in widths of the picture; `middle` is where on its way the shape is at half time.
+    # Lengths are in frame widths; `middle` is the position along the path at half time.
     travel = of_group.uniform(0.74, 0.86) + of_video.uniform(-0.04, 0.04)
     middle = 0.5 + of_group.uniform(-0.03, 0.03) + of_video.uniform(-0.03, 0.03)
-    way = straight(DIRECTIONS[direction], travel, middle, of_video.uniform(0.28, 0.72), num_frames)
+    centers = straight(DIRECTIONS[direction], travel, middle, of_video.uniform(0.28, 0.72), num_frames)
     radius, colour = of_video.uniform(0.19, 0.26), COLOURS[of_video.integers(len(COLOURS))]
-    frames = render(SHAPES[shape], way, radius=radius, colour=colour, size=size)
+    frames = render(SHAPES[shape], centers, radius=radius, colour=colour, size=size)
     encode(path, frames, fps=FPS, vcodec="mpeg4", vtag="xvid", pix_fmt="yuv420p", bf=2, **{"q:v": 2})
     return Video(path, name, group, video_id=f"{name}/{path.name}")
 
 
 def straight(direction: tuple[int, int], travel: float, middle: float, side: float, steps: int) -> np.ndarray:
-    """Centres (T, 2) of a shape that goes `travel` along `direction`, at `side` across it, in widths."""
+    """Centers (T, 2) of a shape that moves by `travel` along `direction`, at `side` across it, in frame widths."""
     direction = np.array(direction)
     along = np.linspace(-0.5, 0.5, steps)[:, None] * travel + middle - 0.5
     return np.where(direction == 0, side, 0.5 + along * direction)
 
 
-def render(shape, way: np.ndarray, *, radius: float, colour: tuple[int, ...], size: int) -> np.ndarray:
-    """Draw `shape` along `way` (T, 2), uint8 (T, size, size, 3), with edges as soft as one pixel."""
-    axis, way = (np.arange(size, dtype=np.float32) + 0.5) / size, way.astype(np.float32)
-    x, y = ((axis - way[:, side, None]) / np.float32(radius) for side in (0, 1))  # (T, size)
+def render(shape, centers: np.ndarray, *, radius: float, colour: tuple[int, ...], size: int) -> np.ndarray:
+    """Render `shape` at `centers` (T, 2), uint8 (T, size, size, 3), with edges antialiased over one pixel."""
+    axis, centers = (np.arange(size, dtype=np.float32) + 0.5) / size, centers.astype(np.float32)
+    x, y = ((axis - centers[:, side, None]) / np.float32(radius) for side in (0, 1))  # (T, size)
     distance = shape(x[:, None, :], y[:, :, None]) * np.float32(radius * size)
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     ground = np.array(BACKGROUND, np.float32)

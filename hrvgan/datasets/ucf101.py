@@ -1,8 +1,8 @@
 """UCF101: 13,320 videos of 101 human actions (Soomro, Zamir, Shah 2012, arXiv:1212.0402), with official splits.
 
-The videos come from a mirror as a zip, or as the authors' rar; they are laid out and named alike. The lists
-give train and test, handed over as `Video.split`; there is no val list, so extraction cuts val from train by
-group (`splits.assign_splits`).
+The videos come from a mirror as a zip, or as the authors' rar, with the same layout and names. The official lists
+assign train and test, stored as `Video.split`; there is no val list, so extraction takes val from train by group
+(`splits.assign_splits`).
 """
 
 import re
@@ -11,31 +11,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
+from hrvgan.extraction.videos import Video
 from hrvgan.fetching.archives import unpack
 from hrvgan.fetching.download import downloads
 from hrvgan.fetching.download import fetch as fetch_file
-from hrvgan.fetching.published import File
 from hrvgan.fetching.rar import program
-from hrvgan.fetching.web import Unavailable
+from hrvgan.fetching.transfer import Unavailable
+from hrvgan.files import PublishedFile
 
 HOME = "https://www.crcv.ucf.edu/data/UCF101"
 RESEARCH = "for research; videos belong to their makers"
-ZIP = File(
+ZIP = PublishedFile(
     "UCF101_videos.zip",
     ("https://storage.googleapis.com/thumos14_files/UCF101_videos.zip",),
     6_960_400_115,
     "dabf56f573cd19c79e096563529fec8126a2a34e18e10c72eb621dd687532b0d",
     RESEARCH,
 )
-RAR = File(
+RAR = PublishedFile(
     "UCF101.rar",
     (f"{HOME}/UCF101.rar",),
     sha256="ca8dfadb4c891cb11316f94d52b6b0ac2a11994e67a0cae227180cd160bd8e55",  # as torchvision pins it
     licence=RESEARCH,
 )
-LISTS = File(
+LISTS = PublishedFile(
     "UCF101TrainTestSplits-RecognitionTask.zip",
     (f"{HOME}/UCF101TrainTestSplits-RecognitionTask.zip",),
     113_943,
@@ -44,81 +44,80 @@ LISTS = File(
 )
 MAX_BYTES = 16_000_000_000  # of all videos; they are 7 GB
 NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d{2})_(?P<clip>c\d{2})(?i:\.avi)")
-# The archives and the lists do not agree on how to write this one.
+# The archives and the lists spell this class differently.
 SPELLING = {"handstandpushups": "HandstandPushups"}
 
 
 def fetch(out: Path, *, split: int = 1, path: str | Path = "") -> list[Video]:
     """Download and unpack UCF101, and return its videos, train and test by official list `split`, 1 to 3.
 
-    With `split` 0 nothing is said of splits, and extraction draws them all by group. `path` is what you have
-    already, whole or in part, with UCF101's names: a folder, read in place, or the path or address of a zip,
-    tar or rar.
-    Raises InputError if nothing can be had, or something is missing.
+    With `split` 0 extraction assigns all splits by group. `path` is an existing copy, complete or partial, with
+    UCF101's file names: a folder, read in place, or the path or address of a zip, tar or rar. Raises InputError if the
+    files cannot be obtained or are incomplete.
     """
     if split not in range(4):
         raise InputError(f"ucf101: split {split}; need 1 to 3, or 0 for none")
     if path and Path(path).is_dir():
         videos = find(Path(path))
     else:
-        unpack(_archive(path), out, max_bytes=MAX_BYTES, place=place)
+        unpack(_archive(path), out, max_bytes=MAX_BYTES, target_path=target_path)
         videos = find(out)
     if not split:
         return videos
     return assign(videos, read_lists(fetch_file(LISTS, downloads()), split), whole=not path)
 
 
-def upstream(path: str = "", **_) -> list[File]:
-    """The published files whose change would be new data."""
+def upstream(path: str = "", **_) -> list[PublishedFile]:
+    """Published files whose change would be new data."""
     return [own(path)] if is_address(path) else [] if path else [ZIP, LISTS]
 
 
-def _archive(given: str | Path) -> Path:
-    if is_address(given):
-        return fetch_file(own(str(given)), downloads(), refresh=True)
-    if given and not Path(given).is_file():
-        raise InputError(f"{given}: no such file or folder; correct the option `path`, or leave it empty")
-    return Path(given) if given else first_of((ZIP, RAR), downloads())
+def _archive(path: str | Path) -> Path:
+    if is_address(path):
+        return fetch_file(own(str(path)), downloads(), refresh=True)
+    if path and not Path(path).is_file():
+        raise InputError(f"{path}: no such file or folder; correct the option `path`, or leave it empty")
+    return Path(path) if path else first_of((ZIP, RAR), downloads())
 
 
 def is_address(text: str | Path) -> bool:
     return str(text).startswith(("http://", "https://"))
 
 
-def own(url: str) -> File:
-    return File(url.partition("?")[0].rpartition("/")[2] or "archive", (url,))
+def own(url: str) -> PublishedFile:
+    return PublishedFile(url.partition("?")[0].rpartition("/")[2] or "archive", (url,))
 
 
-def first_of(files: Sequence[File], folder: Path) -> Path:
-    """The first of `files` that lies in `folder`, else the first that can be downloaded to it."""
+def first_of(files: Sequence[PublishedFile], folder: Path) -> Path:
+    """The first of `files` that is in `folder`, otherwise the first that can be downloaded to it."""
     at_hand = [file for file in files if (folder / file.name).exists()]
     causes = []
     for file in at_hand[:1] or files:
         try:
             if file.name.endswith(".rar"):
-                program()  # before gigabytes are fetched in vain
+                program()  # raises before gigabytes are downloaded in vain
             return fetch_file(file, folder)
         except Unavailable as error:
             causes.append(str(error))
     raise Unavailable("; ".join(causes))
 
 
-def place(name: str) -> str | None:
-    """Where a member of the archive goes: `<Class>/v_<Class>_gNN_cNN.avi`, whatever folders it came in."""
-    found = NAME.fullmatch(name.rpartition("/")[2])
-    if not found:
+def target_path(name: str) -> str | None:
+    """Target path of a member of the archive, `<Class>/v_<Class>_gNN_cNN.avi`, whatever folder it was in."""
+    match = NAME.fullmatch(name.rpartition("/")[2])
+    if not match:
         return None
-    class_name = SPELLING.get(found["class_name"].lower(), found["class_name"])
-    return f"{class_name}/v_{class_name}_{found['group']}_{found['clip']}.avi"
+    class_name = SPELLING.get(match["class_name"].lower(), match["class_name"])
+    return f"{class_name}/v_{class_name}_{match['group']}_{match['clip']}.avi"
 
 
 def find(root: Path) -> list[Video]:
-    """The videos anywhere under `root`, called as `place` says, without splits. Raises InputError for none."""
+    """Videos anywhere under `root`, named as by `target_path`, without splits. Raises InputError if there are none."""
     files = (file for file in root.rglob("*") if file.suffix.lower() == ".avi")
-    found = ((file, place(file.name)) for file in sorted(files))
+    named = ((file, target_path(file.name)) for file in sorted(files))
     videos = [
         Video(file, name.partition("/")[0], NAME.search(name)["group"], video_id=name)
-        for file, name in found
+        for file, name in named
         if name
     ]
     if not videos:
@@ -129,12 +128,12 @@ def find(root: Path) -> list[Video]:
 
 
 def read_lists(archive: Path, split: int) -> dict[str, str]:
-    """Video (as `place` names it) -> train or test, by the lists of `split`.
+    """Name of each video (as by `target_path`) -> train or test, by the official lists of `split`.
 
-    Raises InputError if one is missing, or labels a video with another class than its name does.
+    Raises InputError if a list is missing, or its label of a video contradicts the video's name.
     """
     with tempfile.TemporaryDirectory() as folder:
-        unpack(archive, Path(folder), max_bytes=10_000_000, place=lambda name: name.rpartition("/")[2])
+        unpack(archive, Path(folder), max_bytes=10_000_000, target_path=lambda name: name.rpartition("/")[2])
         lines = {
             path.name: path.read_text("utf-8").strip().splitlines() for path in Path(folder).glob("*.txt")
         }
@@ -147,25 +146,24 @@ def read_lists(archive: Path, split: int) -> dict[str, str]:
     except (KeyError, ValueError) as error:
         raise InputError(f"{archive}: not the lists of UCF101 ({error!r}); fetch it again") from error
     for name, (label, class_name) in labels.items():
-        if class_name.lower() != _placed(name, archive).partition("/")[0].lower():
+        if class_name.lower() != _video_id(name, archive).partition("/")[0].lower():
             raise InputError(f"{archive}: {name} has label {label}, {class_name}; fetch it again")
-    return {
-        _placed(name, archive): which for which, names in (("train", train), ("test", test)) for name in names
-    }
+    lists = ("train", train), ("test", test)
+    return {_video_id(name, archive): split_name for split_name, names in lists for name in names}
 
 
-def _placed(name: str, archive: Path) -> str:
-    if not (found := place(name.strip())):
+def _video_id(name: str, archive: Path) -> str:
+    if not (path := target_path(name.strip())):
         raise InputError(f"{archive}: lists {name!r}, not a video of UCF101; fetch it again")
-    return found
+    return path
 
 
 def assign(videos: list[Video], splits: dict[str, str], whole: bool) -> list[Video]:
-    """The videos with their `splits`. Raises InputError for a video that has none and, where the data set should be
-    `whole`, for one that is missing."""
-    have = {video.video_id for video in videos}
-    for what, names in (("on no list", have - splits.keys()), ("missing", splits.keys() - have)):
-        if names and (whole or what == "on no list"):
-            count = f"{len(names)} videos are {what}, {min(names)} is one"
+    """Set the split of each video. Raises InputError for a video on no list and, if the data set should be `whole`,
+    for a missing video."""
+    present = {video.video_id for video in videos}
+    for problem, names in (("on no list", present - splits.keys()), ("missing", splits.keys() - present)):
+        if names and (whole or problem == "on no list"):
+            count = f"{len(names)} videos are {problem}, {min(names)} is one"
             raise InputError(f"ucf101: {count}; give another archive or folder")
     return [replace(video, split=splits[video.video_id]) for video in videos]

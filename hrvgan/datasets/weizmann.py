@@ -1,26 +1,28 @@
-"""Weizmann actions as MoCoGAN ships them: four classes of strips, nine people, read in place.
+"""Weizmann actions as distributed with MoCoGAN: four classes of strips, nine people, read in place.
 
-Gorelick et al. 2007, "Actions as Space-Time Shapes"; Tulyakov et al. 2018. The number of a file names the
-person (number // 8), and every odd file is the mirror of the even one before it: both belong to one person
-and so to one split.
+Gorelick et al. 2007, "Actions as Space-Time Shapes"; Tulyakov et al. 2018. The number of a file gives
+the person (number // 8), and every odd file is the mirror image of the even one before it: both are of one person and
+therefore in one split.
 """
 
 from pathlib import Path
 
 from hrvgan.datasets import folder
-from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
+from hrvgan.extraction.videos import Video
 
-# By person, fixed so that every score speaks of the same two strangers: 48 strips train, 8 val, 16 test. A fold turns
-# the nine round by three, so that others are the strangers.
+# By person, fixed so that all scores are on the same test persons: 48 strips train, 8 val, 16 test. Each fold shifts
+# the nine persons by three, which gives other test persons.
 VAL, TEST = {6}, {7, 8}
-STRIPS_PER_PERSON, NUM_PERSONS, TURN = 8, 9, 3
+STRIPS_PER_PERSON, NUM_PERSONS, SHIFT = 8, 9, 3
 HELP = "put MoCoGAN's data/actions there (class folders of numbered .jpg strips) or change the option `path`"
 
 
 def fetch(out: Path, path: str | Path = "data/weizmann", fold: int = 0) -> list[Video]:
-    """List the strips under `path`; in `fold` 0, 1 and 2 the persons 7 and 8, 4 and 5, 1 and 2 are the test set. Raises
-    InputError if the folder is missing or holds something else."""
+    """List the strips under `path`; the test persons of `fold` 0, 1 and 2 are 7 and 8, 4 and 5, 1 and 2.
+
+    Raises InputError if the folder is missing or contains other files.
+    """
     if not Path(path).is_dir():
         raise InputError(f"{path}: no such folder; {HELP}; data/README.md says where they come from")
     return [_assign(video, fold) for video in folder.fetch(out, path)]
@@ -30,6 +32,6 @@ def _assign(video: Video, fold: int) -> Video:
     if not (video.class_name and video.path.stem.isdecimal()):
         raise InputError(f"{video.path}: not a numbered strip in a class folder; {HELP}")
     person = int(video.path.stem) // STRIPS_PER_PERSON
-    place = (person + TURN * fold) % NUM_PERSONS
-    split = "test" if place in TEST else "val" if place in VAL else "train"
+    shifted = (person + SHIFT * fold) % NUM_PERSONS
+    split = "test" if shifted in TEST else "val" if shifted in VAL else "train"
     return Video(video.path, video.class_name, f"person{person}", split, video.video_id)

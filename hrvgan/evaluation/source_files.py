@@ -11,16 +11,15 @@ from typing import IO
 
 import numpy as np
 
+from hrvgan.clipstore.clips import SPLITS
 from hrvgan.datasets.folder import fetch
-from hrvgan.datasets.videos import SPLITS
 from hrvgan.errors import InputError, VideoError
 from hrvgan.evaluation.sources import CHUNK, Cut, Source, StoreSource
 from hrvgan.files import file_digest
 from hrvgan.metrics.arrays import class_labels
 from hrvgan.parallel import ordered_map
 from hrvgan.video.decode import decode, expected_frames
-from hrvgan.video.encode import read_frames
-from hrvgan.video.strips import is_strip
+from hrvgan.video.io import is_strip, read_frames
 
 
 def open_source(path: str | Path, split: str = "") -> Source:

@@ -1,4 +1,4 @@
-"""From videos to a clip store: each file cut once, by many processes, and an account of what was left out and why.
+"""Videos to a clip store: cut what is new, join near-duplicates, assign splits, rewrite changed shards only.
 
-Read `extract.py` first. The store itself is `hrvgan/datasets/`.
+`extract` is the entry point and runs the steps in this order.
 """

@@ -1,4 +1,8 @@
-"""From a list of videos to a clip store: decode what is new, cut, split, and say what was left out and why."""
+"""Extraction: from a list of videos to a clip store.
+
+Clips that the store already contains are not decoded again, nor those that a stopped run had cut. The store's bytes
+depend on neither, nor on the number of processes or machines.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,177 +10,148 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from hrvgan.clipstore.writer import check_compression, label_of, labels_of, store_metadata
-from hrvgan.datasets.videos import Video, read_videos_csv
+from hrvgan.clipstore.writer import check_compression, store_metadata, with_label
 from hrvgan.errors import InputError
-from hrvgan.extraction.cut import Cut, Record, failed
-from hrvgan.extraction.incremental_write import Place, Stored, renew
-from hrvgan.extraction.manifest import Account, first_few, read_account
-from hrvgan.extraction.near_duplicates import find_twins, join_twins
-from hrvgan.extraction.parts import cut_file, load_record, part_key, seconds
+from hrvgan.extraction.cut import ClipSpec, Record
+from hrvgan.extraction.incremental_write import ExistingStore, ReadFrames, write_store
+from hrvgan.extraction.manifest import Manifest, first_few, read_video_rows
+from hrvgan.extraction.near_duplicates import find_near_duplicates, join_near_duplicates
 from hrvgan.extraction.splits import assign_splits, check_fractions
-from hrvgan.extraction.work_dir import workplace, writing
+from hrvgan.extraction.videos import Video, read_videos_csv
+from hrvgan.extraction.work_dir import (
+    cut_file,
+    load_record,
+    part_key,
+    read_clip,
+    seconds,
+    work_dir,
+    write_errors,
+)
 from hrvgan.files import atomic_folder, recover
 from hrvgan.parallel import ordered_map
 from hrvgan.video.convert import filters
 
-Found = dict[str, tuple[Record, list[Place]]]  # what came of a file, by `part_key`, and where each clip lies
+Outcomes = dict[str, tuple[Record, list[ReadFrames]]]  # part_key of a video -> record, reader of each clip
 
 
 def extract(
-    raw: str | Path,
-    out: str | Path,
-    *,
-    size: int = 64,
-    num_frames: int = 16,
-    frame_step: int = 1,
-    clips_per_video: int = 2,
-    short: str = "drop",
-    crop: bool = True,
-    enlarge: bool = False,
-    fps: float = 0.0,
-    scene_cut: float = 10.0,
-    min_motion: float = 0.0,
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    num_shards: int = 4,
-    compression: str = "none",
-    max_bad_fraction: float = 0.1,
-    time_limit: float = 60.0,
-    workers: int | str = "auto",
-    dask: str = "",
-) -> dict[str, int]:
-    """Cut the videos that `raw`/videos.csv lists into clips, write the store `out`, return what was counted.
+    raw: str | Path, out: str | Path, *,
+    size: int = 64, num_frames: int = 16, frame_step: int = 1, clips_per_video: int = 2, short: str = "drop",
+    crop: bool = True, enlarge: bool = False, fps: float = 0.0, scene_cut: float = 10.0, min_motion: float = 0.0,
+    val_fraction: float = 0.15, test_fraction: float = 0.2, seed: int = 0,
+    num_shards: int = 4, compression: str = "none",
+    max_bad_fraction: float = 0.1, time_limit: float = 60.0, workers: int | str = "auto", dask: str = "",
+) -> dict[str, int]:  # fmt: skip
+    """Cut the videos listed in `raw`/videos.csv into clips, write the store `out`, and return the counts.
 
-    A clip is `num_frames` frames, every `frame_step`-th of its video, `size` pixels wide and high (`crop`:
-    covering the square and cropped, else squashed), at `fps` frames a second (0: each video's own). None crosses a
-    scene change, which is where ffmpeg's scdet scores `scene_cut` or more (0: not looked for). Of each video
-    `clips_per_video` are taken at evenly spread starts, fewer if it is so short; of one in which no scene is as long as
-    a clip, with `short` "loop" or "hold" the longest scene, over and over or with its last frame held. Strips of frames
-    are taken as they are: neither resampled nor searched for scenes.
+    A clip is `num_frames` frames, every `frame_step`-th of its video, `size` pixels wide and high (`crop`: scaled to
+    cover the square and cropped, otherwise squashed), at `fps` frames per second (0: each video's own rate). No clip
+    crosses a scene cut, which is where ffmpeg's scdet scores `scene_cut` or more (0: no detection). Each video gives
+    `clips_per_video` clips at evenly spread starts, fewer if it is too short; if no scene is as long as a clip, `short`
+    "loop" or "hold" repeats the longest scene or holds its last frame. Strips of frames are neither resampled nor
+    searched for scenes.
 
-    Left out, and listed in `out`/manifest.json: videos that cannot be decoded (within `time_limit` seconds, and one
-    more a megabyte), are smaller than `size` (without `enlarge`) or have no scene as long as a clip; clips that move
-    less than `min_motion` (mean absolute difference of neighbouring frames, in levels of 255; the manifest has a
-    histogram); exact copies; and twins of videos that are held out from them (`datasets/twins.py`). `val_fraction`,
-    `test_fraction` and `seed` decide over the groups for which the data set does not (`assign_splits`).
+    Left out, and listed in `out`/manifest.json: videos that cannot be decoded (within `time_limit` seconds plus one
+    per megabyte), are smaller than `size` (without `enlarge`) or have no scene as long as a clip; clips that move
+    less than `min_motion` (mean absolute difference of neighbouring frames, in levels of 255); exact copies;
+    near-duplicates of held-out videos; and classes that end without clips. `val_fraction`, `test_fraction` and `seed`
+    assign the groups that the data set does not (`assign_splits`). `dask` is the address of a scheduler whose workers
+    see the same files under the same paths.
 
-    What `out` holds already is not decoded again, nor what an earlier run had cut when it was stopped. The store's
-    bytes depend on neither, nor on `workers` or `dask`, the address of a scheduler whose workers see the same files
-    under the same paths.
-
-    A class that ends without clips is left out, with a warning. Raises InputError, and leaves `out` as it was, if more
-    than `max_bad_fraction` of the videos cannot be decoded, or are in classes without clips, if the disk is full, or
-    another process is extracting to `out`.
+    Raises InputError, and leaves `out` unchanged, if more than `max_bad_fraction` of the videos cannot be decoded or
+    are in classes without clips, if the disk is full, or if another process is extracting to `out`.
     """
-    cut = Cut(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge)
-    # What is wrong here would else be found when all is decoded.
+    spec = ClipSpec(
+        size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge
+    )
+    # Check now what would otherwise fail after all is decoded.
     check_fractions(val_fraction, test_fraction)
     check_compression(compression)
     videos, out = read_videos_csv(Path(raw) / "videos.csv"), Path(out)
     most_bad = math.floor(max_bad_fraction * len(videos))
-    with workplace(out, cut.recipe()) as parts:
-        # Find what is known of each file, and cut the others.
+    with work_dir(out, spec.recipe()) as folder:
+        # Reuse what exists, and cut the other files.
         recover(out)
-        old = Stored(out, workers)
-        found = in_store(out, old, cut)
-        cut_new(videos, found, cut, parts, most_bad, time_limit, workers=workers, dask=dask)
+        old = ExistingStore(out, workers)
+        outcomes = reusable(out, old, spec)
+        cut_new(videos, outcomes, spec, folder, most_bad, time_limit, workers=workers, dask=dask)
 
-        # Decide which are in, and in which split; write shards that are new or changed, the index, the account.
+        # Select videos and assign splits; write new and changed shards, the index and the manifest.
         fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
-        kept, account = decide(videos, found, most_bad, **fractions)
-        how = {"num_shards": num_shards, "compression": compression, "workers": workers}
-        with writing(out), atomic_folder(out) as folder:
-            write_store(folder, kept, found, cut, old, **how)
-            account.write(folder)
-    return account.counts()
+        kept, manifest = select(videos, outcomes, most_bad, **fractions)
+        rows, metadata = index(kept, outcomes, spec)
+        options = {"num_shards": num_shards, "compression": compression, "workers": workers}
+        with write_errors(out), atomic_folder(out) as new:
+            write_store(new, rows, metadata, old, recipe=spec.recipe(), **options)
+            manifest.write(new)
+    return manifest.counts()
 
 
-def decide(
-    videos: Sequence[Video], found: Found, most_bad: int, **fractions: float
-) -> tuple[list[Video], Account]:
-    """The videos whose clips make the store, each with its split, and the account of all."""
-    records = [found[part_key(video)][0] for video in videos]
-    videos, left_out = without_twins(videos, records)
-    kept = [number for number, record in enumerate(records) if not record.failure and number not in left_out]
-    for number, video in zip(kept, assign_splits([videos[n] for n in kept], **fractions), strict=True):
-        videos[number] = video
-    account = Account(videos, records, left_out)
-    account.check(most_bad)
-    return [videos[number] for number in kept], account
-
-
-def write_store(folder: Path, videos: Sequence[Video], found: Found, cut: Cut, old: Stored, **how) -> None:
-    """Write shards and index of the clips of `videos` into the empty `folder`, as `renew` does."""
-    classes = sorted({video.class_name for video in videos} - {""})
-    labels = labels_of(classes)
-    rows = [row for video in videos for row in clip_rows(video, *found[part_key(video)], cut, labels)]
-    chain = ",".join("=".join(item) for item in filters(cut.size, cut.crop))
-    renew(folder, rows, store_metadata(cut.shape, classes, chain), old, recipe=cut.recipe(), **how)
-
-
-def in_store(out: Path, old: Stored, cut: Cut) -> Found:
-    """What the store `old` in `out`, if it was cut in the same way, knows of files."""
-    found = {}
-    if old.metadata.get("recipe") != cut.recipe():
-        return found
-    for row in read_account(out):
+def reusable(out: Path, old: ExistingStore, spec: ClipSpec) -> Outcomes:
+    """Records and clips of the store `old` in `out`, if it was extracted by the same recipe."""
+    outcomes = {}
+    if old.metadata.get("recipe") != spec.recipe():
+        return outcomes
+    for row in read_video_rows(out):
         clips = old.videos.get(row["video_id"], [])
         # Damaged shards have fewer clips; of copies only one has any.
-        if (
-            row["source_md5"]
-            and row["lasting"]
-            and len(clips) == row["clips"]
-            and row["failure"] not in ("duplicate", "twin")
-        ):
+        undamaged = len(clips) == row["clips"] and row["failure"] not in ("duplicate", "twin")
+        if row["source_md5"] and row["lasting"] and undamaged:
             columns = {name: tuple(clip[key] for clip in clips) for name, key in
                        (("starts", "start_frame"), ("motions", "motion"), ("digests", "digest"))}  # fmt: skip
             same = ("num_frames", "fps", "fingerprint", "failure", "cause", "warning")
             record = Record(**{key: row[key] for key in same}, stills=tuple(row["stills"]), **columns)
-            found[row["source_md5"]] = record, [old.place(clip) for clip in clips]
-    return found
+            outcomes[row["source_md5"]] = record, [old.reader_of(clip) for clip in clips]
+    return outcomes
 
 
 def cut_new(
-    videos: Sequence[Video], found: Found, cut: Cut, parts: Path, most_bad: int, time_limit: float, **how
+    videos: Sequence[Video],
+    outcomes: Outcomes,
+    spec: ClipSpec,
+    folder: Path,
+    most_bad: int,
+    time_limit: float,
+    **options,
 ) -> None:
-    """Add to `found` what is not in it: from `parts` what was cut before, and the rest from the files, in processes.
+    """Add the videos that are not in `outcomes`: those cut in `folder` by a stopped run, then the rest, in processes.
 
     Raises InputError once more than `most_bad` of the videos cannot be decoded.
     """
-    first = {part_key(video): video for video in reversed(videos)}  # Of copies, one is enough.
+    first = {part_key(video): video for video in reversed(videos)}  # Copies are cut once.
+
+    def add(key: str, record: Record) -> None:
+        outcomes[key] = record, [partial(read_clip, folder, key, spec, n) for n in range(len(record.starts))]
+
     for key, video in first.items():
-        if key not in found and (record := load_record(video, cut, parts)):
-            found[key] = record, part_places(key, record, cut, parts)
-    todo = [video for key, video in first.items() if key not in found]
-    todo.reverse()
-    work = partial(cut_file, cut=cut, parts=parts, time_limit=time_limit)
-    # Paths that mean the same in every process, also on another machine.
-    jobs = [replace(video, path=video.path.absolute()) for video in todo]
+        if key not in outcomes and (record := load_record(video, spec, folder)):
+            add(key, record)
+    missing = [video for key, video in first.items() if key not in outcomes][::-1]
+    check_bad(videos, outcomes, most_bad)
     records = ordered_map(
-        work, jobs, lost=_lost, limit=partial(_patience, time_limit), desc="extract", unit="video", **how
+        partial(cut_file, spec=spec, folder=folder, time_limit=time_limit),
+        # Absolute paths mean the same in every process, also on another machine.
+        [replace(video, path=video.path.absolute()) for video in missing],
+        lost=_lost,
+        # A decoder that still responds has stopped by itself before.
+        limit=lambda video: 10 + 1.5 * seconds(video, time_limit),
+        desc="extract",
+        unit="video",
+        **options,
     )
-    check_bad(videos, found, most_bad)
-    for video, record in zip(todo, records, strict=True):
-        found[part_key(video)] = record, part_places(part_key(video), record, cut, parts)
+    for video, record in zip(missing, records, strict=True):
+        add(part_key(video), record)
         if record.failure == "unreadable":
-            check_bad(videos, found, most_bad)
+            check_bad(videos, outcomes, most_bad)
 
 
 def _lost(video: Video, cause: str) -> Record:
-    return failed(
-        "unreadable", f"{cause} while decoding; replace it, or raise extract.time_limit", lasting=False
-    )
+    cause = f"{cause} while decoding; replace it, or raise extract.time_limit"
+    return Record(failure="unreadable", cause=cause, lasting=False)
 
 
-def _patience(time_limit: float, video: Video) -> float:
-    """Seconds after which a process is given up: a decoder that still answers has ended by itself before."""
-    return 10 + 1.5 * seconds(video, time_limit)
-
-
-def check_bad(videos: Sequence[Video], found: Found, most: int) -> None:
-    bad = [(video, found[part_key(video)][0]) for video in videos if part_key(video) in found]
+def check_bad(videos: Sequence[Video], outcomes: Outcomes, most: int) -> None:
+    bad = [(video, outcomes[part_key(video)][0]) for video in videos if part_key(video) in outcomes]
     causes = [f"{video.path}: {record.cause}" for video, record in bad if record.failure == "unreadable"]
     if len(causes) > most:
         raise InputError(
@@ -184,35 +159,41 @@ def check_bad(videos: Sequence[Video], found: Found, most: int) -> None:
         )
 
 
-def part_places(key: str, record: Record, cut: Cut, parts: Path) -> list[Place]:
-    return [
-        Place(parts / f"{key}.frames", number * math.prod(cut.shape)) for number in range(len(record.starts))
-    ]
-
-
-def without_twins(
-    videos: Sequence[Video], records: Sequence[Record]
-) -> tuple[list[Video], dict[int, tuple[str, str]]]:
-    """Videos with the groups of twins joined, and those to leave out: number -> failure and cause."""
+def select(
+    videos: Sequence[Video], outcomes: Outcomes, most_bad: int, **fractions: float
+) -> tuple[list[Video], Manifest]:
+    """Videos whose clips form the store, each with its split, and the manifest of all videos."""
+    videos, records = list(videos), [outcomes[part_key(video)][0] for video in videos]
     usable = [number for number, record in enumerate(records) if not record.failure]
-    pairs = find_twins([records[n].num_frames for n in usable], [records[n].fingerprint for n in usable])
-    joined, left_out = join_twins([videos[n] for n in usable], pairs)
-    videos = list(videos)
+    pairs = find_near_duplicates(
+        [records[n].num_frames for n in usable], [records[n].fingerprint for n in usable]
+    )
+    joined, left_out = join_near_duplicates([videos[n] for n in usable], pairs)
     for number, video in zip(usable, joined, strict=True):
         videos[number] = video
-    return videos, {usable[n]: found for n, found in left_out.items()}
+    left_out = {usable[n]: reason for n, reason in left_out.items()}
+    kept = [number for number in usable if number not in left_out]
+    for number, video in zip(kept, assign_splits([videos[n] for n in kept], **fractions), strict=True):
+        videos[number] = video
+    manifest = Manifest(videos, records, left_out)
+    manifest.check(most_bad)
+    return [videos[number] for number in kept], manifest
 
 
-def clip_rows(
-    video: Video, record: Record, places: list[Place], cut: Cut, labels: dict[str, int]
-) -> list[tuple[dict, Place]]:
-    """A row of the store for each clip of a video, and where its frames lie."""
-    rows = []
-    for start, motion, digest, place in zip(
-        record.starts, record.motions, record.digests, places, strict=True
-    ):
-        row = {"clip_id": f"{video.video_id}@{start:06d}", "video_id": video.video_id, "class_name": video.class_name,
-               "source_md5": video.md5, "split": video.split, "group": video.group, "start_frame": start,
-               "frame_step": cut.frame_step, "fps": record.fps, "motion": motion, "digest": digest}  # fmt: skip
-        rows.append((row | {"label": label_of(row, labels)}, place))
-    return rows
+def index(
+    videos: Sequence[Video], outcomes: Outcomes, spec: ClipSpec
+) -> tuple[list[tuple[dict, ReadFrames]], dict]:
+    """Index row and reader of each clip of `videos`, and the metadata of their store."""
+    classes, rows = sorted({video.class_name for video in videos} - {""}), []
+    for video in videos:
+        record, readers = outcomes[part_key(video)]
+        common = {"video_id": video.video_id, "class_name": video.class_name, "source_md5": video.md5,
+                  "split": video.split, "group": video.group, "frame_step": spec.frame_step,
+                  "fps": record.fps}  # fmt: skip
+        columns = record.starts, record.motions, record.digests, readers
+        for start, motion, digest, read in zip(*columns, strict=True):
+            own = {"start_frame": start, "motion": motion, "digest": digest}
+            row = {"clip_id": f"{video.video_id}@{start:06d}", **common, **own}
+            rows.append((with_label(row, classes), read))
+    chain = ",".join("=".join(item) for item in filters(spec.size, spec.crop))
+    return rows, store_metadata(spec.shape, classes, chain)

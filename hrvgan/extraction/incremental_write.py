@@ -1,129 +1,112 @@
-"""Write a store anew out of what is there already: shards in which nothing changed are kept as they are, clips are
-copied from the old store or from where they were just cut to."""
+"""Incremental write of a store: unchanged shards are linked, other clips copied from the old store or the work dir."""
 
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from hrvgan.clipstore.clips import Clips
-from hrvgan.clipstore.format import COLUMNS, shard_name
-from hrvgan.clipstore.reader import Reader
-from hrvgan.clipstore.writer import Shard, stable_hash, write_index
+from hrvgan.clipstore.clips import COLUMNS, Clips, Reader, shard_name
+from hrvgan.clipstore.writer import Shard, shard_of, write_index
 from hrvgan.errors import InputError
 from hrvgan.parallel import ordered_map
 
-SMALL = 2**28  # bytes that are faster copied or checked here than by processes that start first
+SMALL = 2**28  # bytes below which worker processes would take longer to start than the copy takes
+ReadFrames = Callable[[], bytes | np.ndarray]  # returns the frames of a clip, flat uint8
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the frames of a clip lie: plain in a file from byte `offset` on, or compressed in a row of a shard."""
-
-    path: Path
-    offset: int
-    shard: int = -1
-    row: int = -1
-
-    def read(self, size: int) -> bytes:
-        if self.offset < 0:
-            return Reader(self.path.parent, size).read(self.shard, self.row, -1).tobytes()
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(size)
-
-
-class Stored:
-    """A store that is there already: its rows by shard and by video, without those that are damaged."""
+class ExistingStore:
+    """Store from an earlier extraction: undamaged rows by shard and by video. Empty if `folder` is no store."""
 
     def __init__(self, folder: Path, workers: int | str):
-        self.shards, self.metadata = defaultdict(list), {}
-        self.whole = set()  # shards in which nothing is damaged
+        self.shards, self.videos, self.metadata = defaultdict(list), defaultdict(list), {}
+        self.intact = set()  # shards without damaged rows
         try:
             clips = Clips(folder)
         except InputError:
             return
-        self.folder, self.metadata, self.shape = folder, clips.about, clips.shape
+        self.folder, self.metadata = folder, clips.metadata
         for row in clips.index.to_pylist():
             self.shards[row["shard"]].append(row)
-        shards = list(self.shards.values())
-        check = Reader(folder, int(np.prod(clips.shape))).sound
-        few = len(clips) * int(np.prod(clips.shape)) < SMALL
-        checked = ordered_map(check, shards, workers=1 if few else workers, desc="check", unit="shard")
-        self.videos = defaultdict(list)
-        for rows, sound in zip(shards, checked, strict=True):
-            if len(sound) == len(rows):
-                self.whole.add(rows[0]["shard"])
-            for row in (rows[number] for number in sound):
-                self.videos[row["video_id"]].append(row)
+        shards, size = list(self.shards.values()), int(np.prod(clips.shape))
+        options = {"workers": _workers(len(clips) * size, workers), "desc": "check", "unit": "shard"}
+        self.reader = Reader(folder, size)
+        checked = ordered_map(self.reader.intact, shards, **options)
+        for rows, intact in zip(shards, checked, strict=True):
+            if len(intact) == len(rows):
+                self.intact.add(rows[0]["shard"])
+            for number in intact:
+                self.videos[rows[number]["video_id"]].append(rows[number])
 
-    def place(self, row: dict) -> Place:
-        return Place(self.folder / shard_name(row["shard"]), row["offset"], row["shard"], row["row"])
+    def reader_of(self, row: dict) -> ReadFrames:
+        return partial(self.reader.read, row["shard"], row["row"], row["offset"])
+
+    def offsets(self, shard: int, rows: Sequence[dict], metadata: dict) -> list[int] | None:
+        """Offsets of the clips in an intact shard that holds just `rows`; None if it has to be written."""
+        same_kind = all(self.metadata.get(key) == value for key, value in metadata.items())
+        if not (same_kind and shard in self.intact and _keys(self.shards[shard]) == _keys(rows)):
+            return None
+        return [row["offset"] for row in self.shards[shard]]
 
 
-def renew(
+def _keys(rows: Sequence[dict]) -> list:
+    names = [name for name in COLUMNS if name != "motion"] + ["digest"]  # motion follows from the frames
+    return [[row[name] for name in names] for row in rows]
+
+
+def _workers(num_bytes: int, workers: int | str) -> int | str:
+    return 1 if num_bytes < SMALL else workers
+
+
+def write_store(
     folder: Path,
-    rows: Sequence[tuple[dict, Place]],
+    rows: Sequence[tuple[dict, ReadFrames]],
     metadata: dict,
-    old: Stored,
+    old: ExistingStore,
     *,
     num_shards: int,
     compression: str,
     workers: int | str,
-    **about: object,
-) -> int:
-    """Write shards and index of `rows` into the empty `folder`; returns how many shards were written, not kept.
+    **more: object,
+) -> None:
+    """Write shards and index of `rows` into the empty `folder`.
 
-    `metadata` as of `store_metadata`; `about` goes into the index beside it.
+    `metadata` is that of `store_metadata`; `more` goes into the index's metadata beside it.
     """
-    about |= {"compression": compression}
-    alike = all(
-        old.metadata.get(key) == value for key, value in (metadata | {"compression": compression}).items()
-    )
-    shards = defaultdict(list)
-    order = []
-    for row, place in rows:
-        number = stable_hash(row["video_id"]) % num_shards
+    shards, order = defaultdict(list), []
+    for row, read in rows:
+        number = shard_of(row["video_id"], num_shards)
         order.append((number, len(shards[number]), row))
-        shards[number].append((row, place))
-    offsets, jobs, numbers = {}, [], []
+        shards[number].append((row, read))
+    offsets, jobs = {}, {}
     for number, content in sorted(shards.items()):
         path = folder / shard_name(number)
-        if alike and number in old.whole and _same(old.shards[number], content):
-            _link(old.folder / path.name, path)
-            offsets[number] = [row["offset"] for row in old.shards[number]]
+        wanted = [row for row, _ in content]
+        offsets[number] = old.offsets(number, wanted, metadata | {"compression": compression})
+        if offsets[number] is None:
+            jobs[number] = path, content
         else:
-            jobs.append((path, content))
-            numbers.append(number)
-    few = sum(len(content) for _, content in jobs) * int(np.prod(metadata["shape"])) < SMALL
+            _link(old.folder / path.name, path)
+    size = int(np.prod(metadata["shape"]))
+    num_bytes = size * sum(len(content) for _, content in jobs.values())
     write = partial(write_shard, metadata=metadata, compression=compression)
-    written = ordered_map(write, jobs, workers=1 if few else workers, desc="write", unit="shard")
-    offsets |= zip(numbers, written, strict=True)
-    placed = [row | {"shard": shard, "row": n, "offset": offsets[shard][n]} for shard, n, row in order]
-    write_index(folder, metadata, placed, **about)
-    return len(jobs)
+    options = {"workers": _workers(num_bytes, workers), "desc": "write", "unit": "shard"}
+    offsets |= zip(jobs, ordered_map(write, list(jobs.values()), **options), strict=True)
+    located = [row | {"shard": shard, "row": n, "offset": offsets[shard][n]} for shard, n, row in order]
+    write_index(folder, metadata, located, **more, compression=compression)
 
 
 def write_shard(job: tuple, metadata: dict, compression: str) -> list[int]:
-    """Write one shard; returns the offset of each clip."""
+    """Write one shard; return the offset of each clip."""
     path, content = job
-    size = int(np.prod(metadata["shape"]))
     with Shard(path, metadata, compression) as shard:
-        for row, place in content:
-            found = shard.add(row, place.read(size))["digest"]
-            if found != row["digest"]:
-                raise InputError(f"{place.path}: changed since it was written; run it again")
+        for row, read in content:
+            if shard.add(row, bytes(read()))["digest"] != row["digest"]:
+                raise InputError(f"{row['clip_id']}: its frames changed since they were cut; run it again")
     return shard.offsets
-
-
-def _same(old: Sequence[dict], new: Sequence[tuple[dict, Place]]) -> bool:
-    keys = [name for name in COLUMNS if name != "motion"] + ["digest"]  # motion follows from the frames
-    return [[row[key] for key in keys] for row in old] == [[row[key] for key in keys] for row, _ in new]
 
 
 def _link(source: Path, target: Path) -> None:

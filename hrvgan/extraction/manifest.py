@@ -1,4 +1,4 @@
-"""What became of every video: counts, causes, and what a later extraction need not find out again."""
+"""Manifest of an extraction: outcome of every video, counts, and what a later extraction can reuse."""
 
 import json
 import sys
@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hrvgan.datasets.videos import SPLITS, Video
+from hrvgan.clipstore.clips import SPLITS
 from hrvgan.errors import InputError
 from hrvgan.extraction.cut import Record
+from hrvgan.extraction.videos import Video
 
 VIDEOS, MANIFEST = "videos.parquet", "manifest.json"
 FAILURES = ("unreadable", "small", "short", "static", "duplicate", "twin")
@@ -23,15 +24,16 @@ COLUMNS = {
     "failure": pa.string(), "cause": pa.string(), "warning": pa.string(), "lasting": pa.bool_(),
     "fingerprint": pa.binary(), "stills": pa.list_(pa.float64()),
 }  # fmt: skip
+SUMMARY = ("video_id", "class_name", "failure", "cause")  # columns that a person asks about first
 
 
-class Account:
-    """Every listed video with its record, and with the reason if none of its clips are in the store."""
+class Manifest:
+    """Every listed video with its record, and the reason if none of its clips are in the store."""
 
     def __init__(
         self, videos: Sequence[Video], records: Sequence[Record], left_out: dict[int, tuple[str, str]]
     ):
-        """`left_out`: number of a video -> failure and cause that its record does not know."""
+        """`left_out`: index of a video -> failure and cause that are not in its record."""
         self.rows = []
         for number, (video, record) in enumerate(zip(videos, records, strict=True)):
             failure, cause = left_out.get(number, (record.failure, record.cause))
@@ -46,7 +48,7 @@ class Account:
         self.motions = [motion for record in records for motion in (*record.motions, *record.stills)]
 
     def counts(self) -> dict[str, int]:
-        """Videos, clips, clips of each split, and videos dropped for each reason."""
+        """Number of videos, of clips in total and in each split, and of videos dropped for each reason."""
         clips, failures = Counter(), Counter(row["failure"] for row in self.rows)
         for row in self.rows:
             clips[row["split"]] += row["clips"]
@@ -56,8 +58,8 @@ class Account:
         }  # fmt: skip
 
     def check(self, most: int) -> None:
-        """Warns of classes that end without clips. Raises InputError, with the causes, if more than `most` videos are
-        in such classes, or none has clips."""
+        """Warn of classes without clips. Raises InputError, with the causes, if more than `most` videos are in such
+        classes, or there are no clips at all."""
         clips, empty = Counter(), {}
         for row in self.rows:
             clips[row["class_name"]] += row["clips"]
@@ -72,18 +74,16 @@ class Account:
             sys.stderr.write(f"warning: {self.warnings[0]}\n")
 
     def write(self, folder: Path) -> None:
-        """videos.parquet, a row a video; and manifest.json with what a person asks about first."""
-        keys = ("video_id", "class_name", "failure", "cause")
-        edges, counts = MOTION_EDGES, np.histogram(self.motions, MOTION_EDGES)[0].tolist()
+        """Write videos.parquet, a row per video, and manifest.json, a summary to read."""
+        counts = np.histogram(self.motions, MOTION_EDGES)[0].tolist()
         manifest = {
             "counts": self.counts(),
-            "dropped": [{key: row[key] for key in keys} for row in self.rows if row["failure"]],
+            "dropped": [{key: row[key] for key in SUMMARY} for row in self.rows if row["failure"]],
             "warnings": self.warnings,
-            "motion": {"edges": list(edges), "clips": counts},
+            "motion": {"edges": list(MOTION_EDGES), "clips": counts},
         }
-        (folder / MANIFEST).write_text(
-            json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
         table = pa.Table.from_pylist(self.rows, pa.schema(list(COLUMNS.items())))
         pq.write_table(table, folder / VIDEOS, compression="none", use_dictionary=False)
 
@@ -93,8 +93,8 @@ def first_few(causes: Sequence[str]) -> str:
     return "; ".join([*causes[:3], *more])
 
 
-def read_account(store: Path) -> list[dict]:
-    """The rows of a store's videos.parquet; [] where there is none that can be read."""
+def read_video_rows(store: Path) -> list[dict]:
+    """Rows of a store's videos.parquet; [] if it cannot be read."""
     try:
         table = pq.read_table(store / VIDEOS)
     except (OSError, pa.ArrowException):
@@ -103,6 +103,6 @@ def read_account(store: Path) -> list[dict]:
 
 
 def dropped_table(store: str | Path) -> dict[str, list[str]]:
-    """The dropped videos of a store as columns, for a table of a tracker: video_id, class_name, failure, cause."""
-    rows = [row for row in read_account(Path(store)) if row["failure"]]
-    return {key: [row[key] for row in rows] for key in ("video_id", "class_name", "failure", "cause")}
+    """Dropped videos of a store as columns, for a table of the tracker: video_id, class_name, failure, cause."""
+    rows = [row for row in read_video_rows(Path(store)) if row["failure"]]
+    return {key: [row[key] for row in rows] for key in SUMMARY}

@@ -1,36 +1,35 @@
-"""Videos that show the same: exact copies, copies encoded anew, mirror images. One may not be trained on and the other
-tested with."""
+"""Near-duplicate videos: exact copies, re-encoded copies and mirror images, which must not straddle splits."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from hrvgan.datasets.videos import SPLITS, Video
+from hrvgan.clipstore.clips import SPLITS
+from hrvgan.extraction.videos import Video
 
 LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
-THUMBNAIL = 32  # pixels, of the picture that a fingerprint is made of
-GRID = 8  # A fingerprint is the brightness of GRID x GRID fields of two frames.
-TOLERANCE = 4  # levels of 255 that each field may differ by; encoding anew costs one or two
+THUMBNAIL = 32  # pixels of the image that a fingerprint is computed from
+GRID = 8  # A fingerprint is the mean luma of GRID x GRID cells of two frames.
+TOLERANCE = 4  # levels of 255 by which each cell may differ; re-encoding costs one or two
 
 
 def fingerprint(first: np.ndarray, last: np.ndarray) -> bytes:
-    """Of the first and the last frame (H, W, 3) that are cut from a video, 2 * GRID * GRID bytes."""
-    fields = [
+    """Fingerprint of a video by its first and last frame (H, W, 3): 2 * GRID * GRID bytes."""
+    cells = [
         Image.fromarray((frame @ LUMA).astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
         for frame in (first, last)
     ]
-    return np.stack([np.asarray(field) for field in fields]).round().astype(np.uint8).tobytes()
+    return np.stack([np.asarray(cell) for cell in cells]).round().astype(np.uint8).tobytes()
 
 
-def find_twins(lengths: Sequence[int], fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Pairs that connect all videos with as many frames and the same fingerprint, as it is or mirrored, within
+def find_near_duplicates(lengths: Sequence[int], fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
+    """Pairs (i, j) that connect all videos of equal length whose fingerprints, one maybe mirrored, agree within
     TOLERANCE.
 
-    Mirroring keeps the mean, so that only neighbours in its order are compared, not all with all; and of those that
-    are equal, of which there may be many in a set with black videos, only one.
+    Mirroring keeps the mean, so only neighbours in the order of means are compared. Of equal fingerprints, of which
+    a set with black videos may have many, each is paired with the first only.
     """
     prints = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, 2, GRID, GRID)
     first, pairs = {}, []
@@ -47,7 +46,11 @@ def find_twins(lengths: Sequence[int], fingerprints: Sequence[bytes]) -> list[tu
         near = near[near + step < len(order)]
         one, other = order[near], order[near + step]
         close = (lengths[one] == lengths[other]) & (means[other] - means[one] <= TOLERANCE)
-        near, one, other = near[close], one[close], other[close]  # Who is too far now is so at the next step.
+        near, one, other = (
+            near[close],
+            one[close],
+            other[close],
+        )  # Pairs too far apart stay so at larger steps.
         if not len(near):
             break
         alike = _alike(prints[one], prints[other])
@@ -56,67 +59,46 @@ def find_twins(lengths: Sequence[int], fingerprints: Sequence[bytes]) -> list[tu
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    near = [abs(one - seen).max(axis=(1, 2, 3)) <= TOLERANCE for seen in (other, other[..., ::-1])]
+    near = [abs(one - view).max(axis=(1, 2, 3)) <= TOLERANCE for view in (other, other[..., ::-1])]
     return near[0] | near[1]
 
 
-def join_twins(
+def join_near_duplicates(
     videos: Sequence[Video], pairs: Sequence[tuple[int, int]]
 ) -> tuple[list[Video], dict[int, tuple[str, str]]]:
-    """Videos with the groups of twins made one, and those to be left out: number -> failure and cause.
+    """Merge the groups of near-duplicates; return the videos and those to leave out: index -> failure and cause.
 
-    Left out are exact copies inside a class, and whatever the data set's own lists put into a split although a twin
-    is in one that is held out from it: what is in test stays, or else what is in val.
+    Left out are exact copies within a class, and videos that the data set's own lists assign to another split than a
+    near-duplicate: the one in test stays, otherwise the one in val.
     """
-    families = _Sets()
-    for one, other in [*pairs, *_same_files(videos)]:
-        families.join(one, other)
-    left_out, groups = {}, _Sets()
-    for family in families.all():
-        family.sort(key=lambda number: (-_held_out(videos[number]), number))
-        best, known = videos[family[0]], {}
-        for number in family:
+    first, left_out, joined = {}, {}, []
+    copies = [
+        (first.setdefault(video.md5, number), number) for number, video in enumerate(videos) if video.md5
+    ]
+    for numbers in _components([*pairs, *copies]):
+        numbers.sort(key=lambda number: (-_held_out(videos[number]), number))
+        best, originals = videos[numbers[0]], {}
+        for number in numbers:
             video = videos[number]
-            original = known.setdefault((video.md5 or number, video.class_name), video)
+            original = originals.setdefault((video.md5 or number, video.class_name), video)
             if original is not video:
                 left_out[number] = "duplicate", f"the same file as {original.video_id}"
             elif video.split and video.split != best.split:
                 left_out[number] = "twin", f"shows the same as {best.video_id}, which is in {best.split}"
             else:
-                groups.join(best.group, video.group)
-    return [replace(video, group=groups.name(video.group)) for video in videos], left_out
-
-
-def _same_files(videos: Sequence[Video]) -> list[tuple[int, int]]:
-    first = {}
-    pairs = [
-        (first.setdefault(video.md5, number), number) for number, video in enumerate(videos) if video.md5
-    ]
-    return [pair for pair in pairs if pair[0] != pair[1]]
+                joined.append((best.group, video.group))
+    names = {group: groups[0] for groups in _components(joined) for group in groups}
+    return [replace(video, group=names.get(video.group, video.group)) for video in videos], left_out
 
 
 def _held_out(video: Video) -> int:
     return SPLITS.index(video.split) if video.split else -1
 
 
-class _Sets:
-    """Things that were joined, each set of them known by its smallest."""
-
-    def __init__(self):
-        self.parents = {}
-
-    def name(self, thing):
-        while self.parents.get(thing, thing) != thing:
-            thing = self.parents[thing]
-        return thing
-
-    def join(self, one, other) -> None:
-        smaller, larger = sorted((self.name(one), self.name(other)))
-        self.parents.setdefault(smaller, smaller)
-        self.parents[larger] = smaller
-
-    def all(self) -> list[list]:
-        members = defaultdict(list)
-        for thing in self.parents:
-            members[self.name(thing)].append(thing)
-        return [members[name] for name in sorted(members)]
+def _components(pairs: Sequence[tuple]) -> list[list]:
+    """Connected components of the graph with edges `pairs`, each sorted, in the order of their first elements."""
+    component = {}
+    for pair in pairs:
+        merged = set().union(*(component.get(element, {element}) for element in pair))
+        component |= dict.fromkeys(merged, merged)
+    return sorted({id(members): sorted(members) for members in component.values()}.values())

@@ -1,41 +1,38 @@
-"""Train, val or test: by group, never by clip."""
+"""Assign videos to train, val and test by group, never by clip."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 from hrvgan.clipstore.writer import stable_hash
-from hrvgan.datasets.videos import Video
 from hrvgan.errors import InputError
+from hrvgan.extraction.videos import Video
 
-LARGE = 200  # groups, from which on the fractions come out by themselves
+LARGE = 200  # groups, from which on independent hashes give the fractions closely enough
 
 
 def assign_splits(
     videos: Sequence[Video], *, val_fraction: float, test_fraction: float, seed: int = 0
 ) -> list[Video]:
-    """Give every video without a split the one of its group.
+    """Give every video without a split the split of its group.
 
-    Groups stand in the order of a hash; the first ones are test, the last ones val, the rest train. Another
-    video of a known group so changes nothing, and another group moves at most one group across each border,
-    never between val and test; from LARGE groups on, each goes by its own hash alone, and another one moves none.
-    Groups that occur in several classes (UCF101's g01) are ordered together and so bring every class into every
-    split; groups of one class are ordered inside it. From three groups on each split gets at least one; one or two
-    are train.
+    Groups are ordered by a hash; the first ones are test, the last ones val, the rest train. Another video of a known
+    group therefore changes nothing, and another group moves at most one group across each border, never between val
+    and test; from LARGE groups on, each is assigned by its own hash, and another one moves none. Groups that occur in
+    several classes (UCF101's g01) are ordered together and so bring every class into every split; groups of one class
+    are ordered within it. With three or more groups each split gets at least one; one or two are train.
 
-    Where the data set itself says train and test but nothing of val (UCF101's lists), `val_fraction` of the groups
-    that it trains on are val. Raises InputError if the fractions leave nothing to train, or the data set puts one
-    group into two splits.
+    Where the data set itself assigns train and test but no val (UCF101's lists), `val_fraction` of its train groups
+    become val. Raises InputError if the fractions leave nothing to train, or the data set puts one group into two
+    splits.
     """
     check_fractions(val_fraction, test_fraction)
-    splits = _given_splits(videos)
-    lists = set(splits.values())
-    if lists and "val" not in lists:
-        trained = [video for video in videos if splits.get(video.group) == "train"]
-        splits |= _drawn(trained, val_fraction, 0, seed)
-    splits |= _drawn(
-        [video for video in videos if video.group not in splits], val_fraction, test_fraction, seed
-    )
+    splits = _official_splits(videos)
+    if splits and "val" not in splits.values():
+        train = [video for video in videos if splits.get(video.group) == "train"]
+        splits |= _hashed_splits(train, val_fraction, 0, seed)
+    others = [video for video in videos if video.group not in splits]
+    splits |= _hashed_splits(others, val_fraction, test_fraction, seed)
     return [replace(video, split=splits[video.group]) for video in videos]
 
 
@@ -46,30 +43,7 @@ def check_fractions(val_fraction: float, test_fraction: float) -> None:
         )
 
 
-def _drawn(videos: Sequence[Video], val_fraction: float, test_fraction: float, seed: int) -> dict[str, str]:
-    classes = defaultdict(set)
-    for video in videos:
-        classes[video.group].add(video.class_name)
-    rooms, splits = defaultdict(list), {}
-    for group in sorted(classes, key=lambda group: stable_hash(f"{seed}/{group}")):
-        rooms[min(classes[group]) if len(classes[group]) == 1 else None].append(group)
-    for groups in rooms.values():
-        if len(groups) < LARGE:
-            names = _in_order(len(groups), val_fraction, test_fraction)
-        else:
-            names = [
-                _by_hash(stable_hash(f"{seed}/{group}"), val_fraction, test_fraction) for group in groups
-            ]
-        splits |= zip(groups, names, strict=True)
-    return splits
-
-
-def _by_hash(number: int, val_fraction: float, test_fraction: float) -> str:
-    place = number / 2**64
-    return "test" if place < test_fraction else "val" if place >= 1 - val_fraction else "train"
-
-
-def _given_splits(videos: Sequence[Video]) -> dict[str, str]:
+def _official_splits(videos: Sequence[Video]) -> dict[str, str]:
     splits = {}
     for video in videos:
         if video.split and splits.setdefault(video.group, video.split) != video.split:
@@ -79,7 +53,29 @@ def _given_splits(videos: Sequence[Video]) -> dict[str, str]:
     return splits
 
 
-def _in_order(count: int, val_fraction: float, test_fraction: float) -> list[str]:
+def _hashed_splits(videos: Sequence[Video], val_fraction: float, test_fraction: float, seed: int) -> dict:
+    classes = defaultdict(set)
+    for video in videos:
+        classes[video.group].add(video.class_name)
+    hashes = {group: stable_hash(f"{seed}/{group}") for group in classes}
+    by_class, splits = defaultdict(list), {}
+    for group in sorted(classes, key=hashes.get):
+        by_class[min(classes[group]) if len(classes[group]) == 1 else None].append(group)
+    for groups in by_class.values():
+        if len(groups) < LARGE:
+            names = _by_order(len(groups), val_fraction, test_fraction)
+        else:
+            names = [_by_hash(hashes[group], val_fraction, test_fraction) for group in groups]
+        splits |= zip(groups, names, strict=True)
+    return splits
+
+
+def _by_hash(number: int, val_fraction: float, test_fraction: float) -> str:
+    fraction = number / 2**64
+    return "test" if fraction < test_fraction else "val" if fraction >= 1 - val_fraction else "train"
+
+
+def _by_order(count: int, val_fraction: float, test_fraction: float) -> list[str]:
     if count < 3:
         return ["train"] * count
     num_test = _share(count - 2, test_fraction * count)

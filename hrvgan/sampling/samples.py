@@ -11,8 +11,8 @@ from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.files import write_json
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
-from hrvgan.video.encode import write_video
 from hrvgan.video.grids import filmstrips, labelled_rows, tile, write_image
+from hrvgan.video.io import write_video
 
 ROW = 8  # clips in the row that shows a model beside others
 ENLARGED = 96  # pixels: smaller clips are shown enlarged to about this size

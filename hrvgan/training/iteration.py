@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hrvgan.clipstore.clips import BatchStream, Clips
+from hrvgan.clipstore.batches import BatchStream, prefetch
+from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.layout import to_float
-from hrvgan.clipstore.prefetch import prefetch
 from hrvgan.nn.base import Batch, Phase, VideoGAN
 from hrvgan.nn.growing import at_level
 from hrvgan.nn.optim import clip_norm, scale_rates

@@ -1,4 +1,4 @@
-"""Between video files and arrays of frames, uint8 (T, H, W, 3): decoding, encoding, strips of frames, grids of clips.
+"""Video files to and from uint8 frames (T, H, W, 3).
 
-Read `files.py` first: probe, read, write. `decoding.py` is the one pass over a file that reading and extraction share.
+`io` reads and writes whole files, `decode` and `convert` are the decoder below it, `grids` tiles clips into one image.
 """

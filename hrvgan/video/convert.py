@@ -1,5 +1,6 @@
-"""Decoded frames as arrays: upright, square, RGB, whatever size and kind of colour the camera had."""
+"""Decoded frames to upright RGB arrays of any size, and scene change detection, by ffmpeg filter graphs."""
 
+import functools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
@@ -9,90 +10,64 @@ import numpy as np
 # Bicubic with its exact paths: the same bytes whatever SIMD the CPU has.
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+bitexact"
 
-# (size, crop) -> a frame, uint8 (H, W, 3), as of `filters`
-Picture = Callable[[int | None, bool], np.ndarray]
+Filters = list[tuple[str, str]]  # name and arguments of each filter
 
 
-class Chain:
-    """A filter graph that is built anew when the kind of its frames changes in mid-video."""
+class FilterGraph:
+    """Filter graph that is rebuilt when the format of its input changes in mid-video.
 
-    def __init__(self):
-        self.kind = self.graph = None
+    `make_filters(turns)` returns its filters; `turns` are those that put the frame upright.
+    """
 
-    def pull(self, frame: av.VideoFrame) -> av.VideoFrame:
-        # Not the frame's side data: asking for them ties it into a ring, which is freed long after.
-        kind = (
-            frame.width,
-            frame.height,
-            frame.format.name,
-            frame.colorspace,
-            frame.color_range,
-            frame.rotation,
-        )
-        if kind != self.kind:
-            self.kind, self.graph = kind, self._build(frame)
+    def __init__(self, make_filters: Callable[[Filters], Filters]):
+        self.make_filters, self.format, self.graph = make_filters, None, None
+
+    def apply(self, frame: av.VideoFrame) -> av.VideoFrame:
+        # Not the frame's side data: reading them makes a reference cycle, which is freed much later.
+        size = frame.width, frame.height
+        format = (*size, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
+        if format != self.format:
+            self.format, self.graph = format, self._build(frame)
         self.graph.push(frame)
         return self.graph.pull()
 
     def _build(self, frame: av.VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
         graph.threads = 1  # Small frames are done before more threads have woken up.
-        about = {"video_size": f"{frame.width}x{frame.height}", "pix_fmt": frame.format.name, "time_base": "1/1000",
-                 "colorspace": int(frame.colorspace), "range": int(frame.color_range)}  # fmt: skip
-        nodes = [graph.add("buffer", ":".join(f"{key}={value}" for key, value in about.items()))]
-        nodes += [graph.add(name, arguments) for name, arguments in self.filters(tuple(turns_of(frame)))]
+        source = {"video_size": f"{frame.width}x{frame.height}", "pix_fmt": frame.format.name, "time_base": "1/1000",
+                  "colorspace": int(frame.colorspace), "range": int(frame.color_range)}  # fmt: skip
+        nodes = [graph.add("buffer", ":".join(f"{key}={value}" for key, value in source.items()))]
+        nodes += [graph.add(name, arguments) for name, arguments in self.make_filters(list(turns_of(frame)))]
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()
         return graph
 
-    def filters(self, turns: tuple) -> list[tuple[str, str]]:
-        raise NotImplementedError
+
+def frame_converter(aspect: Fraction | None) -> Callable[[av.VideoFrame, int | None, bool], np.ndarray]:
+    """Return `convert(frame, size, crop)` -> uint8 (size, size, 3), or (H, W, 3) if size is None, as of `filters`.
+
+    `aspect` is width / height of a pixel; None, 0 and 1 are square.
+    """
+    square = aspect in (None, 0, 1)
+    stretch = [] if square else [("scale", f"trunc(iw*{aspect}+0.5):ih:flags={SCALE_FLAGS}")]
+
+    @functools.cache
+    def graph(size: int | None, crop: bool) -> FilterGraph:
+        return FilterGraph(lambda turns: [*stretch, *turns, *filters(size, crop)])
+
+    return lambda frame, size, crop: graph(size, crop).apply(frame).to_ndarray()
 
 
-class Converters:
-    """Frames of any size, colour and orientation to RGB arrays of any size."""
-
-    def __init__(self, aspect: Fraction | None):
-        self.aspect, self.known = aspect, {}
-
-    def __call__(self, frame: av.VideoFrame, size: int | None, crop: bool) -> np.ndarray:
-        """uint8 (size, size, 3), or (H, W, 3) without `size`."""
-        if (size, crop) not in self.known:
-            self.known[size, crop] = Converter(size, crop, self.aspect)
-        return self.known[size, crop].pull(frame).to_ndarray()
+def scene_detector(threshold: float) -> Callable[[av.VideoFrame], bool]:
+    """Return `is_cut(frame)`, which tells of successive frames if each begins a new scene."""
+    graph = FilterGraph(lambda turns: [("scdet", f"threshold={threshold}")])
+    return lambda frame: "lavfi.scd.time" in graph.apply(frame).metadata
 
 
-class Converter(Chain):
-    def __init__(self, size: int | None, crop: bool, aspect: Fraction | None):
-        super().__init__()
-        self.size, self.crop, self.aspect = size, crop, aspect
+def filters(size: int | None, crop: bool) -> Filters:
+    """Ffmpeg filters (name, arguments) between an upright frame and the array.
 
-    def filters(self, turns: tuple) -> list[tuple[str, str]]:
-        stretch = []
-        if self.aspect not in (None, 0, 1):  # pixels that are not square
-            stretch = [("scale", f"trunc(iw*{self.aspect}+0.5):ih:flags={SCALE_FLAGS}")]
-        return [*stretch, *turns, *filters(self.size, self.crop)]
-
-
-class SceneDetector(Chain):
-    """Whether a frame is the first of a new scene."""
-
-    def __init__(self, threshold: float):
-        super().__init__()
-        self.threshold = threshold
-
-    def __call__(self, frame: av.VideoFrame) -> bool:
-        return "lavfi.scd.time" in self.pull(frame).metadata
-
-    def filters(self, turns: tuple) -> list[tuple[str, str]]:
-        return [("scdet", f"threshold={self.threshold}")]
-
-
-def filters(size: int | None, crop: bool) -> list[tuple[str, str]]:
-    """(name, arguments) of the ffmpeg filters between an upright frame and the array.
-
-    Cropping comes first: the sides that go are not resized, and what is resized is a square, to the pixel, or where
-    colours are stored in pairs of pixels to the pair. On the way through a resize, planes of green, blue and red (gbrp)
-    come up to three times as fast as rgb24, and are the same numbers.
+    Cropping comes first, so that the borders are not resized: a square is, exact to the pixel, or with subsampled
+    chroma to the pair. Planar gbrp takes a resize up to three times faster than rgb24 does, with the same values.
     """
     if size is None:
         return [("format", "rgb24")]
@@ -101,7 +76,7 @@ def filters(size: int | None, crop: bool) -> list[tuple[str, str]]:
 
 
 def turns_of(frame: av.VideoFrame) -> Iterator[tuple[str, str]]:
-    """Filters that put a frame upright, by the matrix that phones write: x' = a x + c y, y' = b x + d y."""
+    """Filters that put a frame upright, by the display matrix of phones: x' = a x + c y, y' = b x + d y."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return

@@ -1,4 +1,4 @@
-"""Many clips in one picture or video: uint8 in, uint8 out."""
+"""Tile clips into one image or video, with labels: uint8 in, uint8 out."""
 
 import math
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw, ImageFont
 from hrvgan.files import atomic_path
 
 
-def write_image(path: str | Path, picture: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) as an image; the suffix says which kind."""
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 (H, W, 3) as an image file; the suffix selects the format."""
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary)
+        Image.fromarray(image).save(temporary)
 
 
 def tile(clips: np.ndarray, columns: int, *, gap: int = 2, enlarge: int = 1) -> np.ndarray:
-    """uint8 clips (N, T, H, W, 3) -> a grid, row by row, (T, H', W', 3); each pixel `enlarge` pixels wide."""
+    """Tile uint8 clips (N, T, H, W, 3) row by row into (T, H', W', 3); `enlarge` is an integer scale factor."""
     clips = clips.repeat(enlarge, axis=2).repeat(enlarge, axis=3)
     num, time, height, width, _ = clips.shape
     rows = math.ceil(num / columns)
@@ -28,18 +28,18 @@ def tile(clips: np.ndarray, columns: int, *, gap: int = 2, enlarge: int = 1) -> 
 
 
 def filmstrips(clips: np.ndarray, **options) -> np.ndarray:
-    """uint8 clips (N, T, H, W, 3) -> a picture (H', W', 3): a row a clip, in time from left to right."""
+    """Uint8 clips (N, T, H, W, 3) as an image (H', W', 3): a row per clip, time from left to right."""
     return tile(clips.reshape(-1, 1, *clips.shape[2:]), clips.shape[1], **options)[0]
 
 
-def labelled_rows(picture: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Write `labels` left of as many equal rows of `picture`, uint8 (H, W, 3) or (T, H, W, 3)."""
-    height = picture.shape[-3] / len(labels)
+def labelled_rows(rows: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Write `labels` to the left of the equally high rows of `rows`, uint8 (H, W, 3) or (T, H, W, 3)."""
+    height = rows.shape[-3] / len(labels)
     font = ImageFont.load_default(size=min(16.0, max(8.0, 0.4 * height)))
     margin = math.ceil(max(font.getlength(label) for label in labels)) + 12
-    image = Image.new("RGB", (margin, picture.shape[-3]))
+    image = Image.new("RGB", (margin, rows.shape[-3]))
     for row, label in enumerate(labels):
         middle = (6, (row + 0.5) * height)
         ImageDraw.Draw(image).text(middle, label, font=font, fill=(235, 235, 235), anchor="lm")
-    column = np.broadcast_to(np.asarray(image), (*picture.shape[:-2], margin, 3))
-    return np.concatenate([column, picture], axis=-2)
+    column = np.broadcast_to(np.asarray(image), (*rows.shape[:-2], margin, 3))
+    return np.concatenate([column, rows], axis=-2)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from hrvgan.clipstore.clips import Clips
-from hrvgan.video.encode import read_frames, write_video
+from hrvgan.video.io import read_frames, write_video
 
 TYPES = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
 

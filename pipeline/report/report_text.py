@@ -7,8 +7,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from hrvgan.clipstore.clips import Clips
-from hrvgan.datasets.videos import SPLITS
+from hrvgan.clipstore.clips import SPLITS, Clips
 from hrvgan.files import file_digest
 from pipeline.report.run_results import Findings
 

@@ -9,11 +9,11 @@ import pytest
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import folder
-from hrvgan.datasets.videos import read_videos_csv, write_videos_csv
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
-from hrvgan.extraction.manifest import read_account
-from hrvgan.video.encode import encode
+from hrvgan.extraction.manifest import read_video_rows
+from hrvgan.extraction.videos import read_videos_csv, write_videos_csv
+from hrvgan.video.io import encode
 from tests import processes
 from tests.test_extraction import SMALL, list_raw, stored_bytes, write_raw
 
@@ -136,7 +136,7 @@ def test_bad_videos_are_remembered_too(raw, tmp_path):
     list_raw(raw)
     extract(raw, tmp_path / "clips", **SPLIT)
     assert stored_bytes(tmp_path / "clips") == before
-    assert {row["failure"] for row in read_account(tmp_path / "clips")} == {"", "unreadable"}
+    assert {row["failure"] for row in read_video_rows(tmp_path / "clips")} == {"", "unreadable"}
 
 
 def parts(store):

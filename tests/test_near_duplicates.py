@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hrvgan.clipstore.clips import Clips
-from hrvgan.datasets.videos import Video, read_videos_csv, write_videos_csv
 from hrvgan.extraction.extract import extract
-from hrvgan.extraction.near_duplicates import find_twins, fingerprint, join_twins
-from hrvgan.video.encode import encode
+from hrvgan.extraction.near_duplicates import find_near_duplicates, fingerprint, join_near_duplicates
+from hrvgan.extraction.videos import Video, read_videos_csv, write_videos_csv
+from hrvgan.video.io import encode
 from tests.test_extraction import list_raw
 
 XVID = {"vcodec": "mpeg4", "vtag": "xvid", "pix_fmt": "yuv420p", "bf": 2, "q:v": 5}
@@ -38,7 +38,7 @@ def test_fingerprints_by_hand():
     assert fields[1, 0, 0] == 201
 
 
-def test_twins_are_all_pairs_within_the_tolerance():
+def test_near_duplicates_are_all_pairs_within_the_tolerance():
     """Against all with all, where many have the same mean."""
     draw = np.random.default_rng(0)
     prints = draw.integers(100, 109, size=(60, 2, 8, 8), dtype=np.uint8)
@@ -52,13 +52,15 @@ def test_twins_are_all_pairs_within_the_tolerance():
             near = min(abs(a - b).max(), abs(a - b[..., ::-1]).max()) <= 4
             wanted += [(one, other)] if near and lengths[one] == lengths[other] else []
     assert len(wanted) >= 30
-    found = find_twins(lengths, [print.tobytes() for print in prints])
+    found = find_near_duplicates(lengths, [print.tobytes() for print in prints])
     assert set(found) <= set(wanted)
     np.testing.assert_array_equal(connected(found, 60), connected(wanted, 60))
-    many = find_twins([3] * 5000, [prints[0].tobytes()] * 5000)  # black videos, say: not 12 million pairs
+    many = find_near_duplicates(
+        [3] * 5000, [prints[0].tobytes()] * 5000
+    )  # black videos, say: not 12 million pairs
     assert len(many) == 4999
-    assert find_twins([], []) == []
-    assert find_twins([3], [prints[0].tobytes()]) == []
+    assert find_near_duplicates([], []) == []
+    assert find_near_duplicates([3], [prints[0].tobytes()]) == []
 
 
 def connected(pairs, count):
@@ -75,7 +77,7 @@ def video(name, group, split="", md5="", class_name="a"):
     return Video(Path(name), class_name, group, split, name, md5 or name)
 
 
-def test_groups_of_twins_become_one_and_copies_go():
+def test_groups_of_near_duplicates_become_one_and_copies_go():
     videos = [
         video("a", "g2", md5="x"),
         video("b", "g1"),
@@ -83,12 +85,12 @@ def test_groups_of_twins_become_one_and_copies_go():
         video("d", "g3"),
         video("e", "g5"),
     ]
-    joined, left_out = join_twins(videos, [(0, 2), (1, 3)])
+    joined, left_out = join_near_duplicates(videos, [(0, 2), (1, 3)])
     assert left_out == {2: ("duplicate", "the same file as a")}
     assert [v.group for v in joined] == ["g2", "g1", "g1", "g1", "g5"]
     # A chain is one group. The same file under two labels stays, in one split.
     chain = [video("a", "g9"), video("b", "g4"), video("c", "g7", md5="a", class_name="b")]
-    joined, left_out = join_twins(chain, [(0, 1), (0, 2)])
+    joined, left_out = join_near_duplicates(chain, [(0, 1), (0, 2)])
     assert left_out == {}
     assert {v.group for v in joined} == {"g4"}
 
@@ -99,18 +101,18 @@ def test_groups_of_twins_become_one_and_copies_go():
 ])  # fmt: skip
 def test_of_copies_the_one_that_is_held_out_stays(splits, stays):
     copies = [video(name, name, split, md5="x") for name, split in zip("ab", splits, strict=True)]
-    _, left_out = join_twins(copies, [])
+    _, left_out = join_near_duplicates(copies, [])
     assert ["ab"[number] for number in {0, 1} - left_out.keys()] == [stays]
 
 
-def test_twins_that_lists_put_apart_are_not_trained_on():
+def test_near_duplicates_that_lists_put_apart_are_not_trained_on():
     videos = [
         video("a", "g1", "train"),
         video("b", "g2", "test"),
         video("c", "g3", "train"),
         video("d", "g4"),
     ]
-    joined, left_out = join_twins(videos, [(0, 1), (2, 3)])
+    joined, left_out = join_near_duplicates(videos, [(0, 1), (2, 3)])
     assert left_out == {0: ("twin", "shows the same as b, which is in test")}
     assert [v.group for v in joined] == ["g1", "g2", "g3", "g3"]
     # Also where the chain from one to the other leads over a third that is left out.
@@ -120,7 +122,7 @@ def test_twins_that_lists_put_apart_are_not_trained_on():
         video("c", "g3", "val"),
         video("d", "g4", "test"),
     ]
-    _, left_out = join_twins(videos, [(0, 1), (1, 2), (2, 3)])
+    _, left_out = join_near_duplicates(videos, [(0, 1), (1, 2), (2, 3)])
     assert set(left_out) == {0, 1, 2}
 
 

@@ -1,0 +1,147 @@
+"""Read and write video files and strips of frames: uint8 RGB (T, H, W, 3).
+
+A strip is one image of square frames, side by side or stacked, as some data sets hold in place of videos.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from hrvgan.errors import VideoError
+from hrvgan.files import atomic_path
+from hrvgan.video.decode import decode, open_video, rate_of
+
+VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
+STRIP_SUFFIXES = (".png", ".jpg", ".jpeg")
+STRIP_FPS = 25.0  # nominal: a strip has no timing
+
+
+class FrameCountWarning(UserWarning):
+    """The number of decoded frames differs slightly from the one that the container declares."""
+
+
+class Probe(NamedTuple):
+    width: int
+    height: int
+    fps: float
+    num_frames: int  # as the container declares; 0 if it does not
+
+
+def probe(path: str | Path) -> Probe:
+    """Size, rate and length of a video or strip without decoding it. Raises VideoError."""
+    if is_strip(path):
+        with _open_strip(path) as image:
+            side = min(image.size)
+            return Probe(side, side, STRIP_FPS, max(image.size) // side)
+    with open_video(path) as (_, stream):
+        return Probe(stream.width, stream.height, rate_of(stream), stream.frames)
+
+
+def read_frames(path: str | Path, size: int | None = None, crop: bool = True) -> tuple[np.ndarray, float]:
+    """All frames of `path`, uint8 (T, H, W, 3), and their rate in frames per second.
+
+    With `size`, frames become squares of that many pixels: the frame is scaled to cover the square and center-cropped,
+    or with `crop=False` squashed. Rotation metadata is applied; alpha is dropped. Warns FrameCountWarning if the count
+    differs from the container's. Raises VideoError if the file is missing, is no video, yields fewer than 95 % of the
+    frames that its container declares, or changes its size (without `size`).
+    """
+    if is_strip(path):
+        return read_strip(path, size), STRIP_FPS
+    frames = []
+    result = decode(path, lambda n: True, lambda n, render: frames.append(render(size, crop)))
+    if message := count_mismatch(result.num_decoded, result.num_declared):
+        warnings.warn(f"{path}: {message}", FrameCountWarning, stacklevel=2)
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(f"{path}: its frames change their size; read it with a size, or encode it again")
+    return np.stack(frames), result.fps
+
+
+def count_mismatch(num_decoded: int, num_declared: int) -> str:
+    """Message if the container declares another number of frames than were decoded, "" otherwise."""
+    if num_declared in (0, num_decoded):
+        return ""
+    return f"{num_decoded} frames decoded, {num_declared} in its header"
+
+
+def is_strip(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in STRIP_SUFFIXES
+
+
+@contextlib.contextmanager
+def _open_strip(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image upright. Raises VideoError if it is none, or does not divide into squares."""
+    try:
+        with Image.open(path) as image:
+            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            width, height = image.size
+            if max(width, height) % min(width, height):
+                raise VideoError(f"{path}: {width}x{height} px do not divide into square frames; crop it")
+            yield image
+    except VideoError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise VideoError(f"{path}: cannot be read as an image ({error}); remove or replace it") from error
+
+
+def read_strip(path: str | Path, size: int | None) -> np.ndarray:
+    """Frames of a strip, uint8 (T, size, size, 3), or unscaled if size is None; alpha is dropped."""
+    with _open_strip(path) as image:
+        if image.mode.startswith("I"):  # Pillow would clip 16-bit grey at 255 instead of scaling it.
+            image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+        side, pixels = min(image.size), np.asarray(image.convert("RGB"))
+        if image.width > image.height:
+            pixels = pixels.reshape(side, -1, side, 3).swapaxes(0, 1)
+    frames = pixels.reshape(-1, side, side, 3)
+    if size in (None, side):
+        return np.ascontiguousarray(frames)
+    resize = (Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC) for frame in frames)
+    return np.stack([np.asarray(frame) for frame in resize])
+
+
+def encode(
+    path: str | Path, frames: np.ndarray, *, fps: float, chain: Callable | None = None, **options
+) -> None:
+    """Encode uint8 (T, H, W, 3) with ffmpeg: `chain` adds filters, `options` are the output's.
+
+    Output bytes are deterministic: no dates, no versions, one thread. The file is written whole or not at all.
+    """
+    height, width = frames.shape[1:3]
+    raw = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps)
+    options |= {"fflags": "+bitexact", "flags:v": "+bitexact", "map_metadata": -1, "threads": 1}
+    with atomic_path(path) as temporary:
+        job = (chain(raw) if chain else raw).output(str(temporary), **options)
+        try:
+            program = imageio_ffmpeg.get_ffmpeg_exe()
+            job.run(program, input=frames.tobytes(), quiet=True, overwrite_output=True)
+        except ffmpeg.Error as error:
+            cause = error.stderr.decode(errors="replace").strip().splitlines()[-1]
+            raise VideoError(f"{path}: cannot be encoded ({cause})") from error
+
+
+def write_video(path: str | Path, frames: np.ndarray, *, fps: float, crf: int = 16) -> None:
+    """Write uint8 (T, H, W, 3) as H.264 that plays in a browser, or as a gif if `path` ends in .gif.
+
+    yuv420p requires even sizes: odd ones are padded with a black row or column.
+    """
+    if Path(path).suffix.lower() == ".gif":
+        return encode(path, frames, fps=fps, chain=_with_palette)
+    bt709 = {f"color{name}": "bt709" for name in ("space", "_primaries", "_trc")}
+    encode(path, frames, fps=fps, chain=_even_bt709, vcodec="libx264", pix_fmt="yuv420p", crf=crf,
+           movflags="+faststart", **bt709)  # fmt: skip
+
+
+def _even_bt709(stream):
+    return stream.filter("pad", "ceil(iw/2)*2", "ceil(ih/2)*2").filter("scale", out_color_matrix="bt709")
+
+
+def _with_palette(stream):
+    split = stream.split()
+    return ffmpeg.filter([split[0], split[1].filter("palettegen")], "paletteuse")
