@@ -16,11 +16,11 @@ from web_server import Site
 
 from hrvgan.cli import main
 from hrvgan.errors import InputError
+from hrvgan.features.weight_files import WEIGHTS
 from hrvgan.fetching.download import fetch, stream, upstream
 from hrvgan.fetching.published import File
 from hrvgan.fetching.transfer import Patience
 from hrvgan.fetching.web import Unavailable
-from hrvgan.fetching.weights import WEIGHTS
 from pipeline.upstream import main as note_upstream
 
 HASTY = Patience(tries=3, pause=0.01, timeout=0.4)
