@@ -11,7 +11,6 @@ from scipy.linalg import sqrtm
 from hrvgan import metrics
 from hrvgan.errors import InputError
 from hrvgan.evaluation.gates import accuracy_bar, check_gates
-from hrvgan.evaluation.real_baseline import apart, halve_real, halved_by_group, halvings
 from hrvgan.features.perturbations import PERTURBATIONS, half_speed, shuffled
 from hrvgan.metrics import (
     PROTOCOLS,
@@ -343,82 +342,11 @@ def test_the_reference_knows_no_metric():
     assert done.stdout == "hrvgan.metrics.features\n"
 
 
-# Halves
-
-
-def clips(groups, labels, width=3, seed=0):
-    groups, labels = np.array(groups), np.array(labels)
-    draw = np.random.default_rng(seed)
-    features, logits = draw.standard_normal((len(groups), width)), draw.standard_normal((len(groups), 4))
-    return Features(features.astype(np.float32), logits.astype(np.float32), labels, groups)
-
-
-def test_halves_share_no_group_and_are_balanced():
-    groups = [f"g{g}" for g in range(8) for _ in range(6)]
-    real = clips(groups, [label % 4 for label in range(8) for _ in range(6)])
-    pairs = halvings(real, 5, seed=0)
-    assert halved_by_group(real)
-    for first, second in pairs:
-        assert len(first) == len(second) == 24
-        assert not set(real.groups[first]) & set(real.groups[second])
-        for half in (first, second):
-            assert np.bincount(real.labels[half]).tolist() == [6, 6, 6, 6]
-    assert len({tuple(first) for first, _ in pairs}) > 1
-    assert all(
-        (a == b).all()
-        for p, q in zip(pairs, halvings(real, 5, seed=0), strict=True)
-        for a, b in zip(p, q, strict=True)
-    )
-
-
-def test_smaller_halves_keep_the_shares_of_the_classes():
-    real = clips([f"g{i}" for i in range(60)], [0] * 40 + [1] * 20)
-    for half in halvings(real, 1, seed=3, size=15)[0]:
-        assert np.bincount(real.labels[half]).tolist() == [10, 5]
-    with pytest.raises(InputError, match="num_clips: 31, but half of the 60 real clips is 30"):
-        halvings(real, 1, seed=3, size=31)
-
-
-def test_clips_apart_from_all_others():
-    real = clips(
-        [f"g{g}" for g in range(30) for _ in range(4)], [label % 3 for label in range(30) for _ in range(4)]
-    )
-    for n, found in ((10, 10), (60, 60), (200, 60)):
-        rest, some = apart(real, n, seed=0)
-        assert len(some) == found
-        assert not set(real.groups[rest]) & set(real.groups[some])
-        assert len(rest) == 120 - 4 * len(set(real.groups[some]))
-    single = clips(["only"] * 9, [0] * 9)
-    rest, some = apart(single, 3, seed=0)
-    assert sorted([*rest, *some]) == list(range(9))
-    with pytest.raises(InputError, match="3 real clips, need at least 4"):
-        apart(clips(["a", "b", "c"], [0, 0, 0]), 1, seed=0)
-
-
-def test_one_large_group_is_dealt_by_clip():
-    real = clips(["only"] * 9, [0] * 9)
-    assert not halved_by_group(real)
-    for first, second in halvings(real, 3, seed=0):
-        assert len(first) == len(second) == 4
-        assert not set(first) & set(second)
-    with pytest.raises(InputError, match="3 real clips, need at least 4"):
-        halvings(clips(["a", "b", "c"], [0, 0, 0]), 1, seed=0)
-
-
-def test_real_clips_are_test_clips_if_there_are_any():
-    many, none = clips([f"g{i}" for i in range(40)], [0] * 40), clips([], np.empty(0, int))
-    few = many.take(np.arange(10))
-    held_out = halve_real({"train": many, "test": few}, 2, seed=0)
-    assert (held_out.split, held_out.num_clips, len(held_out.train[0])) == ("test", 5, 5)
-    assert (
-        halve_real({"train": few, "test": many}, 2, seed=0).train == []
-    )  # Too few for a number at the same N.
-    alone = halve_real({"train": few, "test": none}, 2, seed=0)
-    assert (alone.split, alone.num_clips, alone.train) == ("train", 5, [])
+# Files of features
 
 
 def test_feature_files(tmp_path):
-    sets = {"train": clips(["a", "b"], [0, 1]), "test": clips([], np.empty(0, int))}
+    sets = {"train": featured(2), "test": featured(2).take(np.arange(0))}
     for name in ("one.npz", "two.npz"):
         save_features(tmp_path / name, sets)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()

@@ -35,9 +35,9 @@ def score(
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
-    from hrvgan.evaluation.evaluate import score_sources
     from hrvgan.evaluation.precomputed_features import holds_features
     from hrvgan.evaluation.source_files import open_source
+    from hrvgan.evaluation.source_scores import score_sources
 
     if out and (out.suffix != ".json" or out.is_dir()):
         raise InputError(f"--out {out}: need the name of a .json file; its manifest is written beside it")

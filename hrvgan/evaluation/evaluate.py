@@ -1,39 +1,22 @@
 """The evaluator: scores of generated clips by protocols, each beside the score of real clips in their place.
 
-`evaluate` scores features. `score_sources` and `evaluate_published` featurise any two sets of clips for it;
-`reference_scores.py` featurises a generator's clips by the reference network of a data set.
+`evaluate` takes features. `source_scores.py` featurises any two sets of clips for it, `reference_scores.py` a
+generator's clips by the reference network of a data set.
 """
 
-import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from hrvgan.clipstore.clips import Clips
-from hrvgan.errors import InputError
-from hrvgan.evaluation.feature_cache import FeatureCache
-from hrvgan.evaluation.real_baseline import RealBaseline, real_baseline, spread
-from hrvgan.evaluation.sources import (
-    ClipGenerator,
-    ClipSource,
-    FrameRange,
-    GeneratorSource,
-    StoreSource,
-    Undefined,
-)
-from hrvgan.features.extractors import Extractor, open_extractor
+from hrvgan.evaluation.memorisation import collapse_warnings
+from hrvgan.evaluation.real_baseline import RealBaseline
+from hrvgan.evaluation.sources import Undefined
 from hrvgan.features.weight_files import WeightsMissing
 from hrvgan.metrics.accuracy import chance_accuracy
 from hrvgan.metrics.comparability import facts_of
 from hrvgan.metrics.features import Features
-from hrvgan.metrics.protocols import Protocol, protocol, published_as
-
-DRAWS = 5
-UCF_CLASSES = 101
-COLLAPSED = 1e-3  # Share of the real clips' variance below which generated clips count as all alike.
-CHOICE = ("extractor", "num_clips", "num_real", "real_clips", "start", "real_start", "uses_real")  # of clips
+from hrvgan.metrics.protocols import Protocol, lower_is_better
 
 
 @dataclass(frozen=True)
@@ -44,9 +27,7 @@ class Comparison:
     fakes: list[Features]
     facts: dict  # for manifests: extractor_id, real_digest, seed if something real is drawn by it
     verified: bool = True  # whether the extractor's weights are the published ones
-    trivial: list[list[Features]] = field(
-        default_factory=list
-    )  # Generators without skill, a set a real side.
+    trivial: Sequence[list[Features]] = ()  # Generators without skill: for each, a set for each real side.
 
 
 def evaluate(
@@ -56,8 +37,8 @@ def evaluate(
 
     A protocol is left out if the clips are too few for it, or if `comparison_of` raises Undefined or WeightsMissing.
     """
-    metrics, about, left_out = {}, {}, {}
-    memo, kept = {}, []  # `memo` knows features by identity, so they are kept as long as it.
+    metrics, entries, left_out = {}, {}, {}
+    memo, kept = {}, []  # `memo` knows features by their id(): they must live as long.
     for entry in protocols:
         try:
             clips = comparison_of(entry)
@@ -70,8 +51,8 @@ def evaluate(
         if not clips.verified and entry.extractor != "given":
             named = named.unverified()
         metrics[named.name] = measure(entry, clips, memo)
-        about[named.name] = named.text() | clips.facts | describe(entry, clips)
-    return metrics, about, left_out
+        entries[named.name] = named.text() | clips.facts | describe(entry, clips)
+    return metrics, entries, left_out
 
 
 def check_enough(protocol: Protocol, clips: Comparison) -> None:
@@ -132,35 +113,14 @@ def describe(protocol: Protocol, clips: Comparison) -> dict:
     }
 
 
-def collapse_warnings(real: Features, fake: Features) -> list[str]:
-    """A sentence for each sign of mode collapse; such clips are scored all the same, badly."""
-    warnings = []
-    variance, fake_variance = (
-        float(side.features.astype(np.float64).var(axis=0).sum()) for side in (real, fake)
-    )
-    copies = 1 - len(np.unique(fake.features, axis=0)) / len(fake)
-    if variance > 0 and fake_variance < COLLAPSED * variance:
-        warnings.append(
-            f"collapsed: the generated clips vary {fake_variance / variance:.1g} as much as real ones"
-        )
-    elif copies >= 0.1:
-        warnings.append(f"collapsed: {copies:.0%} of the generated clips are copies of another one")
-    if real.logits.shape[1] > 1 and fake.logits.shape[1] > 1:
-        num_classes, num_real_classes = (len(np.unique(side.logits.argmax(1))) for side in (fake, real))
-        if num_classes == 1 < num_real_classes:
-            warnings.append("collapsed: every generated clip is taken for the same class")
-    return warnings
-
-
 def table(metrics: dict, manifest: dict) -> str:
     """The scores as text, a line each: value, spread, direction, landmarks, numbers of clips."""
     lines = []
     for name, entry in metrics.items():
         if not isinstance(entry, dict):  # "gated"
             continue
-        known, about = published_as(name), facts_of(name, manifest)
+        about, better = facts_of(name, manifest), "lower" if lower_is_better(name) else "higher"
         sd = f" ± {entry['sd']:.2g}" if "sd" in entry else ""
-        better = "lower" if known is not None and known.lower_is_better else "higher"
         landmarks = [
             f"{key} {number:.4g}" + (f" (of {entry[key + '_n']} clips)" if f"{key}_n" in entry else "")
             for key, number in entry.items()
@@ -170,130 +130,3 @@ def table(metrics: dict, manifest: dict) -> str:
         columns = [f"{name:<24} {entry['value']:>9.4g}{sd:<10} {better} is better", *landmarks, counts]
         lines.append("   ".join(columns))
     return "\n".join(lines)
-
-
-def evaluate_published(
-    gan: ClipGenerator,
-    clips: Clips,
-    names: list[str],
-    *,
-    weights: str | Path,
-    device: str = "cpu",
-    seed: int,
-    num: int | None = None,
-    cache: Path | None = None,
-) -> tuple[dict, dict]:
-    """(metrics, manifest) of `gan` by the published protocols `names` against the test clips, or all if there are none.
-
-    `num` clips a draw, or as many as published; features of the real clips are kept in the folder `cache`.
-    """
-    check_num(num)
-    protocols = [protocol(name) for name in names]
-    split = "test" if len(clips.split("test")) >= 4 else ""
-    real = StoreSource(clips.folder, split)
-    most = max(
-        (entry.num_clips for entry in protocols if isinstance(entry.num_clips, int)), default=len(real)
-    )
-    fake = GeneratorSource(gan, real.labels, DRAWS * min(num or most, most), seed)
-    opener = functools.partial(open_extractor, folder=weights, device=device)
-    return score_sources(protocols, real, fake, opener, seed=seed, num=num, cache=cache)
-
-
-def score_sources(
-    protocols: Iterable[Protocol],
-    real: ClipSource,
-    fake: ClipSource,
-    open_extractor: Callable[[str], Extractor],
-    *,
-    seed: int = 0,
-    num: int | None = None,
-    cache: Path | None = None,
-) -> tuple[dict, dict]:
-    """(metrics, manifest) of all `protocols` with `num` clips a draw (as published).
-
-    Each extractor is opened once and sees each clip once; with the folder `cache`, each real clip once for all runs.
-    """
-    check_num(num)
-    opened, features, comparisons = functools.cache(open_extractor), FeatureCache(cache), {}
-
-    def comparison_of(entry: Protocol) -> Comparison:
-        check_defined(entry, real, fake)
-        extractor = opened(entry.extractor)
-        if entry.needs_labels and extractor.classes not in (None, real.classes):
-            raise Undefined("the network was not trained on the classes of the real clips")
-        key = tuple(getattr(entry, name) for name in CHOICE)
-        if key not in comparisons:
-            comparisons[key] = compare_sources(entry, extractor, real, fake, features, seed=seed, num=num)
-        return comparisons[key]
-
-    metrics, about, left_out = evaluate(protocols, comparison_of)
-    for entry in about.values():
-        of_ucf = entry["needs_labels"] and opened(entry["extractor"]).classes is None
-        if of_ucf and len(real.classes) != UCF_CLASSES:
-            entry["warnings"].append("the network knows UCF101's classes, the clips have others")
-    manifest = {
-        "real": {"name": real.name, "digest": real.digest, "num_clips": len(real)},
-        "fake": {"name": fake.name},
-        "seed": seed,
-        "protocols": about,
-        "left_out": [f"{name}: {reason}" for name, reason in left_out.items()],
-    }
-    return metrics, manifest
-
-
-def check_num(num: int | None) -> None:
-    if num is not None and num < 2:
-        raise InputError(
-            f"{num} clip(s) a draw asked for, need at least 2; leave it out for as many as published"
-        )
-
-
-def check_defined(protocol: Protocol, real: ClipSource, fake: ClipSource) -> None:
-    """Raises Undefined if the protocol has no meaning for these sets."""
-    if protocol.needs_labels and len(real.classes) < 2:
-        raise Undefined("the real clips have no classes (given features no class probabilities), without which it "
-                        "means nothing")  # fmt: skip
-    if protocol.asks_labels and fake.classes != real.classes:
-        raise Undefined("the generated clips do not carry the real ones' classes")
-
-
-def compare_sources(
-    protocol: Protocol, extractor: Extractor, real: ClipSource, fake: ClipSource, features: FeatureCache, *,
-    seed: int = 0, num: int | None = None,
-) -> Comparison:  # fmt: skip
-    """Featurise the clips that `protocol` asks for, except those that `features` has."""
-    rows = candidates(protocol, real, seed)
-    num_real, n, draws = plan(protocol, len(rows), len(fake), num)
-    real_frames, frames = (
-        FrameRange(extractor.frames, start == "drawn", seed)
-        for start in (protocol.real_start, protocol.start)
-    )
-    reals = features.get(extractor, real, rows[spread(len(rows), num_real)], real_frames, keep=True)
-    made = features.get(extractor, fake, spread(len(fake), draws * n), frames, keep=False)
-    fakes = [made.take(np.arange(draw, len(made), draws)) for draw in range(draws)]
-    facts = {"extractor_id": extractor.id, "real_digest": real.digest}
-    if real_frames.drawn or protocol.real_clips != "any":
-        facts["seed"] = seed
-    return Comparison(real_baseline(protocol, reals, n, seed), fakes, facts, extractor.verified)
-
-
-def plan(protocol: Protocol, num_real: int, num_fake: int, num: int | None = None) -> tuple[int, int, int]:
-    """(real clips to featurise, clips on the fake side, draws). N is `num` or as published, at most what there is.
-
-    A protocol that compares at equal N compares at the smaller one. Twice as many real clips as N give a floor at the
-    same N; several times as many fake ones give several draws.
-    """
-    published = num_fake if isinstance(protocol.num_clips, str) else protocol.num_clips
-    n = min(num_fake, published, num or published)
-    if protocol.num_real != "all":
-        n = min(n, num_real) if protocol.uses_real else n
-        num_real = min(num_real, 2 * n)
-    return num_real, n, max(1, min(DRAWS, num_fake // n))
-
-
-def candidates(protocol: Protocol, real: ClipSource, seed: int) -> np.ndarray:
-    """Rows of the real clips that may be taken, ascending: any, or one of each video, drawn."""
-    if protocol.real_clips == "any":
-        return np.arange(len(real))
-    order = np.random.default_rng(seed).permutation(len(real))
-    return np.sort(order[np.unique(real.videos[order], return_index=True)[1]])

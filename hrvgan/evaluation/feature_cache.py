@@ -8,12 +8,12 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from tqdm import tqdm
 
 from hrvgan.evaluation.sources import ClipSource, FrameRange
 from hrvgan.features.extractors import Extractor
 from hrvgan.files import atomic_path
 from hrvgan.metrics.features import Features
+from hrvgan.progress import bar
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def featurise(
     extractor: Extractor, source: ClipSource, rows: np.ndarray, frames: FrameRange
 ) -> CachedFeatures:
     """Features of the clips `rows` of `source`, ascending. Memory grows by the features alone."""
-    with tqdm(total=len(rows), desc=f"features of {source.name}", unit="clip") as bar:
+    with bar(desc=f"features of {source.name}", total=len(rows), unit="clip") as progress:
         pairs = []
         for pair in extractor.stream(source.read(rows, frames)):
             pairs.append(pair)
-            bar.update(len(pair[0]))
+            progress.update(len(pair[0]))
     features = np.concatenate([features for features, _ in pairs])
     logits = np.concatenate([np.empty((len(a), 0), np.float32) if b is None else b for a, b in pairs])
     return CachedFeatures(rows, features, logits)

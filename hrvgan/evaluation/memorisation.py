@@ -1,4 +1,4 @@
-"""Memorisation: distances of generated clips to training clips, and a picture of the nearest ones."""
+"""Mode collapse and memorisation: warnings, distances to training clips, and a picture of the nearest ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,27 @@ from hrvgan.nn.base import VideoGAN
 from hrvgan.video.grids import filmstrips, labelled_rows, write_image
 
 MAX_FRAMES, ENLARGED = 8, 64
+COLLAPSED = 1e-3  # Share of the real clips' variance below which generated clips count as all alike.
+
+
+def collapse_warnings(real: Features, fake: Features) -> list[str]:
+    """A sentence for each sign of mode collapse; such clips are scored all the same, badly."""
+    warnings = []
+    variance, fake_variance = (
+        float(side.features.astype(np.float64).var(axis=0).sum()) for side in (real, fake)
+    )
+    copies = 1 - len(np.unique(fake.features, axis=0)) / len(fake)
+    if variance > 0 and fake_variance < COLLAPSED * variance:
+        warnings.append(
+            f"collapsed: the generated clips vary {fake_variance / variance:.1g} as much as real ones"
+        )
+    elif copies >= 0.1:
+        warnings.append(f"collapsed: {copies:.0%} of the generated clips are copies of another one")
+    if real.logits.shape[1] > 1 and fake.logits.shape[1] > 1:
+        num_classes, num_real_classes = (len(np.unique(side.logits.argmax(1))) for side in (fake, real))
+        if num_classes == 1 < num_real_classes:
+            warnings.append("collapsed: every generated clip is taken for the same class")
+    return warnings
 
 
 def closeness(fakes: list[Features], real: Features, train: Features) -> dict[str, float]:

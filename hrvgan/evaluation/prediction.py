@@ -5,12 +5,12 @@ The landmark is the copy of the last frame seen, which is hard to beat if the ca
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.metrics.protocols import of_extractor
 from hrvgan.nn.base import VideoGAN
+from hrvgan.progress import bar
 
 MOST_PSNR = 60.0  # dB: frames that are the same score this, since a mean of infinities says nothing
 
@@ -22,7 +22,7 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
         raise InputError(f"{clips.folder}: no clips in this split; extract more or change the splits")
     protocols = of_extractor("pixels")
     tables = {entry.name: np.zeros((draws + 1, gan.num_frames - gan.context)) for entry in protocols}
-    for first in tqdm(range(0, len(clips), 32), "predict", unit="batch"):
+    for first in bar(range(0, len(clips), 32), "predict", unit="batch"):
         rows = range(first, min(first + 32, len(clips)))
         real, labels = clips.read(rows)[:, : gan.num_frames], torch.from_numpy(clips.labels[list(rows)])
         went_on = real[:, gan.context :]

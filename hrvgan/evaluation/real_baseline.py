@@ -1,6 +1,7 @@
 """The real-against-real baseline: disjoint sets of real clips, from which floors and ceilings come."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,9 +19,7 @@ class RealBaseline:
     real: list[Features]
     # (real side, substitute for generated clips), disjoint; [] with fewer than four real clips.
     pairs: list[tuple[Features, Features]]
-    train: list[Features] = field(
-        default_factory=list
-    )  # Training clips as the real side, as published work does.
+    train: Sequence[Features] = ()  # Training clips as the real side, as in published work.
     split: str = ""
 
     @property

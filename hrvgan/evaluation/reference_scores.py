@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from hrvgan.errors import InputError
-from hrvgan.evaluation.evaluate import Comparison, collapse_warnings, evaluate
+from hrvgan.evaluation.evaluate import Comparison, evaluate
 from hrvgan.evaluation.gates import check_gates, verdict
-from hrvgan.evaluation.memorisation import closeness
+from hrvgan.evaluation.memorisation import closeness, collapse_warnings
 from hrvgan.evaluation.real_baseline import RealBaseline, halve_real, halved_by_group
 from hrvgan.evaluation.sources import ClipGenerator, sample_chunks
 from hrvgan.features.refnet import RefNet, featurise, load_refnet
 from hrvgan.metrics.features import Features, load_features
 from hrvgan.metrics.protocols import Protocol, of_extractor
+from hrvgan.progress import bar
 
 TRIVIAL = ("noise", "mean", "one")  # Generators without skill.
 
@@ -52,13 +52,13 @@ def evaluate_refnet(
     trivial = [[sets[f"trivial_{name}"].take(half.labels) for half in halves] for name in TRIVIAL]
     clips = Comparison(baseline, fakes, facts, trivial=trivial)
     protocols = [entry for entry in of_extractor("refnet") if defined(entry, info, gan)]
-    metrics, about, left_out = evaluate(protocols, lambda entry: clips)
+    metrics, entries, left_out = evaluate(protocols, lambda entry: clips)
     gates = verdict(check_gates(sets, seed))
     real = sets[baseline.split]
     manifest = describe_reference(info, baseline, real)
     manifest["notes"] += [f"{name} is left out: {reason}" for name, reason in left_out.items()]
     manifest["notes"] += collapse_warnings(baseline.real[0], fakes[0])
-    manifest |= gates | {"protocols": about, "num_draws": draws, "seed": seed}
+    manifest |= gates | {"protocols": entries, "num_draws": draws, "seed": seed}
     manifest["memorisation"] = closeness(fakes, real, sets["train"]) if baseline.split == "test" else None
     return metrics | {"gated": gates["gated"]}, manifest
 
@@ -117,9 +117,9 @@ def featurise_draws(
                     "evaluate it on clips of the shape that it was trained on"
                 )
             yield videos
-            bar.update(len(videos))
+            progress.update(len(videos))
 
-    with tqdm(total=sum(map(len, labels)), desc="draw clips", unit="clip") as bar:
+    with bar(desc="draw clips", total=sum(map(len, labels)), unit="clip") as progress:
         return [
             Features(*featurise(net, checked(asked, number)), asked, np.arange(len(asked)).astype(str))
             for number, asked in enumerate(labels)

@@ -3,9 +3,10 @@
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -69,14 +70,14 @@ class FolderSource:
         clips = ordered_map(
             functools.partial(_decode, frames=frames), jobs, workers="auto", desc="decode", unit="video"
         )
-        waiting = []
-        for clip in clips:
-            if waiting and (len(waiting) == BATCH or clip.shape != waiting[0].shape):
-                yield np.stack(waiting)
-                waiting = []
-            waiting.append(clip)
-        if waiting:
-            yield np.stack(waiting)
+        yield from _batches(clips)
+
+
+def _batches(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Batches of consecutive clips of one shape."""
+    for _, alike in itertools.groupby(clips, key=np.shape):
+        while batch := list(itertools.islice(alike, BATCH)):
+            yield np.stack(batch)
 
 
 def _decode(job: tuple[Path, int], frames: FrameRange) -> np.ndarray:
@@ -130,20 +131,20 @@ class ArraySource:
         return self.shape[0]
 
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
-        wanted, size = set(rows.tolist()), int(np.prod(self.shape[1:]))
-        waiting = []
+        wanted, clips = set(rows.tolist()), enumerate(self._stream())
+        yield from _batches(
+            frames(clip, row, f"{self.name}, clip {row}") for row, clip in clips if row in wanted
+        )
+
+    def _stream(self) -> Iterator[np.ndarray]:
+        size = int(np.prod(self.shape[1:]))
         with _open_member(self.path, self.member) as file:
             _read_header(file)
-            for row in range(self.shape[0]):
-                if len(waiting) == BATCH:
-                    yield np.stack(waiting)
-                    waiting = []
-                content = _read_exactly(file, size, self.path)
-                if row in wanted:
-                    clip = np.frombuffer(content, np.uint8).reshape(self.shape[1:])
-                    waiting.append(frames(clip, row, f"{self.name}, clip {row}"))
-        if waiting:
-            yield np.stack(waiting)
+            for _ in range(len(self)):
+                content = file.read(size)
+                if len(content) < size:
+                    raise InputError(f"{self.path}: ends in the middle of a clip; write it again")
+                yield np.frombuffer(content, np.uint8).reshape(self.shape[1:])
 
 
 def _read_labels(path: Path, n: int) -> tuple[np.ndarray, list[str]]:
@@ -182,13 +183,6 @@ def _read_header(file) -> tuple[tuple[int, ...], np.dtype]:
     if fortran:
         raise ValueError("column-major; save it with numpy.ascontiguousarray")
     return shape, dtype
-
-
-def _read_exactly(file, size: int, path: Path) -> bytes:
-    content = file.read(size)
-    if len(content) < size:
-        raise InputError(f"{path}: ends in the middle of a clip; write it again")
-    return content
 
 
 def _find_frames(path: Path) -> tuple[str, tuple[int, ...], np.dtype]:

@@ -35,15 +35,15 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> dict[str, f
     real, fake = real - centre, fake - centre
     real_reach, fake_reach = _reach(real, k), _reach(fake, k)
     num_balls = np.zeros(len(fake))
-    found, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
+    recalled, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
     for rows, squares in _blocks(real, fake):
         inside = squares < real_reach[rows, None]
         num_balls += inside.sum(axis=0)
         covered[rows] = inside.any(axis=1)
-        found[rows] = (squares < fake_reach).any(axis=1)
+        recalled[rows] = (squares < fake_reach).any(axis=1)
     return {
         "precision": float((num_balls > 0).mean()),
-        "recall": float(found.mean()),
+        "recall": float(recalled.mean()),
         "density": float(num_balls.mean() / k),
         "coverage": float(covered.mean()),
     }

@@ -105,12 +105,23 @@ def protocol(name: str) -> Protocol:
     return metrics.PROTOCOLS[name]
 
 
-def published_as(name: str) -> Protocol | None:
-    """The protocol behind a result's name, with or without the suffixes of `reduced` and `unverified`."""
-    return metrics.PROTOCOLS.get(re.sub(r"(_n\d+)?(_unverified)?$", "", name, count=1))
-
-
 def of_extractor(*extractors: str) -> list[Protocol]:
     """The protocols that are computed from the features of `extractors`, in their order."""
     entries = metrics.PROTOCOLS.values()
     return [entry for extractor in extractors for entry in entries if entry.extractor == extractor]
+
+
+def lower_is_better(name: str) -> bool:
+    """Direction of a protocol, also under its names with fewer clips or unverified weights; False for unknown ones."""
+    protocol = metrics.PROTOCOLS.get(re.sub(r"(_n\d+)?(_unverified)?$", "", name, count=1))
+    return protocol is not None and protocol.lower_is_better
+
+
+def flatten_scores(metrics: dict) -> dict[str, float]:
+    """Scores of a metrics JSON as {"refnet_fd": value, "refnet_fd/sd": ..., "refnet_fd/floor": ...}."""
+    return {
+        name if key == "value" else f"{name}/{key}": number
+        for name, entry in metrics.items()
+        if isinstance(entry, dict)
+        for key, number in entry.items()
+    }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hrvgan import metrics
-from hrvgan.metrics.protocols import published_as
+from hrvgan.metrics.protocols import lower_is_better
 
 # Landmark -> (glyph on the page, words). Floor, ceiling and real: scores of real clips by the same protocol.
 LANDMARKS = {
@@ -80,12 +80,6 @@ def read_score(name: str, entry: dict) -> Score:
 def title_of(name: str) -> str:
     protocol = metrics.PROTOCOLS.get(name)
     return protocol.title or name if protocol else name
-
-
-def lower_is_better(name: str) -> bool:
-    """As its protocol says; higher is better for a name without a protocol."""
-    protocol = published_as(name)
-    return protocol is not None and protocol.lower_is_better
 
 
 def flat(metrics: dict) -> dict[str, float]:

@@ -11,10 +11,11 @@ import torch
 
 from hrvgan import cli
 from hrvgan.errors import InputError
-from hrvgan.evaluation.evaluate import candidates, collapse_warnings, compare_sources, plan, score_sources
 from hrvgan.evaluation.feature_cache import FeatureCache
-from hrvgan.evaluation.real_baseline import real_baseline, spread
+from hrvgan.evaluation.memorisation import collapse_warnings
+from hrvgan.evaluation.real_baseline import spread
 from hrvgan.evaluation.source_files import ArraySource, _decode, open_source
+from hrvgan.evaluation.source_scores import candidates, compare_sources, plan, score_sources
 from hrvgan.evaluation.sources import FrameRange, GeneratorSource, StoreSource
 from hrvgan.features.extractors import Extractor
 from hrvgan.features.reference import build_reference
@@ -286,21 +287,6 @@ def test_the_clips_of_a_video_in_a_store(shapes_clips):
     source = StoreSource(shapes_clips.folder)
     rows = candidates(protocol("fvd2048_16f"), source, 0)
     assert len(rows) == len(set(shapes_clips.index["video_id"].to_pylist())) == len(source) // 2
-
-
-def test_the_floor_is_the_statistic_of_the_value():
-    """All real clips against N: the floor is all others against N, of other groups."""
-    draw = np.random.default_rng(0)
-    groups = np.repeat(np.arange(25), 8).astype(str)
-    real = Features(draw.standard_normal((200, 3)), np.zeros((200, 0)), np.zeros(200, int), groups)
-    baseline = real_baseline(protocol("fid_c3d_fc7"), real, 40, seed=0)
-    ((rest, instead),) = baseline.pairs
-    assert (len(baseline.real[0]), len(rest), len(instead)) == (200, 160, 40)
-    assert not set(rest.groups) & set(instead.groups)
-    baseline = real_baseline(protocol("fvd2048_16f"), real, 40, seed=0)
-    assert (len(baseline.real[0]), *map(len, baseline.pairs[0])) == (40, 40, 40)
-    ((rest, instead),) = real_baseline(protocol("fid_c3d_fc7"), real, 150, seed=0).pairs
-    assert (len(rest), len(instead)) == (104, 96)
 
 
 def test_protocols_of_one_network_and_cut_look_at_a_clip_once(files, tmp_path):
