@@ -1,9 +1,9 @@
-"""Feature extraction from a clip store, end to end, against the plain forward pass of the same network; and bfloat16.
+"""Feature extraction from a clip store, end to end, against the forward pass alone; and bfloat16.
 
     python -m benchmarks.features [data/clips/shapes] [data/reference/shapes]
 
-Prints clips a second, medians of 5, and their ratio: what reading, converting and shrinking leave of the speed. Then
-how much faster bfloat16 is than float32, and by what share it moves the scores of noisy clips against real ones.
+Prints clips a second, medians of 5, and their ratio, which reading, converting and shrinking lower. Then the speed of
+bfloat16 relative to float32, and the relative change of the scores of noisy clips against real ones.
 """
 
 import statistics
@@ -46,7 +46,7 @@ def in_bfloat16(net: RefNet, stream: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def moved(net: RefNet, clips: Clips) -> dict[str, float]:
-    """By what share bfloat16 moves each score of the second half, made noisy, against the first."""
+    """Relative change by bfloat16 of each score of the second half, made noisy, against the first."""
     half, pairs = len(clips) // 2, []
     for extract in (in_float32, in_bfloat16):
         spoilt = extract(net, batches(clips, noisy, np.random.default_rng(0)))
@@ -70,8 +70,8 @@ def main(store: str, reference: str) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1:]
+    paths = sys.argv[1:]
     try:
-        main(*given, *["data/clips/shapes", "data/reference/shapes"][len(given) :])
+        main(*paths, *["data/clips/shapes", "data/reference/shapes"][len(paths) :])
     except InputError as error:
         sys.exit(f"error: {error}; for shapes both come of `dvc repro reference@shapes`")

@@ -3,7 +3,7 @@
     python -m benchmarks.frechet [quick]
 
 Features of N clips a side with a spectrum that falls as 1/k, in float64. Prints seconds (best of a few), the ratio,
-and how far the two answers are apart. "quick" leaves out D = 2048, where sqrtm takes ten seconds or more a time.
+and the relative difference of the values. "quick" leaves out D = 2048, where sqrtm takes ten seconds or more a time.
 """
 
 import sys

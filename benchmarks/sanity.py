@@ -1,9 +1,9 @@
-"""What each metric answers to real clips that something was done to, and what it cannot see.
+"""Sensitivity of each metric to perturbed real clips.
 
     python -m benchmarks.sanity [data set]
 
-Reads data/clips/<data set> and data/reference/<data set> (default: shapes); prints a markdown table. Each row puts
-something in the place of generated clips: the held-out half of the real clips as they are, then spoilt.
+Reads data/clips/<data set> and data/reference/<data set> (default: shapes); prints a markdown table. Each row has a
+substitute for generated clips: the held-out half of the real clips as they are, then perturbed.
 """
 
 import sys
@@ -34,20 +34,20 @@ def one_class(rows: Features, pool: Features, rng: np.random.Generator) -> Featu
     return Features(pool.features[same], pool.logits[same], rows.labels, rows.groups)
 
 
-def spoilt(net: RefNet, clips: Clips, rows: Features, how: Callable, seed: int = 0) -> Features:
-    """Features of all `clips` after `how`."""
+def perturbed(net: RefNet, clips: Clips, rows: Features, perturb: Callable, seed: int = 0) -> Features:
+    """Features of all `clips` after `perturb`."""
     rng = np.random.default_rng(seed)
     batches = np.array_split(np.arange(len(clips)), max(1, len(clips) // 64))
-    found = featurise(net, (np.ascontiguousarray(how(clips.read(batch), rng)) for batch in batches))
-    return Features(*found, rows.labels, rows.groups)
+    made = featurise(net, (np.ascontiguousarray(perturb(clips.read(batch), rng)) for batch in batches))
+    return Features(*made, rows.labels, rows.groups)
 
 
 def sides(net: RefNet, clips: Clips, pool: Features, rows: list[np.ndarray]) -> dict[str, list[Features]]:
-    """Name -> what stands on the fake side of each halving; `rows` are the clips of that side."""
+    """Name -> features on the fake side of each halving; `rows` are the clips of that side."""
     rng = np.random.default_rng(0)
     made = {REAL: [pool.take(half) for half in rows]}
-    for name, how in {**PERTURBATIONS, "time reversed": reverse}.items():
-        features = spoilt(net, clips, pool, how)
+    for name, perturb in {**PERTURBATIONS, "time reversed": reverse}.items():
+        features = perturbed(net, clips, pool, perturb)
         made[name] = [features.take(half) for half in rows]
     if clips.num_classes > 1:
         made["one class only"] = [one_class(half, pool, rng) for half in made[REAL]]

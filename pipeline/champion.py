@@ -13,8 +13,8 @@ from pathlib import Path
 
 from hrvgan.checkpoint import check_out
 from hrvgan.errors import InputError, first_line, one_sentence
-from hrvgan.evaluation.comparability import why_not
 from hrvgan.files import atomic_folder
+from hrvgan.metrics.comparability import differences
 from pipeline import tracking
 from pipeline.report.score_display import lower_is_better
 
@@ -79,7 +79,7 @@ def result_of(client, run: str, run_id: str) -> Result:
 
 
 def is_better(name: str, ours: Result, theirs: Result) -> bool:
-    if name not in theirs[0] or why_not(name, ours[1], theirs[1]):
+    if name not in theirs[0] or differences(name, ours[1], theirs[1]):
         return True
     values = [metrics[name]["value"] for metrics in (ours[0], theirs[0])]
     return values[0] < values[1] if lower_is_better(name) else values[0] > values[1]

@@ -18,19 +18,19 @@ from hrvgan.extraction.extract import extract
 from hrvgan.extraction.splits import assign_splits
 from hrvgan.features.extractors import EXTRACTORS
 from hrvgan.features.reference import build_reference
-from hrvgan.metrics.protocols import PROTOCOLS
+from hrvgan.metrics import PROTOCOLS
 from hrvgan.models import build_model, model_class
 from hrvgan.nn.base import VideoGAN
 from hrvgan.sampling.samples import write_samples
 from hrvgan.training.loop import check_settings, train
 from pipeline import params
-from pipeline.evaluate import score
+from pipeline.evaluate import evaluate_model
 from pipeline.report import render
 from pipeline.train import SETTABLE
 
 # The function that a section holds the arguments of, and how many others come before them.
 FUNCTIONS = {"reference": (build_reference, 2), "report": (render, 1)}
-FUNCTIONS_OF_RUNS = {"train": (SETTABLE, 3), "sample": (write_samples, 2), "evaluate": (score, 2)}
+FUNCTIONS_OF_RUNS = {"train": (SETTABLE, 3), "sample": (write_samples, 2), "evaluate": (evaluate_model, 2)}
 
 
 def check() -> None:

@@ -1,14 +1,16 @@
 """Score a trained run against the real clips of its data set: metrics/<run>.json, its manifest, and a picture of
-the training clips nearest to what it makes."""
+the training clips nearest to its samples."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 from hrvgan.checkpoint import load
 from hrvgan.clipstore.clips import Clips
-from hrvgan.evaluation.evaluate import evaluate_all, evaluate_published, table
+from hrvgan.evaluation.evaluate import table
 from hrvgan.evaluation.memorisation import first_predictions, first_samples, write_nearest
 from hrvgan.evaluation.prediction import score_prediction
+from hrvgan.evaluation.reference_scores import evaluate_networks
+from hrvgan.evaluation.source_scores import evaluate_published
 from hrvgan.features.refnet import load_refnet
 from hrvgan.files import file_digest, write_json
 from hrvgan.metrics.features import load_features
@@ -24,7 +26,7 @@ def main(run: str) -> None:
     config, where = params.run(run), f"evaluate or runs.{run}.evaluate"
     dataset = config["dataset"]
     gan = load(model, params.device(config))
-    metrics, manifest = params.call(score, gan, dataset, where=where, values=config["evaluate"])
+    metrics, manifest = params.call(evaluate_model, gan, dataset, where=where, values=config["evaluate"])
     metrics_file, manifest_file = Path("metrics") / f"{run}.json", Path("metrics") / f"{run}.manifest.json"
     picture = Path("metrics") / f"{run}.nearest.png"
     manifest |= {"run": run, "model_digest": file_digest(model / "model.safetensors")}
@@ -32,7 +34,7 @@ def main(run: str) -> None:
     manifest |= {"cost": {network: asdict(cost) for network, cost in costs(gan).items()}}
     write_json(manifest_file, manifest)
     write_json(metrics_file, metrics)
-    print(table(metrics))
+    print(table(metrics, manifest))
     for reason in manifest.get("ungated", []):
         print(f"not to be believed: {reason}")
     for note in manifest.get("notes", []):
@@ -41,7 +43,7 @@ def main(run: str) -> None:
     champion.contend(run)
 
 
-def score(
+def evaluate_model(
     gan: VideoGAN,
     dataset: str,
     *,
@@ -52,12 +54,12 @@ def score(
     protocols: list[str] | None = None,
     published_clips: int | None = None,
 ) -> tuple[dict, dict]:
-    """(metrics, manifest). The published `protocols` draw `published_clips` clips each, or as many as was published;
-    a model that predicts has `draws` and `seed` alone."""
+    """(metrics, manifest) of `gan`: by the reference networks, and by published `protocols` with `published_clips`
+    clips a draw, or as many as published. A model that predicts uses `draws` and `seed` alone."""
     if gan.context:
         return held_out_prediction(gan, dataset, draws, seed)
     reference = Path("data/reference") / dataset
-    metrics, manifest = evaluate_all(
+    metrics, manifest = evaluate_networks(
         gan, reference, draws=draws, seed=seed, num_clips=num_clips, num_halvings=num_halvings
     )
     if protocols:
@@ -69,23 +71,26 @@ def add_published(
     metrics: dict, manifest: dict, gan: VideoGAN, dataset: str, protocols: list[str], num: int | None
 ) -> None:
     clips, cache = Clips(Path("data/clips") / dataset), stage.state_folder() / "features"
-    how = {
-        "weights": WEIGHTS,
-        "device": str(gan.device),
-        "seed": manifest["seed"],
-        "num": num,
-        "cache": cache,
-    }
-    more, about = evaluate_published(gan, clips, protocols, **how)
+    more, published = evaluate_published(
+        gan,
+        clips,
+        protocols,
+        weights=WEIGHTS,
+        device=str(gan.device),
+        seed=manifest["seed"],
+        num=num,
+        cache=cache,
+    )
     metrics |= more
-    manifest["protocols"] |= about["protocols"]
-    found = [f"{name}: {words}" for name, each in about["protocols"].items() for words in each["warnings"]]
-    manifest["notes"] += about["left_out"] + found
+    manifest["protocols"] |= published["protocols"]
+    manifest["notes"] += published["left_out"]
+    for name, entry in published["protocols"].items():
+        manifest["notes"] += [f"{name}: {warning}" for warning in entry["warnings"]]
 
 
 def nearest(gan: VideoGAN, dataset: str, shown: dict, picture: Path) -> list[dict]:
-    """What stage `sample`, of arguments `shown`, draws first of each class, each beside the training clip nearest to
-    it."""
+    """Write a `picture` of the first sample of each class that stage `sample`, of arguments `shown`, makes, each beside
+    its nearest training clip."""
     clips, reference = Clips(Path("data/clips") / dataset), Path("data/reference") / dataset
     seed, most = shown.get("seed", 0), shown.get("max_classes", MAX_CLASSES)
     if gan.context:
@@ -93,15 +98,15 @@ def nearest(gan: VideoGAN, dataset: str, shown: dict, picture: Path) -> list[dic
     else:
         labels = gan.labels_to_show(shown.get("classes") or (), most)
         made = first_samples(gan, labels, seed, shown.get("truncation", 1.0))
-    known, net = load_features(reference / "features.npz")["train"], load_refnet(reference)[0]
-    return write_nearest(picture, made, gan.titles(labels), net, clips.split("train"), known)
+    features, net = load_features(reference / "features.npz")["train"], load_refnet(reference)[0]
+    return write_nearest(picture, made, gan.titles(labels), net, clips.split("train"), features)
 
 
 def held_out_prediction(gan: VideoGAN, dataset: str, draws: int, seed: int) -> tuple[dict, dict]:
     clips = Clips(Path("data/clips") / dataset).split("test")
     metrics, manifest = score_prediction(gan, clips, draws=draws, seed=seed)
     manifest["real"]["split"] = "test"
-    return metrics | {"gated": True}, manifest  # No network judges here that could fail an exam.
+    return metrics | {"gated": True}, manifest  # No network that needs gates is involved.
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.writer import Clip, motion, write_clips
 from hrvgan.evaluation.gates import Gate
 from hrvgan.files import write_json
-from hrvgan.metrics.protocols import PROTOCOLS
+from hrvgan.metrics import PROTOCOLS
 from hrvgan.models import build_model
 from hrvgan.nn.base import VideoGAN
 from hrvgan.sampling.samples import write_samples

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hrvgan.metrics.protocols import PROTOCOLS
+from hrvgan.metrics import PROTOCOLS
 from pipeline.report.charts import against, curve, read_history, running_mean, ticks
 from pipeline.report.score_display import lower_is_better, read_score
 

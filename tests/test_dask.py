@@ -9,7 +9,6 @@ import sys
 import threading
 
 import pytest
-from tests.test_renewal import parts
 
 from hrvgan import parallel
 from hrvgan.clipstore.clips import Clips
@@ -18,6 +17,7 @@ from hrvgan.extraction.extract import extract
 from hrvgan.parallel import ordered_map
 from tests import processes
 from tests.test_extraction import SMALL, stored_bytes, write_raw
+from tests.test_incremental_write import parts
 
 pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 

@@ -15,9 +15,9 @@ from web_server import Site
 
 from hrvgan.cli import main
 from hrvgan.errors import InputError
+from hrvgan.features.weight_files import WEIGHTS
 from hrvgan.fetching.download import fetch, stream, upstream
 from hrvgan.fetching.transfer import Patience, Unavailable
-from hrvgan.fetching.weights import WEIGHTS
 from hrvgan.files import PublishedFile
 from pipeline.upstream import main as note_upstream
 from tests import processes

@@ -11,8 +11,7 @@ from PIL import Image
 from hrvgan.errors import InputError
 from hrvgan.features import c3d, i3d, inception_v3
 from hrvgan.features.extractors import EXTRACTORS, Extractor, open_extractor
-from hrvgan.features.weight_files import WeightsMissing, fill, find_weights
-from hrvgan.fetching.weights import WEIGHTS
+from hrvgan.features.weight_files import WEIGHTS, WeightsMissing, fill, find_weights
 from hrvgan.files import file_digest
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"

@@ -5,13 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
-from hrvgan.evaluation.comparability import ranks_of
-from hrvgan.evaluation.evaluate import evaluate_all
 from hrvgan.evaluation.memorisation import closeness, first_predictions, first_samples, write_nearest
+from hrvgan.evaluation.reference_scores import evaluate_networks
 from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import load_refnet
+from hrvgan.metrics.comparability import rank_stability, ranks_of
 from hrvgan.metrics.features import Features, load_features
-from hrvgan.metrics.ranks import rank_stability
 
 
 class Copier:
@@ -87,7 +86,7 @@ def test_closeness_by_hand():
 
 
 def test_every_network_scores(references, shapes_clips):
-    metrics, manifest = evaluate_all(Copier(shapes_clips.split("train")), references, draws=2)
+    metrics, manifest = evaluate_networks(Copier(shapes_clips.split("train")), references, draws=2)
     first, second = manifest["networks"].values()
     assert next(iter(manifest["networks"])) == manifest["extractor"]
     assert first["refnet_fd"] == metrics["refnet_fd"]["value"] != second["refnet_fd"]

@@ -10,7 +10,6 @@ from scipy.linalg import sqrtm
 from hrvgan import metrics
 from hrvgan.errors import InputError
 from hrvgan.evaluation.gates import accuracy_bar, check_gates
-from hrvgan.evaluation.real_baseline import apart, halve_real, halved_by_group, halvings
 from hrvgan.features.perturbations import PERTURBATIONS, half_speed, shuffled
 from hrvgan.metrics import (
     PROTOCOLS,
@@ -22,9 +21,9 @@ from hrvgan.metrics import (
     label_accuracy,
     prdc,
 )
-from hrvgan.metrics.accuracy import chance_accuracy, mean_confidence, softmax
+from hrvgan.metrics.accuracy import chance_accuracy, mean_confidence
+from hrvgan.metrics.arrays import softmax
 from hrvgan.metrics.features import Features, load_features, save_features
-from hrvgan.metrics.frechet import moments
 from hrvgan.metrics.protocols import protocol
 from tests import processes
 
@@ -150,19 +149,6 @@ def test_frechet_of_singular_covariances_rounded_to_float32():
     assert frechet_distance(zero, as_float32, zero, np.eye(3)) == pytest.approx(value, rel=1e-3)
 
 
-def test_moments_of_a_stream_are_those_of_the_whole():
-    features = normal(101, 6, shift=1e6)  # Far from zero, where sums of squares lose everything.
-    streamed = moments(features[:1])
-    for start, stop in ((1, 40), (40, 42), (42, 101)):
-        streamed = streamed + moments(features[start:stop])
-    assert streamed.n == 101
-    np.testing.assert_allclose(streamed.mean, features.mean(axis=0), rtol=1e-14)
-    np.testing.assert_allclose(streamed.covariance(), np.cov(features, rowvar=False), rtol=1e-7)
-    np.testing.assert_allclose(streamed.covariance(ddof=0), np.cov(features, rowvar=False, ddof=0), rtol=1e-7)
-    with pytest.raises(InputError, match="does not exist"):
-        moments(features[:1]).covariance()
-
-
 # Kernel distance
 
 
@@ -256,8 +242,6 @@ def test_what_overflows_is_no_number(metric, scale):
 def test_moments_that_overflow():
     with pytest.raises(InputError, match="sigma2: values up to 1e\\+100 overflow"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), 1e100 * np.eye(2))
-    with pytest.raises(InputError, match="features: values"):
-        moments(1e160 * normal(5, 3))
 
 
 # Accuracy
@@ -314,15 +298,19 @@ def test_protocols_say_what_they_mean():
         assert entry.name == name
         assert entry.extractor
         assert entry.description
-        assert entry.context in ("floor", "ceiling", "real")
+        assert entry.context in ("floor", "ceiling", "real", "copy")
+        assert (entry.context == "copy") == (entry.extractor == "pixels")
         assert (entry.context == "floor") == entry.lower_is_better
         assert entry.uses_real or not entry.lower_is_better
-        assert "statistic" not in entry.text()
+        assert not {"statistic", "title", "meaning", "ends"} & set(entry.text())
+        if entry.extractor in ("refnet", "pixels"):  # What the report explains.
+            assert entry.title
+            assert entry.meaning
     with pytest.raises(InputError, match="unknown protocol 'fvd'; known: refnet_fd"):
         protocol("fvd")
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if PROTOCOLS[name].extractor != "pixels"])
 def test_what_a_protocol_says_is_what_is_computed(name):
     """Another ddof, number of splits or eps is another number."""
     entry, real, fake = protocol(name), featured(600, seed=1), featured(600, label_noise=0.3, seed=2)
@@ -347,87 +335,17 @@ def test_an_unknown_public_name_is_an_attribute_error():
 
 
 def test_the_reference_knows_no_metric():
-    scoring = ("frechet", "kernel", "inception", "accuracy", "gates", "protocols", "halves")
-    code = f"import sys, pipeline.reference; print([m for m in {scoring} if 'hrvgan.metrics.' + m in sys.modules])"
-    assert processes.run([sys.executable, "-c", code]).stdout == "[]\n"
-
-
-# Halves
-
-
-def clips(groups, labels, width=3, seed=0):
-    groups, labels = np.array(groups), np.array(labels)
-    draw = np.random.default_rng(seed)
-    features, logits = draw.standard_normal((len(groups), width)), draw.standard_normal((len(groups), 4))
-    return Features(features.astype(np.float32), logits.astype(np.float32), labels, groups)
-
-
-def test_halves_share_no_group_and_are_balanced():
-    groups = [f"g{g}" for g in range(8) for _ in range(6)]
-    real = clips(groups, [label % 4 for label in range(8) for _ in range(6)])
-    pairs = halvings(real, 5, seed=0)
-    assert halved_by_group(real)
-    for first, second in pairs:
-        assert len(first) == len(second) == 24
-        assert not set(real.groups[first]) & set(real.groups[second])
-        for half in (first, second):
-            assert np.bincount(real.labels[half]).tolist() == [6, 6, 6, 6]
-    assert len({tuple(first) for first, _ in pairs}) > 1
-    assert all(
-        (a == b).all()
-        for p, q in zip(pairs, halvings(real, 5, seed=0), strict=True)
-        for a, b in zip(p, q, strict=True)
+    code = (
+        "import sys, pipeline.reference; print(*(m for m in sys.modules if m.startswith('hrvgan.metrics.')))"
     )
+    assert processes.run([sys.executable, "-c", code]).stdout == "hrvgan.metrics.features\n"
 
 
-def test_smaller_halves_keep_the_shares_of_the_classes():
-    real = clips([f"g{i}" for i in range(60)], [0] * 40 + [1] * 20)
-    for half in halvings(real, 1, seed=3, size=15)[0]:
-        assert np.bincount(real.labels[half]).tolist() == [10, 5]
-    with pytest.raises(InputError, match="num_clips: 31, but half of the 60 real clips is 30"):
-        halvings(real, 1, seed=3, size=31)
-
-
-def test_clips_apart_from_all_others():
-    real = clips(
-        [f"g{g}" for g in range(30) for _ in range(4)], [label % 3 for label in range(30) for _ in range(4)]
-    )
-    for n, found in ((10, 10), (60, 60), (200, 60)):
-        rest, some = apart(real, n, seed=0)
-        assert len(some) == found
-        assert not set(real.groups[rest]) & set(real.groups[some])
-        assert len(rest) == 120 - 4 * len(set(real.groups[some]))
-    single = clips(["only"] * 9, [0] * 9)
-    rest, some = apart(single, 3, seed=0)
-    assert sorted([*rest, *some]) == list(range(9))
-    with pytest.raises(InputError, match="3 real clips, need at least 4"):
-        apart(clips(["a", "b", "c"], [0, 0, 0]), 1, seed=0)
-
-
-def test_one_large_group_is_dealt_by_clip():
-    real = clips(["only"] * 9, [0] * 9)
-    assert not halved_by_group(real)
-    for first, second in halvings(real, 3, seed=0):
-        assert len(first) == len(second) == 4
-        assert not set(first) & set(second)
-    with pytest.raises(InputError, match="3 real clips, need at least 4"):
-        halvings(clips(["a", "b", "c"], [0, 0, 0]), 1, seed=0)
-
-
-def test_real_clips_are_test_clips_if_there_are_any():
-    many, none = clips([f"g{i}" for i in range(40)], [0] * 40), clips([], np.empty(0, int))
-    few = many.take(np.arange(10))
-    held_out = halve_real({"train": many, "test": few}, 2, seed=0)
-    assert (held_out.split, held_out.num_clips, len(held_out.train[0])) == ("test", 5, 5)
-    assert (
-        halve_real({"train": few, "test": many}, 2, seed=0).train == []
-    )  # Too few for a number at the same N.
-    alone = halve_real({"train": few, "test": none}, 2, seed=0)
-    assert (alone.split, alone.num_clips, alone.train) == ("train", 5, [])
+# Files of features
 
 
 def test_feature_files(tmp_path):
-    sets = {"train": clips(["a", "b"], [0, 1]), "test": clips([], np.empty(0, int))}
+    sets = {"train": featured(2), "test": featured(2).take(np.arange(0))}
     for name in ("one.npz", "two.npz"):
         save_features(tmp_path / name, sets)
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()

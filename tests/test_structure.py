@@ -3,7 +3,10 @@
 import ast
 import graphlib
 import importlib
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +25,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # These change no byte of a stage's results: registries only name modules, the rest is arguments, locks, errors, logs
 # and times.
 NO_DEPENDENCY = {
-    "hrvgan/config.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/parallel.py",
+    "hrvgan/config.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/parallel.py", "hrvgan/progress.py",
     "hrvgan/ops/allocator.py", "pipeline/params.py", "pipeline/stage.py", "pipeline/training_cost.py",
     "pipeline/resume_state.py", "pipeline/champion.py",
 }  # fmt: skip
@@ -154,3 +157,79 @@ def test_params_as_committed_are_the_laptop():
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda file: file.stem)
 def test_benchmarks_still_fit_what_they_measure(file):
     importlib.import_module(f"benchmarks.{file.stem}")
+
+
+# Kind -> (new file, its text, registry, the line that it gets, a program that uses the addition, what that prints).
+ADDITIONS = {
+    "metric": (
+        "hrvgan/metrics/gap.py",
+        """
+import numpy as np
+from hrvgan.metrics.protocols import Protocol
+
+def gap(real, fake):
+    return float(np.abs(real.mean(axis=0) - fake.mean(axis=0)).sum())
+
+PROTOCOLS = [
+    Protocol("refnet_gap", "refnet", lambda real, fake, protocol: gap(real.features, fake.features), "floor",
+             "gap between means", lower_is_better=True, title="Gap", meaning="How far the means are apart."),
+]
+""",
+        "hrvgan/metrics/__init__.py",
+        '    "gap": ("gap",),',
+        """
+import numpy as np
+from hrvgan.evaluation.evaluate import Comparison, evaluate
+from hrvgan.evaluation.real_baseline import RealBaseline
+from hrvgan.metrics.features import Features
+from hrvgan.metrics.protocols import of_extractor
+from pipeline.report.score_display import read_scores
+a, b = (Features(np.full((9, 2), level), np.eye(9), np.arange(9), np.arange(9)) for level in (0.0, 1.5))
+clips = Comparison(RealBaseline([a], [(a, a)]), [b], {})
+scores, about, _ = evaluate(of_extractor("refnet"), lambda protocol: clips)
+shown = next(score for score in read_scores(scores) if score.name == "refnet_gap")
+print(scores["refnet_gap"]["value"], shown.title, shown.meaning, shown.better, about["refnet_gap"]["description"])
+""",
+        "3.0 Gap How far the means are apart. lower gap between means",
+    ),
+    "data set": (
+        "hrvgan/datasets/empty.py",
+        "def fetch(out, *, count: int = 0):\n    return [None] * count\n",
+        "hrvgan/datasets/__init__.py",
+        '    "empty": "hrvgan.datasets.empty",',
+        "from hrvgan.datasets import load_source; print(load_source('empty').fetch('x', count=1))",
+        "[None]",
+    ),
+    "model": (
+        "hrvgan/models/twice.py",
+        "from hrvgan.models.vgan import VGAN\n\nclass Twice(VGAN):\n    presets = {'other': {'width': 0.1}}\n",
+        "hrvgan/models/__init__.py",
+        '    "twice": "hrvgan.models.twice.Twice",',
+        "from hrvgan.models import build_model; gan = build_model('twice', preset='other', size=32, num_frames=16)\n"
+        "print(tuple(gan.sample(2).shape), gan.name)",
+        "(2, 16, 32, 32, 3) twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ADDITIONS)
+def test_an_addition_is_one_file_and_one_line(kind, tmp_path):
+    new, text, registry, line, program, printed = ADDITIONS[kind]
+    for room in ("hrvgan", "pipeline"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / new).write_text(text)
+    content = (ROOT / registry).read_text()
+    start = re.search(r"^(METRICS|DATASETS|MODELS)\b.* = \{$", content, re.MULTILINE).end()
+    (tmp_path / registry).write_text(f"{content[:start]}\n{line}{content[start:]}")
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.returncode) == (printed, 0), done.stderr
+    files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*.py")}
+    touched = {
+        str(f)
+        for f in files
+        if not (ROOT / f).exists() or (ROOT / f).read_bytes() != (tmp_path / f).read_bytes()
+    }
+    assert touched == {new, registry}

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from hrvgan.cli import clips, score, weights
+from hrvgan.cli import clips, score
 from hrvgan.cli import sample as draw
 from hrvgan.config import check_values, load_yaml, pick_device
 from hrvgan.errors import InputError, one_sentence
@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(metavar="command", required=True)
     drawing = draw.add_sample, draw.add_interpolate, draw.add_predict
-    scoring = score.add_score, score.add_compare, weights.add_weights
+    scoring = score.add_score, score.add_compare, score.add_weights
     for add in (add_train, *drawing, *scoring, add_info, clips.add_clips):
         add(commands)
     arguments = vars(parser.parse_args(argv))

@@ -1,4 +1,4 @@
-"""`hrvgan score` and `hrvgan compare`: metrics for any two sets of clips, and for what came of them."""
+"""`hrvgan score`, `compare` and `weights`: metrics for any two sets of clips, results side by side, weight files."""
 
 import json
 import sys
@@ -35,25 +35,25 @@ def score(
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
-    from hrvgan.evaluation.feature_files import holds_features
-    from hrvgan.evaluation.scores import score_all
+    from hrvgan.evaluation.precomputed_features import holds_features
     from hrvgan.evaluation.source_files import open_source
+    from hrvgan.evaluation.source_scores import score_sources
 
     if out and (out.suffix != ".json" or out.is_dir()):
         raise InputError(f"--out {out}: need the name of a .json file; its manifest is written beside it")
-    given = [holds_features(path) for path in (real, fake)]
-    if split and given[0]:
+    precomputed = [holds_features(path) for path in (real, fake)]
+    if split and precomputed[0]:
         raise InputError(f"{real}: features have no splits; leave out --split")
-    if all(given):
-        wanted, sources, opener = of_features(real, fake, protocol)
-    elif any(given):
+    if all(precomputed):
+        protocols, sources, opener = of_features(real, fake, protocol)
+    elif any(precomputed):
         raise InputError(f"{real} and {fake}: one holds features, the other clips; give two of a kind")
     else:
-        wanted, sources = of_clips(protocol, reference), (open_source(real, split), open_source(fake))
+        protocols, sources = of_clips(protocol, reference), (open_source(real, split), open_source(fake))
         opener = partial(open_any, reference=reference, weights=weights, device=device)
         cache = cache or user_cache() / "features"
-    metrics, manifest = score_all(wanted, *sources, opener, seed=seed, num=num, cache=cache)
-    if any(about["extractor"] == "refnet" for about in manifest["protocols"].values()) and reference:
+    metrics, manifest = score_sources(protocols, *sources, opener, seed=seed, num=num, cache=cache)
+    if any(entry["extractor"] == "refnet" for entry in manifest["protocols"].values()) and reference:
         manifest |= gates_of(reference)
     tell(metrics, manifest)
     if out:
@@ -63,23 +63,26 @@ def score(
 
 def of_clips(names: list[str], reference: Path | None) -> list:
     """The protocols asked for; without any, those of published networks, and of refnet where there is one."""
-    from hrvgan.metrics.protocols import PROTOCOLS, protocol
+    from hrvgan.features.extractors import EXTRACTORS
+    from hrvgan.metrics.protocols import of_extractor, protocol
 
-    without = ("given",) if reference else ("given", "refnet")
-    wanted = [protocol(name) for name in names]
-    if any(entry.extractor == "given" for entry in wanted):
-        raise InputError("the features_ protocols are for files of features; these are clips")
-    return wanted or [entry for entry in PROTOCOLS.values() if entry.extractor not in without]
+    protocols = [protocol(name) for name in names]
+    for entry in protocols:
+        if entry.extractor == "given":
+            raise InputError("the features_ protocols are for files of features; these are clips")
+        if entry.extractor == "pixels":
+            raise InputError(f"{entry.name} is of predicted clips, which the stage `evaluate` scores")
+    return protocols or of_extractor(*(["refnet"] if reference else []), *EXTRACTORS)
 
 
 def of_features(real: Path, fake: Path, names: list[str]) -> tuple:
     """(protocols, sources, opener): features_*, or those asked for of the extractor that both files name."""
-    from hrvgan.evaluation.precomputed_features import given_extractor, open_given
+    from hrvgan.evaluation.precomputed_features import open_precomputed, precomputed_extractor
     from hrvgan.metrics.protocols import of_extractor, protocol
 
-    sources = open_given(real, fake)
-    wanted, by = [protocol(name) for name in names] or of_extractor("given"), sources[0].extractor
-    for entry in wanted:
+    sources = open_precomputed(real, fake)
+    protocols, by = [protocol(name) for name in names] or of_extractor("given"), sources[0].extractor
+    for entry in protocols:
         if entry.extractor not in ("given", by.partition("-")[0]):
             raise InputError(
                 f"{entry.name} needs features of {entry.extractor}; these are of {by or 'unnamed'}"
@@ -88,7 +91,7 @@ def of_features(real: Path, fake: Path, names: list[str]) -> tuple:
             raise InputError(
                 f"{entry.name} needs the classes asked for; write them as `labels` into both files"
             )
-    return wanted, sources, lambda name: given_extractor(sources[0])
+    return protocols, sources, lambda name: precomputed_extractor(sources[0])
 
 
 def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
@@ -103,7 +106,7 @@ def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
 
 
 def gates_of(reference: Path) -> dict:
-    """Whether the network of `reference` may be believed, for a manifest."""
+    """Verdict of the gates on the network of `reference`, for a manifest."""
     from hrvgan.evaluation.gates import check_gates, verdict
     from hrvgan.metrics.features import load_features
 
@@ -111,36 +114,21 @@ def gates_of(reference: Path) -> dict:
 
 
 def tell(metrics: dict, manifest: dict) -> None:
-    """Print the scores; on stderr what was left out and what to beware of. InputError where there is no score."""
+    """Print the scores; on stderr what was left out, and warnings. Raises InputError if there is no score."""
+    from hrvgan.evaluation.evaluate import table
+
     if not metrics:
         raise InputError("nothing could be scored: " + "; ".join(manifest["left_out"]))
     for sentence in manifest["left_out"]:
         sys.stderr.write(f"left out: {sentence}\n")
-    for name, about in manifest["protocols"].items():
-        for sentence in about["warnings"]:
+    for name, entry in manifest["protocols"].items():
+        for sentence in entry["warnings"]:
             sys.stderr.write(f"warning: {name}: {sentence}\n")
     print(table(metrics, manifest))
     if "gated" in manifest:
         print("refnet: gated" if manifest["gated"] else "refnet: ungated, its scores are not to be believed")
         for reason in manifest["ungated"]:
             print(f"  {reason}")
-
-
-def table(metrics: dict, manifest: dict) -> str:
-    """A line a score: value, spread, what real clips get, and how many clips."""
-    lines = []
-    for name, entry in metrics.items():
-        about = manifest["protocols"][name]
-        better = "lower" if about["lower_is_better"] else "higher"
-        context = f"{about['context']} {entry[about['context']]:.4g}" if about["context"] in entry else ""
-        if f"{about['context']}_n" in entry:
-            context += f" (of {entry[about['context'] + '_n']} clips)"
-        sd = f" ± {entry['sd']:.2g}" if "sd" in entry else ""
-        numbers = f"N {about['num_real']} real, {about['num_fake']} fake"
-        lines.append(
-            f"{name:<24} {entry['value']:>9.4g}{sd:<10} {better} is better   {context}   {numbers}".rstrip()
-        )
-    return "\n".join(lines)
 
 
 def add_compare(commands) -> None:
@@ -155,13 +143,14 @@ def add_compare(commands) -> None:
 
 def compare(results: list[Path]) -> None:
     """Print RESULTS side by side; refuse, and say why, where protocol, extractor or real clips differ."""
-    from hrvgan.evaluation.comparability import compare as compare_results
-    from hrvgan.evaluation.comparability import ranks_of
+    from hrvgan.metrics.comparability import compare as compare_results
+    from hrvgan.metrics.comparability import ranks_of
 
-    found = [read_result(path) for path in results]
-    rows = compare_results(found)
+    pairs = [read_result(path) for path in results]
+    rows = compare_results(pairs)
     names = names_of(results)
-    ranks = ranks_of({name: manifest for name, (_, manifest) in zip(names, found, strict=True)})
+    manifests = {name: manifest for name, (_, manifest) in zip(names, pairs, strict=True)}
+    ranks = ranks_of(manifests)
     widths = [max(16, len(name) + 2) for name in names]
     columns = "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
     print(f"{'':<24}{columns}" + ("   rank stability" if ranks else ""))
@@ -171,13 +160,13 @@ def compare(results: list[Path]) -> None:
             f"{entry['value']:>{width}.4g}" for entry, width in zip(entries, widths, strict=True)
         )
         print(f"{name:<24}{values}{stability}")
-    ungated = [name for name, (_, about) in zip(names, found, strict=True) if about.get("ungated")]
+    ungated = [name for name, manifest in manifests.items() if manifest.get("ungated")]
     if ungated and any(name.startswith("refnet_") for name in rows):
         print(f"refnet: ungated, its scores are not to be believed: {', '.join(ungated)}")
 
 
 def names_of(results: list[Path]) -> list[str]:
-    """What each file is called in a table: by its name, or by all of its path where two have the same name."""
+    """Column heads: names of the files, or whole paths if two have the same name."""
     names = [path.stem for path in results]
     return names if len(set(names)) == len(names) else list(map(str, results))
 
@@ -189,3 +178,25 @@ def read_result(path: Path) -> tuple[dict, dict]:
         return tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no result with its manifest beside it ({error}); score it again") from None
+
+
+def add_weights(commands) -> None:
+    parser = commands.add_parser(
+        "weights", help="files of the published networks behind scores", description=weights.__doc__
+    )
+    parser.add_argument("names", nargs="*", help="files to get; none lists them all")
+    parser.set_defaults(command=weights)
+
+
+def weights(names: list[str]) -> None:
+    """Get the files NAMES into data/weights, or list all of them and where they are."""
+    from hrvgan.features.weight_files import FOLDER, WEIGHTS
+    from hrvgan.fetching.download import fetch
+
+    for name in names:
+        if name not in WEIGHTS:
+            raise InputError(f"unknown weights {name!r}; known: {', '.join(WEIGHTS)}")
+        print(fetch(WEIGHTS[name], FOLDER))
+    for file in () if names else WEIGHTS.values():
+        here = f"in {FOLDER}" if (FOLDER / file.name).exists() else file.urls[0]
+        print(f"{file.name}: {file.network}; {here}")

@@ -1,5 +1,4 @@
-"""Scores of clips, whoever made them, beside what real clips get in the same place.
+"""Evaluation of generated clips, and of real clips in their place.
 
-Read `evaluation.py` first for a generator, `scores.py` for any two sources of clips. The numbers themselves are
-`hrvgan/metrics/`; `reference.py` trains the network whose features they take.
+Read `evaluate.py` first. The metrics themselves are in `hrvgan/metrics/`, the networks in `hrvgan/features/`.
 """

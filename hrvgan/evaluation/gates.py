@@ -1,4 +1,4 @@
-"""Whether the reference network may be believed: four gates, each measured against a bar."""
+"""Gates of the reference network: four checks, each measured against a bar, before its scores may be trusted."""
 
 from dataclasses import asdict, dataclass
 
@@ -11,7 +11,7 @@ from hrvgan.metrics.features import Features
 from hrvgan.metrics.frechet import frechet_distance_from_features
 from hrvgan.metrics.kernel import kernel_distance
 
-MANY_CLASSES = 20  # Above, half of the way from chance to perfect is more than a small network can do.
+MANY_CLASSES = 20  # Above, half of the way from chance to perfect is out of a small network's reach.
 CONFIDENCE_GAP = 0.1
 FAR = 5  # Standard deviations of the real halves.
 HALVINGS = 20
@@ -39,7 +39,7 @@ def check_gates(sets: dict[str, Features], seed: int = 0) -> list[Gate]:
 
 
 def verdict(gates: list[Gate]) -> dict:
-    """What a manifest says of them: the verdict, each gate, and a sentence for each that did not pass."""
+    """Entries of a manifest: the verdict, each gate, and a sentence for each that did not pass."""
     failed = [gate for gate in gates if not gate.passed]
     return {
         "gated": not failed,
@@ -63,7 +63,7 @@ def group_gate(sets: dict[str, Features]) -> Gate:
 
 
 def accuracy_gate(exam: Features) -> Gate:
-    """2. It knows the classes, or the answers of its pretext task, of held-out clips."""
+    """2. The network names the classes, or the answers of its pretext task, of held-out clips."""
     name = "accuracy"
     if len(exam) < 2:
         return _unmeasured(name, "half of the way from chance to 1", "there are no val clips to ask it about")
@@ -84,7 +84,7 @@ def accuracy_bar(chance: float, num_answers: int) -> float:
 
 
 def calibration_gate(exam: Features) -> Gate:
-    """3. Its confidence is as large as it is right: the Inception Score rests on that."""
+    """3. Its confidence equals its accuracy: the Inception Score rests on that."""
     name, needed = "calibration", f"at most {CONFIDENCE_GAP}"
     if len(exam) < 2:
         return _unmeasured(name, needed, "there are no val clips to calibrate it with")

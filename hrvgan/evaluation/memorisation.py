@@ -1,4 +1,4 @@
-"""Whether a generator repeats its training clips: the nearest one of each shown sample, and how near that is."""
+"""Mode collapse and memorisation: warnings, distances to training clips, and a picture of the nearest ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,32 @@ import torch
 from hrvgan.clipstore.clips import Clips
 from hrvgan.features.refnet import RefNet, featurise
 from hrvgan.metrics.features import Features
-from hrvgan.metrics.prdc import nearest
+from hrvgan.metrics.neighbours import nearest
 from hrvgan.nn.base import VideoGAN
 from hrvgan.video.grids import filmstrips, labelled_rows, write_image
 
 MAX_FRAMES, ENLARGED = 8, 64
+COLLAPSED = 1e-3  # Share of the real clips' variance below which generated clips count as all alike.
+
+
+def collapse_warnings(real: Features, fake: Features) -> list[str]:
+    """A sentence for each sign of mode collapse; such clips are scored all the same, badly."""
+    warnings = []
+    variance, fake_variance = (
+        float(side.features.astype(np.float64).var(axis=0).sum()) for side in (real, fake)
+    )
+    copies = 1 - len(np.unique(fake.features, axis=0)) / len(fake)
+    if variance > 0 and fake_variance < COLLAPSED * variance:
+        warnings.append(
+            f"collapsed: the generated clips vary {fake_variance / variance:.1g} as much as real ones"
+        )
+    elif copies >= 0.1:
+        warnings.append(f"collapsed: {copies:.0%} of the generated clips are copies of another one")
+    if real.logits.shape[1] > 1 and fake.logits.shape[1] > 1:
+        num_classes, num_real_classes = (len(np.unique(side.logits.argmax(1))) for side in (fake, real))
+        if num_classes == 1 < num_real_classes:
+            warnings.append("collapsed: every generated clip is taken for the same class")
+    return warnings
 
 
 def closeness(fakes: list[Features], real: Features, train: Features) -> dict[str, float]:
@@ -36,21 +57,21 @@ def first_samples(gan: VideoGAN, labels: list[int], seed: int, truncation: float
 
 
 def first_predictions(gan: VideoGAN, clips: Clips, seed: int, most: int) -> tuple[list[int], np.ndarray]:
-    """The labels of the first `most` classes that there are clips of, and how the first clip of each may go on, uint8
+    """Labels of the first `most` classes that have clips, and a prediction from the first clip of each, uint8
     (K, T, H, W, 3)."""
-    labels, rows = (found[:most] for found in np.unique(clips.labels, return_index=True))
+    labels, rows = (values[:most] for values in np.unique(clips.labels, return_index=True))
     seen = torch.from_numpy(clips.read(rows)[:, : gan.num_frames])
     return labels.tolist(), gan.predict(seen, torch.from_numpy(labels), seed).numpy()
 
 
 def write_nearest(
-    path: Path, made: np.ndarray, titles: Sequence[str], net: RefNet, train: Clips, known: Features
+    path: Path, made: np.ndarray, titles: Sequence[str], net: RefNet, train: Clips, features: Features
 ) -> list[dict]:
     """Write a picture: the clips `made`, uint8 (K, T, H, W, 3), each beside its nearest training clip, with K titles.
 
-    `known` holds the features of `train`, in its order. Returns what is shown: class, clip_id, distance.
+    `features` are those of `train`, in its order. Returns what is shown: class, clip_id, distance.
     """
-    rows, distances = nearest(featurise(net, [made])[0], known.features)
+    rows, distances = nearest(featurise(net, [made])[0], features.features)
     write_image(path, _side_by_side(made, train.read(rows)[:, : made.shape[1]], titles))
     names = train.index["clip_id"].to_pylist()
     return [
@@ -59,11 +80,11 @@ def write_nearest(
     ]
 
 
-def _side_by_side(made: np.ndarray, found: np.ndarray, titles: list[str]) -> np.ndarray:
-    """Film strips (H, W, 3): generated clips left, their neighbours right, at most MAX_FRAMES frames of each."""
+def _side_by_side(made: np.ndarray, real: np.ndarray, titles: list[str]) -> np.ndarray:
+    """Film strips (H, W, 3): generated clips left, nearest training clips right, at most MAX_FRAMES frames of each."""
     frames = np.linspace(0, made.shape[1] - 1, min(made.shape[1], MAX_FRAMES)).round().astype(int)
     factor = max(1, ENLARGED // made.shape[2])
-    left, right = (filmstrips(clips[:, frames], enlarge=factor) for clips in (made, found))
+    left, right = (filmstrips(clips[:, frames], enlarge=factor) for clips in (made, real))
     gap = np.full((len(left), 6 * factor, 3), 255, dtype=np.uint8)
     picture = np.concatenate([left, gap, right], axis=1)
     return labelled_rows(picture, titles) if any(titles) else picture

@@ -1,18 +1,17 @@
-"""How well a model predicts: what it draws after the first frames of real clips, against how they went on.
+"""Scores of prediction: frames that a model samples after the first frames of real clips, against the true ones.
 
-The floor is the copy of the last frame seen, which is hard to beat where a camera stands still.
+The landmark is the copy of the last frame seen, which is hard to beat if the camera stands still.
 """
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.metrics.psnr_ssim import frame_psnr, frame_ssim
+from hrvgan.metrics.protocols import of_extractor
 from hrvgan.nn.base import VideoGAN
+from hrvgan.progress import bar
 
-SCORES = {"predict_psnr": frame_psnr, "predict_ssim": frame_ssim}
 MOST_PSNR = 60.0  # dB: frames that are the same score this, since a mean of infinities says nothing
 
 
@@ -21,8 +20,9 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
     `draws` of z, with "copy", what the last frame seen scores; in the manifest the same for each frame ahead."""
     if not len(clips):
         raise InputError(f"{clips.folder}: no clips in this split; extract more or change the splits")
-    tables = {name: np.zeros((draws + 1, gan.num_frames - gan.context)) for name in SCORES}
-    for first in tqdm(range(0, len(clips), 32), "predict", unit="batch"):
+    protocols = of_extractor("pixels")
+    tables = {entry.name: np.zeros((draws + 1, gan.num_frames - gan.context)) for entry in protocols}
+    for first in bar(range(0, len(clips), 32), "predict", unit="batch"):
         rows = range(first, min(first + 32, len(clips)))
         real, labels = clips.read(rows)[:, : gan.num_frames], torch.from_numpy(clips.labels[list(rows)])
         went_on = real[:, gan.context :]
@@ -30,9 +30,9 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
         tries = [gan.predict(torch.from_numpy(real), labels, int(own)) for own in seeds]
         tries = [clip[:, gan.context :].numpy() for clip in tries]
         tries.append(np.broadcast_to(real[:, gan.context - 1 : gan.context], went_on.shape))
-        for name, score in SCORES.items():
-            sums = [np.minimum(score(went_on, guess), MOST_PSNR).sum(0) for guess in tries]
-            tables[name] += np.array(sums) / len(clips)
+        for entry in protocols:
+            scores = [entry.statistic(went_on, guess, entry) for guess in tries]
+            tables[entry.name] += np.array([np.minimum(s, MOST_PSNR).sum(0) for s in scores]) / len(clips)
     metrics = {name: summary(table) for name, table in tables.items()}
     ahead = {name: {"model": t[:-1].mean(0).tolist(), "copy": t[-1].tolist()} for name, t in tables.items()}
     return metrics, {
@@ -43,12 +43,12 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
         "num_draws": draws,
         "seed": seed,
         "context": gan.context,
-        "protocols": {name: score.__doc__.split("\n")[0] for name, score in SCORES.items()},
+        "protocols": {entry.name: entry.description for entry in protocols},
         "frames_ahead": ahead,
     }
 
 
 def summary(table: np.ndarray) -> dict[str, float]:
-    """Of scores (draws + 1, frames ahead), the last row those of the copy."""
+    """Entry of the metrics JSON for scores (draws + 1, frames ahead), whose last row is that of the copy."""
     each = table.mean(1)
     return {"value": float(each[:-1].mean()), "sd": float(each[:-1].std(ddof=1)), "copy": float(each[-1])}

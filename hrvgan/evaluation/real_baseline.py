@@ -1,46 +1,65 @@
-"""Real clips against real clips: disjoint halves, from which floors and ceilings come."""
+"""The real-against-real baseline: disjoint sets of real clips, from which floors and ceilings come."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hrvgan.errors import InputError
 from hrvgan.metrics.features import Features
+from hrvgan.metrics.protocols import Protocol
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class RealHalves:
-    """Halves of the real clips, many times over, each of N clips."""
+class RealBaseline:
+    """Real clips to compare generated ones with, once or for many random halvings."""
 
-    split: str
-    by_group: bool  # Else one source video held most clips, and both halves have some of it.
-    num_groups: int
-    real_side: list[Features]  # What generated clips are held against.
-    fake_side: list[Features]  # Stands in the place of generated clips, and lends them its labels.
-    train: list[Features]  # Training clips as the real side, as published work does; empty where impossible.
+    real: list[Features]
+    # (real side, substitute for generated clips), disjoint; [] with fewer than four real clips.
+    pairs: list[tuple[Features, Features]]
+    train: Sequence[Features] = ()  # Training clips as the real side, as in published work.
+    split: str = ""
 
     @property
     def num_clips(self) -> int:
-        return len(self.real_side[0])
+        return len(self.real[0])
 
 
-def halve_real(sets: dict[str, Features], count: int, seed: int, size: int | None = None) -> RealHalves:
+def halve_real(sets: dict[str, Features], count: int, seed: int, size: int | None = None) -> RealBaseline:
     """Halves of the test clips, which neither network was trained on; of training clips if they are too few."""
     split = "test" if len(sets["test"]) >= 4 else "train"
     real, train = sets[split], sets["train"]
-    pairs = halvings(real, count, seed, size)
+    pairs = [(real.take(a), real.take(b)) for a, b in halvings(real, count, seed, size)]
     n = len(pairs[0][0])
     enough = split == "test" and len(train) >= 4 and len(halvings(train, count, seed)[0][0]) >= n
-    return RealHalves(
-        split,
-        halved_by_group(real),
-        len(np.unique(real.groups)),
-        real_side=[real.take(first) for first, _ in pairs],
-        fake_side=[real.take(second) for _, second in pairs],
-        train=[train.take(first) for first, _ in halvings(train, count, seed, n)] if enough else [],
+    train_side = [train.take(first) for first, _ in halvings(train, count, seed, n)] if enough else []
+    return RealBaseline([first for first, _ in pairs], pairs, train_side, split)
+
+
+def real_baseline(protocol: Protocol, real: Features, n: int, seed: int) -> RealBaseline:
+    """The real side for draws of `n` clips, and one pair of the same statistic.
+
+    If `n` real clips stand against `n` fake ones, the pair is two disjoint sets of `n`. If all real clips do, it is
+    all others against `n` of them, which leaves out these `n` and the clips of their groups. With fewer than 2 `n` real
+    clips, the pair has as many as there are.
+    """
+    every = protocol.num_real == "all"
+    side = real if every else real.take(spread(len(real), min(n, len(real))))
+    if len(real) < 4:
+        return RealBaseline([side], [])
+    first, second = (
+        real.take(rows) for rows in (apart(real, n, seed) if every else halvings(real, 1, seed)[0])
     )
+    if not every:
+        first, second = (half.take(spread(len(half), min(n, len(half)))) for half in (first, second))
+    return RealBaseline([side], [(first, second)])
+
+
+def spread(available: int, num: int) -> np.ndarray:
+    """`num` of `available` rows, evenly spread, since stores are often sorted by class."""
+    return np.arange(num) * available // num
 
 
 def halvings(real: Features, count: int, seed: int, size: int | None = None) -> list[Pair]:
@@ -57,13 +76,13 @@ def halvings(real: Features, count: int, seed: int, size: int | None = None) -> 
     largest = min(len(rows) for pair in pairs for rows in pair)
     n = largest if size is None else size
     if n > largest:
-        found = f"half of the {len(real)} real clips is {largest}"
-        raise InputError(f"num_clips: {n}, but {found}; lower it, write auto, or extract more clips")
+        half_size = f"half of the {len(real)} real clips is {largest}"
+        raise InputError(f"num_clips: {n}, but {half_size}; lower it, write auto, or extract more clips")
     return [tuple(_thin(rows, real.labels, n, rng) for rows in pair) for pair in pairs]
 
 
 def apart(real: Features, n: int, seed: int) -> Pair:
-    """(the rest, `n` clips to stand in the place of generated ones): no group straddles the two, as in `halvings`.
+    """(the rest, `n` clips as substitute for generated ones): no group straddles the two, as in `halvings`.
 
     At most half of the clips, and fewer than `n` where whole groups do not add up to it.
     """
@@ -80,7 +99,7 @@ def apart(real: Features, n: int, seed: int) -> Pair:
 
 
 def halved_by_group(real: Features) -> bool:
-    """Whether each half can have a third of the clips, and two of them, without splitting a group."""
+    """Tells if each half can have a third of the clips, and two of them, without splitting a group."""
     largest = np.unique_counts(real.groups).counts.max()
     return len(real) - largest >= max(2, len(real) / 3)
 

@@ -1,11 +1,12 @@
-"""Sources of clips that are files of others: folders of videos, npz and npy (see sources.py)."""
+"""Sources of clips in common formats: folders of videos, .npz and .npy (see sources.py)."""
 
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +15,7 @@ import numpy as np
 from hrvgan.clipstore.clips import SPLITS
 from hrvgan.datasets.folder import fetch
 from hrvgan.errors import InputError, VideoError
-from hrvgan.evaluation.sources import CHUNK, Cut, Source, StoreSource
+from hrvgan.evaluation.sources import BATCH, ClipSource, FrameRange, StoreSource
 from hrvgan.files import file_digest
 from hrvgan.metrics.arrays import class_labels
 from hrvgan.parallel import ordered_map
@@ -22,9 +23,9 @@ from hrvgan.video.decode import decode, expected_frames
 from hrvgan.video.io import is_strip, read_frames
 
 
-def open_source(path: str | Path, split: str = "") -> Source:
-    """The clips at `path`; `split` chooses those of a clip store. Raises InputError if there is nothing to score, and
-    for a split of what has none: real clips that a model was trained on are not to stand in for held-out ones."""
+def open_source(path: str | Path, split: str = "") -> ClipSource:
+    """The clips at `path`, or a `split` of a clip store. Raises InputError for fewer than two clips, and for a split of
+    a source without splits: clips that a model was trained on must not pass for held-out ones."""
     path = Path(path)
     if not path.exists():
         raise InputError(
@@ -45,57 +46,57 @@ def open_source(path: str | Path, split: str = "") -> Source:
 
 
 class FolderSource:
-    """A folder of video files, one clip of each; what is in a folder of its own is a class."""
+    """A folder of video files, one clip of each; subfolders are classes."""
 
     def __init__(self, path: Path):
         self.name, self.files = str(path), fetch(path, path)
         self.classes = sorted({video.class_name for video in self.files} - {""})
-        known = {name: label for label, name in enumerate(self.classes)}
-        self.labels = np.array([known.get(video.class_name, 0) for video in self.files])
+        numbers = {name: label for label, name in enumerate(self.classes)}
+        self.labels = np.array([numbers.get(video.class_name, 0) for video in self.files])
         self.groups = np.array([video.group for video in self.files], dtype=str)
         self.videos = np.array([video.video_id for video in self.files], dtype=str)
 
     @functools.cached_property
     def digest(self) -> str:
-        about = [(video.video_id, file_digest(video.path, "md5")) for video in self.files]
-        return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+        digests = [(video.video_id, file_digest(video.path, "md5")) for video in self.files]
+        return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def read(self, rows: np.ndarray, cut: Cut) -> Iterator[np.ndarray]:
+    def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
         jobs = [(self.files[row].path, row) for row in rows.tolist()]
         clips = ordered_map(
-            functools.partial(_decode, cut=cut), jobs, workers="auto", desc="decode", unit="video"
+            functools.partial(_decode, frames=frames), jobs, workers="auto", desc="decode", unit="video"
         )
-        waiting = []
-        for clip in clips:
-            if waiting and (len(waiting) == CHUNK or clip.shape != waiting[0].shape):
-                yield np.stack(waiting)
-                waiting = []
-            waiting.append(clip)
-        if waiting:
-            yield np.stack(waiting)
+        yield from _batches(clips)
 
 
-def _decode(job: tuple[Path, int], cut: Cut) -> np.ndarray:
+def _batches(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Batches of consecutive clips of one shape."""
+    for _, alike in itertools.groupby(clips, key=np.shape):
+        while batch := list(itertools.islice(alike, BATCH)):
+            yield np.stack(batch)
+
+
+def _decode(job: tuple[Path, int], frames: FrameRange) -> np.ndarray:
     path, row = job
-    if is_strip(path) or not cut.frames:
-        return np.ascontiguousarray(cut(read_frames(path)[0], row, str(path)))
-    frames, length = _frames(path, *cut.place(expected_frames(path), row, str(path)))
-    if len(frames) < cut.frames:  # The header promised more than there is.
-        frames, _ = _frames(path, *cut.place(length, row, str(path)))
-    if len({frame.shape for frame in frames}) > 1:
+    if is_strip(path) or not frames.frames:
+        return np.ascontiguousarray(frames(read_frames(path)[0], row, str(path)))
+    pictures, length = _decode_range(path, *frames.place(expected_frames(path), row, str(path)))
+    if len(pictures) < frames.frames:  # The header promises more frames than there are.
+        pictures, _ = _decode_range(path, *frames.place(length, row, str(path)))
+    if len({picture.shape for picture in pictures}) > 1:
         raise VideoError(f"{path}: its frames change their size; encode it again")
-    return np.stack(frames)
+    return np.stack(pictures)
 
 
 class _Enough(Exception):
-    """Ends a decoding whose rest nobody asks for."""
+    """Ends decoding after the last frame needed."""
 
 
-def _frames(path: Path, start: int, stop: int) -> tuple[list[np.ndarray], int]:
-    """Frames `start` to `stop` of a video, and how many there are as far as was looked."""
+def _decode_range(path: Path, start: int, stop: int) -> tuple[list[np.ndarray], int]:
+    """Frames `start` to `stop` of a video, and the number of frames decoded."""
     frames = []
 
     def put(number: int, picture: Callable) -> None:
@@ -128,21 +129,21 @@ class ArraySource:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def read(self, rows: np.ndarray, cut: Cut) -> Iterator[np.ndarray]:
-        wanted, size = set(rows.tolist()), int(np.prod(self.shape[1:]))
-        waiting = []
+    def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
+        wanted, clips = set(rows.tolist()), enumerate(self._stream())
+        yield from _batches(
+            frames(clip, row, f"{self.name}, clip {row}") for row, clip in clips if row in wanted
+        )
+
+    def _stream(self) -> Iterator[np.ndarray]:
+        size = int(np.prod(self.shape[1:]))
         with _open_member(self.path, self.member) as file:
             _read_header(file)
-            for row in range(self.shape[0]):
-                if len(waiting) == CHUNK:
-                    yield np.stack(waiting)
-                    waiting = []
-                content = _read_exactly(file, size, self.path)
-                if row in wanted:
-                    clip = np.frombuffer(content, np.uint8).reshape(self.shape[1:])
-                    waiting.append(cut(clip, row, f"{self.name}, clip {row}"))
-        if waiting:
-            yield np.stack(waiting)
+            for _ in range(len(self)):
+                content = file.read(size)
+                if len(content) < size:
+                    raise InputError(f"{self.path}: ends in the middle of a clip; write it again")
+                yield np.frombuffer(content, np.uint8).reshape(self.shape[1:])
 
 
 def _read_labels(path: Path, n: int) -> tuple[np.ndarray, list[str]]:
@@ -154,10 +155,10 @@ def _read_labels(path: Path, n: int) -> tuple[np.ndarray, list[str]]:
                 stored = {name: file[name] for name in ("labels", "label", "classes") if name in file}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: labels that cannot be read ({error}); write it again") from None
-    given = stored.get("labels", stored.get("label"))  # `hrvgan clips export` calls its column by the latter.
-    if given is None or ("classes" in stored and not stored["classes"].size):
+    values = stored.get("labels", stored.get("label"))  # `hrvgan clips export` writes the latter.
+    if values is None or ("classes" in stored and not stored["classes"].size):
         return np.zeros(n, dtype=np.int64), []
-    labels = class_labels(given, n, f"{path}: labels")
+    labels = class_labels(values, n, f"{path}: labels")
     classes = stored.get("classes", np.arange(labels.max() + 1)).astype(str).tolist()
     if labels.max() >= len(classes):
         raise InputError(f"{path}: labels up to {labels.max()}, but there are {len(classes)} classes")
@@ -183,13 +184,6 @@ def _read_header(file) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _read_exactly(file, size: int, path: Path) -> bytes:
-    content = file.read(size)
-    if len(content) < size:
-        raise InputError(f"{path}: ends in the middle of a clip; write it again")
-    return content
-
-
 def _find_frames(path: Path) -> tuple[str, tuple[int, ...], np.dtype]:
     """(member of the zip or "", shape, dtype) of the clips in `path`."""
     try:
@@ -197,12 +191,12 @@ def _find_frames(path: Path) -> tuple[str, tuple[int, ...], np.dtype]:
         if path.suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
                 members = sorted(archive.namelist(), key=lambda name: name != "frames.npy")
-        found = []
+        arrays = []
         for member in members:
             with _open_member(path, member) as file:
-                found.append((member, *_read_header(file)))
-        if not found:
+                arrays.append((member, *_read_header(file)))
+        if not arrays:
             raise ValueError("it has no array")
-        return next((item for item in found if len(item[1]) == 5), found[0])
+        return next((array for array in arrays if len(array[1]) == 5), arrays[0])
     except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no readable numpy file ({error}); write it again") from None

@@ -1,10 +1,11 @@
-"""Published networks as extractors: uint8 clips in, float32 features and logits out, with an id that pins both.
+"""Extractors: uint8 clips in, float32 features and logits out, with an id that identifies both.
 
 The id is architecture, preprocessing, dtype and the sha256 of the weights: equal ids, comparable features. It ends in
-`_unverified` where that sha256 is not known to be the published one.
+`_unverified` if that sha256 is not known to be the published one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from hrvgan.errors import InputError
-from hrvgan.features.full_float32 import full_float32
 from hrvgan.features.weight_files import FOLDER, check_digest, fill, find_weights, is_published, read_arrays
 
 UNVERIFIED = "_unverified"
@@ -24,7 +24,7 @@ BATCH = 16  # Clips at a time: I3D's first layer alone takes 26 MB a clip.
 class Extractor:
     """`read(clips)` maps uint8 (n, frames, H, W, 3) to features (n, D) and logits (n, K) or None.
 
-    It runs in float32 and nothing less, whatever the caller has set for matrix products or autocast.
+    It runs in full float32, whatever the caller has set for matrix products or autocast.
     """
 
     id: str
@@ -32,8 +32,8 @@ class Extractor:
     num_features: int
     read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     device: str = "cpu"
-    classes: list[str] | None = None  # What the logits mean, where it is a matter of the data set.
-    verified: bool = True  # whether the weights are known to be those that the name stands for
+    classes: list[str] | None = None  # Classes of the logits, if they depend on the data set.
+    verified: bool = True  # whether the weights are known to be the published ones
 
     @torch.inference_mode()
     def __call__(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -42,14 +42,33 @@ class Extractor:
         return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
-        """Features of each batch, in bites that bound the memory."""
+        """Features of each batch, BATCH clips at a time."""
         for batch in batches:
             for start in range(0, len(batch), BATCH):
                 yield self(batch[start : start + BATCH])
 
 
-def _marks(name: str, *files: Path) -> dict:
-    """The id by the digests of the weight `files`, and whether these are known to be the published ones."""
+@contextmanager
+def full_float32(device: str | torch.device) -> Iterator[None]:
+    """Context in which matrix products and convolutions run in float32, without TF32, bfloat16 or autocast.
+
+    An id that says float32 must not stand for TF32 on another GPU.
+    """
+    backends = torch.backends
+    places = backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        with torch.autocast(torch.device(device).type, enabled=False):
+            yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+def _identity(name: str, *files: Path) -> dict:
+    """Arguments `id`, by the digests of the weight `files`, and `verified`."""
     digests, verified = [check_digest(file) for file in files], all(map(is_published, files))
     return {
         "id": "-".join([name, "float32", *digests]) + ("" if verified else UNVERIFIED),
@@ -61,7 +80,7 @@ def _c3d(name: str, folder: Path, device: str) -> Extractor:
     from hrvgan.features import c3d
 
     path, mean_path = find_weights(("conv3d_deepnetA_ucf.npz",), folder), find_weights(("mean2.npz",), folder)
-    marks = _marks(name, path, mean_path)
+    identity = _identity(name, path, mean_path)
     with torch.device("meta"):
         net = c3d.C3D()
     net.to_empty(device="cpu")
@@ -75,7 +94,7 @@ def _c3d(name: str, folder: Path, device: str) -> Extractor:
     net.to(device).eval()
     prepare = {"c3d_tgan": c3d.prepare_tgan, "c3d_tganv2": c3d.prepare_tganv2}[name]
     return Extractor(
-        frames=c3d.FRAMES, num_features=4096, read=lambda x: net(prepare(x, mean)), device=device, **marks
+        frames=c3d.FRAMES, num_features=4096, read=lambda x: net(prepare(x, mean)), device=device, **identity
     )
 
 
@@ -83,9 +102,9 @@ def _i3d(name: str, folder: Path, device: str) -> Extractor:
     from hrvgan.features import i3d
 
     path = find_weights(("i3d_torchscript.pt", "i3d_pretrained_400.pt"), folder)
-    marks = _marks(name, path)
+    identity = _identity(name, path)
     if path.name == "i3d_torchscript.pt":
-        script = torch.jit.load(path, map_location=device).eval()  # A program: run only by its known digest.
+        script = torch.jit.load(path, map_location=device).eval()  # Code: run only if its digest is the published one.
         options = {"rescale": False, "resize": False, "return_features": True}
         read = lambda x: (script(i3d.prepare(x), **options), None)  # noqa: E731
     else:
@@ -93,19 +112,19 @@ def _i3d(name: str, folder: Path, device: str) -> Extractor:
         fill(net, path, read_arrays(path))
         net.to(device).eval()
         read = lambda x: (net(i3d.prepare(x)), None)  # noqa: E731
-    return Extractor(frames=16, num_features=400, read=read, device=device, **marks)
+    return Extractor(frames=16, num_features=400, read=read, device=device, **identity)
 
 
 def _inception(name: str, folder: Path, device: str) -> Extractor:
     from hrvgan.features import inception_v3 as inception
 
     path = find_weights(("pt_inception-2015-12-05-6726825d.pth",), folder)
-    marks = _marks(name, path)
+    identity = _identity(name, path)
     net = inception.InceptionV3()
     fill(net, path, read_arrays(path))
     net.to(device).eval()
     return Extractor(
-        frames=1, num_features=2048, read=lambda x: net(inception.prepare(x)), device=device, **marks
+        frames=1, num_features=2048, read=lambda x: net(inception.prepare(x)), device=device, **identity
     )
 
 
@@ -121,7 +140,7 @@ EXTRACTORS = {
 def open_extractor(name: str, folder: str | Path = FOLDER, device: str = "cpu") -> Extractor:
     """Extractor `name` with the weights in `folder`.
 
-    Raises WeightsMissing where its file is not there, and InputError for one that is not what it should be.
+    Raises WeightsMissing if its file is not there, and InputError for a damaged or different file.
     """
     if name not in EXTRACTORS:
         raise InputError(f"unknown extractor {name!r}; known: {', '.join(EXTRACTORS)}")
@@ -129,8 +148,8 @@ def open_extractor(name: str, folder: str | Path = FOLDER, device: str = "cpu") 
 
 
 def refnet_extractor(folder: str | Path, device: str = "cpu") -> Extractor:
-    """The reference network in `folder`, made by the stage `reference`; clips are cut to the length that it knows."""
-    from hrvgan.features.refnet import load_refnet
+    """The reference network in `folder`, made by the stage `reference`, for clips of the length of its training."""
+    from hrvgan.features.refnet import load_refnet  # which imports this module
 
     net, info = load_refnet(Path(folder))
     net.to(device)

@@ -1,4 +1,4 @@
-"""What makes a real clip less real: wrong order, no motion, wrong speed, noise. All uint8 (N, T, H, W, 3)."""
+"""Perturbations of real clips: wrong order, no motion, wrong speed, noise. All uint8 (N, T, H, W, 3)."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ NOISE = 0.2  # Standard deviation, as a share of the range.
 
 
 def shuffled(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames of each clip in another order, never the right one (if there are two frames)."""
+    """Frames of each clip in random order, never the right one (if there are two frames)."""
     length = clips.shape[1]
     orders = (
         np.stack([_wrong_order(length, rng) for _ in clips]) if len(clips) else np.empty((0, length), int)
@@ -22,7 +22,7 @@ def _wrong_order(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def frozen(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One frame, drawn for each clip, all the time."""
+    """One frame, drawn for each clip, repeated."""
     chosen = rng.integers(clips.shape[1], size=len(clips))
     return np.repeat(clips[np.arange(len(clips)), chosen][:, None], clips.shape[1], axis=1)
 

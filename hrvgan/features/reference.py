@@ -1,6 +1,6 @@
-"""The yardstick of a data set: a reference network trained on its real clips, and what it makes of them.
+"""The reference of a data set: a network trained on its real clips, and the features of these.
 
-Nothing is scored here: `evaluation.py` does that, so that a change of a metric trains no network.
+No metric is computed here: `hrvgan/evaluation/` does that, so that a change of a metric trains no network.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
@@ -16,10 +15,11 @@ from hrvgan.features.perturbations import PERTURBATIONS, PRETEXT
 from hrvgan.features.refnet import RefNet, batch_size_for, changes, featurise, save_refnet
 from hrvgan.features.refnet_training import Task, calibrate, fit, label_task, pretext_task
 from hrvgan.metrics.features import Features, save_features
+from hrvgan.progress import bar
 
 SPLITS = ("train", "val", "test")
 GAIN_OF, MOST_GAIN = 64, 50.0
-MEAN_OF = 32  # Clips in the mean clip of a class: enough for mush, few enough for memory.
+MEAN_OF = 32  # Clips in the mean clip of a class: enough for a blur, few enough for memory.
 
 
 def build_reference(
@@ -39,10 +39,10 @@ def build_reference(
 ) -> dict:
     """Fill the folder `out`: refnet.safetensors, refnet.json (returned), features.npz. Deterministic by `seed`.
 
-    The network learns the classes of the training clips, or, without two classes or without val clips, to tell what
-    was done to the time of a clip; and, weighed by `sketch_weight`, to sketch the clip. It is calibrated on val clips.
-    Clips larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned. With `networks` above 1
-    the folders network-1, ... hold as many more, of the next seeds: whether they agree says how far to trust one.
+    The network learns the classes of the training clips or, without two classes or without val clips, a pretext task
+    on the clips' time axis; and, weighted by `sketch_weight`, to sketch the clip. It is calibrated on val clips. Clips
+    larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned. With `networks` above 1 the folders
+    network-1, ... hold as many more, of the next seeds: their agreement says how far to trust one.
     """
     training = {"steps": steps, "batch_size": batch_size, "lr": lr, "sketch_weight": sketch_weight}
     shape = {"num_features": num_features, "width": width, "max_size": max_size, "max_frames": max_frames}
@@ -95,7 +95,7 @@ def build_network(clips: Clips, out: Path, seed: int, training: dict, shape: dic
 
 @torch.inference_mode()
 def motion_gain(net: RefNet, train: Clips) -> float:
-    """What brings the changes from frame to frame to a root mean square of a half, at most 50."""
+    """Factor that scales frame-to-frame changes to a root mean square of a half, at most 50."""
     rows = np.linspace(0, len(train) - 1, min(len(train), GAIN_OF)).astype(int)
     video = net.prepare(torch.as_tensor(train.read(rows), device=net.rms.device))
     rms = changes(video).square().mean().sqrt().nan_to_num().item()  # Clips of one frame change nothing.
@@ -103,7 +103,7 @@ def motion_gain(net: RefNet, train: Clips) -> float:
 
 
 def set_units(net: RefNet, splits: dict[str, Clips], tasks: dict[str, Task], seed: int) -> None:
-    """Make the root mean square of the training features 1, and confidence as large as val answers are right."""
+    """Scale the training features to a root mean square of 1, and calibrate the confidence on val clips."""
     features, _ = featurise(net, batches(splits["train"]))
     net.rms.fill_(float(np.sqrt(np.square(features, dtype=np.float64).mean())) or 1.0)
     if len(splits["val"]):
@@ -112,7 +112,7 @@ def set_units(net: RefNet, splits: dict[str, Clips], tasks: dict[str, Task], see
 
 
 def examine(net: RefNet, clips: Clips, task: Task, seed: int) -> Features:
-    """What the network answers where the right answer, here the label, is known."""
+    """Answers of the network to `task` on `clips`; the labels are the right answers."""
     rng, answers = np.random.default_rng(seed), []
 
     def questions() -> Iterator[np.ndarray]:
@@ -126,12 +126,12 @@ def examine(net: RefNet, clips: Clips, task: Task, seed: int) -> Features:
 
 
 def feature_sets(net: RefNet, splits: dict[str, Clips], seed: int) -> dict[str, Features]:
-    """Features of the real clips, of perturbed val clips, and of what a trivial generator makes, by name."""
+    """Features of the real clips, of perturbed val clips and of trivial generators' clips, by name."""
     val = splits["val"]
     jobs = [(name, split, None) for name, split in splits.items()]
     jobs += [(name, val, perturb) for name, perturb in PERTURBATIONS.items()]
     sets = {}
-    for name, split, perturb in tqdm(jobs, desc="features", unit="set"):
+    for name, split, perturb in bar(jobs, "features", unit="set"):
         stream = batches(split, perturb, np.random.default_rng(seed))
         sets[name] = Features(*featurise(net, stream), split.labels, groups(split))
     for name, trivial in trivial_clips(splits["train"], seed).items():
@@ -141,7 +141,7 @@ def feature_sets(net: RefNet, splits: dict[str, Clips], seed: int) -> dict[str, 
 
 
 def trivial_clips(train: Clips, seed: int) -> dict[str, np.ndarray]:
-    """One clip a class, uint8 (K, T, H, W, 3), that a generator without any skill repeats."""
+    """One clip a class, uint8 (K, T, H, W, 3), for each generator without skill, which repeats it."""
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(train.labels == label) for label in range(max(1, train.num_classes))]
     rows = [own if len(own) else np.arange(len(train)) for own in rows]

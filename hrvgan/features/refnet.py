@@ -1,4 +1,4 @@
-"""The reference network: a small 3-D CNN whose pooled features and class probabilities are scored.
+"""The reference network refnet: a small 3-D CNN whose pooled features and class probabilities are scored.
 
 It is trained on real clips alone (`refnet_training.py`). Its id is a hash of its weights and temperature.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from hrvgan.clipstore.layout import to_float
 from hrvgan.errors import InputError
-from hrvgan.features.full_float32 import full_float32
+from hrvgan.features.extractors import full_float32
 from hrvgan.files import atomic_path, write_json
 
 
@@ -26,8 +26,8 @@ class RefNet(nn.Module):
     """uint8 (N, T, H, W, 3) -> features (N, D) and calibrated logits (N, K), float32.
 
     Larger clips are shrunk to `max_size` pixels and thinned to `max_frames` frames, so that the cost is bounded.
-    With `motion` it sees, beside the colours, how the brightness changes from frame to frame, times `gain`, so that
-    small motion is not lost. Features are in units of their root mean square over the real training clips.
+    With `motion` its input has, beside the colours, the frame-to-frame change of brightness times `gain`, so that small
+    motion is not lost. Features are in units of their root mean square over the real training clips.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class RefNet(nn.Module):
 
 
 def changes(video: Tensor) -> Tensor:
-    """(N, 3, T, H, W) -> how the mean of the colours changes from frame to frame, (N, 1, T - 1, H, W)."""
+    """(N, 3, T, H, W) -> frame-to-frame change of the mean over colours, (N, 1, T - 1, H, W)."""
     return video.mean(dim=1, keepdim=True).diff(dim=2)
 
 
@@ -93,7 +93,7 @@ def _block(in_channels: int, out_channels: int, kernel: tuple, stride: tuple) ->
 
 
 def batch_size_for(shape: tuple[int, ...]) -> int:
-    """How many clips (T, H, W, 3) to featurise at a time: 64, or as many as have 32 million values."""
+    """Number of clips (T, H, W, 3) to featurise at a time: 64, or as many as have 32 million values."""
     return max(1, min(64, 2**25 // math.prod(shape)))
 
 
@@ -140,5 +140,5 @@ def load_refnet(folder: Path) -> tuple[RefNet, dict]:
 
 
 def _identity(weights: bytes, arguments: dict) -> str:
-    """sha256 over what decides the features: weights (temperature and scale among them) and architecture."""
+    """sha256 of the weights (with temperature and scale) and the architecture, which decide the features."""
     return hashlib.sha256(weights + json.dumps(arguments, sort_keys=True).encode()).hexdigest()

@@ -7,23 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import trange
 
 from hrvgan.features.perturbations import PRETEXT
 from hrvgan.features.refnet import RefNet
+from hrvgan.progress import bar
 
 SKETCH = (2, 4, 4)  # Frames, rows and columns of the coarse view.
-# (rng, rows) -> uint8 clips (n, T, H, W, 3) and what the network shall answer, int64 (n,).
+# (rng, rows) -> uint8 clips (n, T, H, W, 3) and right answers, int64 (n,).
 Task = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def label_task(clips) -> Task:
-    """Which class is it? `clips` is a Clips, or anything with `.read(rows)` and `.labels`."""
+    """Classification by label. `clips` is a Clips, or any object with `.read(rows)` and `.labels`."""
     return lambda rng, rows: (clips.read(rows), clips.labels[rows])
 
 
 def pretext_task(clips) -> Task:
-    """What was done to the time of the clip (clip order and playback speed)? Needs no labels."""
+    """Classification of frame order and playback speed, which needs no labels."""
     transforms = list(PRETEXT.values())
 
     def examples(rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     rows = _epochs(num_clips, batch_size, rng)
     net.train()
-    for _ in (bar := trange(steps, desc="refnet", unit="step", mininterval=1)):
+    for _ in (progress := bar(range(steps), "refnet", unit="step")):
         clips, answers = task(rng, next(rows))
         video = augment(net.prepare(torch.as_tensor(clips, device=device)), rng)
         features, logits = net.read_out(video)
@@ -69,21 +69,21 @@ def fit(
         loss.backward()
         optimizer.step()
         schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     net.eval()
 
 
 def unexplained(drawn: Tensor, video: Tensor) -> Tensor:
-    """The share of the variance of a coarse view of `video` (N, C, T, H, W) that `drawn` does not explain.
+    """Share of the variance of a coarse view of `video` (N, C, T, H, W) that `drawn` does not explain.
 
-    Class labels alone teach a network to forget what differs within a class, and so not to miss variety.
+    Class labels alone teach a network to ignore variety within a class, and so not to notice its loss.
     """
     view = F.adaptive_avg_pool3d(video, SKETCH).flatten(1)
     return F.mse_loss(drawn, view) / view.var(correction=0).clamp(min=1e-4)
 
 
 def _epochs(num_clips: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows in batches for ever, each clip once before any comes again."""
+    """Endless batches of rows; each clip comes once an epoch."""
     waiting = np.empty(0, dtype=np.int64)
     while True:
         while len(waiting) < batch_size:
@@ -111,9 +111,9 @@ def augment(video: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def calibrate(logits: np.ndarray, answers: np.ndarray) -> float:
-    """The temperature that minimises the cross-entropy of held-out logits (N, K) (Guo et al. 2017, eq. 9).
+    """Temperature that minimises the cross-entropy of held-out logits (N, K) (Guo et al. 2017, eq. 9).
 
-    Targets are smoothed by 1 / (N + 2) (Platt 1999), or N right answers would make the network certain.
+    Targets are smoothed by 1 / (N + 2) (Platt 1999); otherwise N right answers would give certainty.
     """
     logits = torch.as_tensor(logits, dtype=torch.float64)
     truth = F.one_hot(torch.as_tensor(answers), logits.shape[1]).double()
@@ -125,7 +125,7 @@ def calibrate(logits: np.ndarray, answers: np.ndarray) -> float:
 def golden_section(
     function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-6
 ) -> float:
-    """Where a function with one minimum in [low, high] has it (Kiefer 1953)."""
+    """Position of the minimum of a function with one minimum in [low, high] (Kiefer 1953)."""
     ratio = (math.sqrt(5) - 1) / 2
     while high - low > tolerance:
         left, right = high - ratio * (high - low), low + ratio * (high - low)

@@ -1,24 +1,86 @@
-"""How the weight files of the published networks are read: by name, by digest, and without unpickling code.
+"""Weight files of the published networks: their registry, and how they are found, verified and read.
 
-Nothing is fetched here: a file lies in the weights folder or it does not.
+No file is part of this project, and nothing is fetched here: `hrvgan weights NAME` does that. Files are read without
+unpickling code.
 """
 
-import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.fetching.weights import FOLDER, WEIGHTS
-from hrvgan.files import file_digest
+from hrvgan.files import PublishedFile, file_digest
+
+FOLDER = Path("data/weights")
+
+
+@dataclass(frozen=True)
+class WeightFile(PublishedFile):
+    """Weights of a published network; `size` and `sha256` are set if several projects state the same ones."""
+
+    network: str = ""
+
+
+TGANV2 = "https://github.com/rezoo/tgan2/releases/download/v1.0"
+KINETICS = "Apache-2.0 (the TF-Hub weights); Kinetics for research"
+C3D = "none stated; for research"
+FILES = [
+    WeightFile(
+        name="i3d_torchscript.pt",
+        network="I3D, Kinetics-400, as StyleGAN-V's TorchScript",
+        urls=(
+            "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+            "https://huggingface.co/flateon/FVD-I3D-torchscript/resolve/1c2d61711c52571ad617a1063e6fa691b212e184/"
+            "i3d_torchscript.pt",
+        ),
+        size=51_235_320,
+        sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+        licence=KINETICS,
+    ),
+    WeightFile(
+        name="i3d_pretrained_400.pt",
+        network="I3D, Kinetics-400, as VideoGPT and TATS converted it",
+        urls=(
+            "https://huggingface.co/spaces/LanguageBind/Open-Sora-Plan-v1.0.0/resolve/"
+            "810fa8c4bdb3a4c8eec9bd57375c29bde6fb46de/opensora/eval/fvd/videogpt/i3d_pretrained_400.pt",
+            "https://drive.google.com/uc?id=1mQK8KD8G6UWRa5t87SRMm5PVXtlpneJT&export=download",
+        ),
+        licence=KINETICS,
+    ),
+    WeightFile(
+        name="conv3d_deepnetA_ucf.npz",
+        network="C3D, Sports-1M then UCF101 split 1, 101 classes",
+        urls=(f"{TGANV2}/conv3d_deepnetA_ucf.npz",),
+        licence=C3D,
+    ),
+    WeightFile(
+        name="mean2.npz",
+        network="the mean cube of C3D",
+        urls=(f"{TGANV2}/mean2.npz",),
+        licence=C3D,
+    ),
+    WeightFile(
+        name="pt_inception-2015-12-05-6726825d.pth",
+        network="Inception-v3 as FID has it",
+        urls=(
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+            "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        ),
+        size=95_628_359,
+        sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+        licence="Apache-2.0",
+    ),
+]
+WEIGHTS = {file.name: file for file in FILES}
 
 
 class WeightsMissing(InputError):
-    """No file: scores that need no weights go on."""
+    """A weight file is missing; scores that do not need it go on."""
 
 
 def find_weights(names: tuple[str, ...], folder: str | Path = FOLDER) -> Path:
-    """The first of the files `names` (each does) that lies in `folder`; raises WeightsMissing in one sentence."""
+    """Path of the first of the interchangeable files `names` that is in `folder`; raises WeightsMissing if none is."""
     for name in names:
         if (Path(folder) / name).is_file():
             return Path(folder) / name
@@ -32,63 +94,57 @@ def find_weights(names: tuple[str, ...], folder: str | Path = FOLDER) -> Path:
 
 def check_digest(path: Path) -> str:
     """sha256 of the file. Raises InputError for another size or digest than the published one."""
-    known, size = WEIGHTS[path.name], path.stat().st_size
-    if known.size and size != known.size:
-        raise InputError(f"{path}: {size:,} bytes, the published file has {known.size:,}; fetch it again")
+    published, size = WEIGHTS[path.name], path.stat().st_size
+    if published.size and size != published.size:
+        raise InputError(f"{path}: {size:,} bytes, the published file has {published.size:,}; fetch it again")
     digest = file_digest(path)
-    if known.sha256 and digest != known.sha256:
+    if published.sha256 and digest != published.sha256:
         raise InputError(
-            f"{path}: sha256 {digest[:12]}…, the published file's is {known.sha256[:12]}…; it is damaged or other "
+            f"{path}: sha256 {digest[:12]}…, the published file's is {published.sha256[:12]}…; it is damaged or other "
             "weights: fetch it again"
         )
     return digest
 
 
 def is_published(path: Path) -> bool:
-    """Whether the sha256 of the published file is known; then `check_digest` let no other one pass."""
+    """Tells if the sha256 of the published file is known, so that `check_digest` accepts no other file."""
     return bool(WEIGHTS[path.name].sha256)
 
 
 def read_arrays(path: Path) -> dict:
-    """Name -> tensor, of an npz without pickles or a state dict that torch reads as weights only."""
-    import torch
+    """Name -> tensor of an npz without pickles, or of a state dict, read with `weights_only`."""
+    import torch  # Here, so that `hrvgan weights` starts at once.
 
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
                 return {name: torch.from_numpy(stored[name]) for name in stored.files}
         arrays = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-        raise _unreadable(path, error) from None
-    except Exception as error:  # pickle.UnpicklingError, and what a torn file makes of a pickle machine
-        raise _unreadable(path, error) from None
+    except Exception as error:  # A damaged file can raise anything in numpy's and torch's readers.
+        reason = str(error).split("\n")[0].split(". ")[0][:160] or type(error).__name__
+        raise InputError(
+            f"{path}: damaged, or holds more than weights ({reason}); it was not run: fetch the published file again"
+        ) from None
     if not isinstance(arrays, dict) or not all(isinstance(value, torch.Tensor) for value in arrays.values()):
         raise InputError(f"{path}: no table of named arrays; fetch the published file again")
     return arrays
 
 
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).split("\n")[0].split(". ")[0][:160] or type(error).__name__
-    return InputError(
-        f"{path}: damaged, or holds more than weights ({reason}); it was not run: fetch the published file again"
-    )
-
-
 def fill(net, path: Path, arrays: dict, file_name=lambda parameter: parameter) -> None:
     """Load `arrays` into `net`, every parameter and running statistic; `file_name` maps its names to the file's.
 
-    Raises InputError when the file is of another network.
+    Raises InputError if the file is of another network.
     """
     own = {
         name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")
     }
     wanted = {file_name(name): tuple(value.shape) for name, value in own.items()}
-    found = {name: tuple(a.shape) for name, a in arrays.items() if not name.endswith("num_batches_tracked")}
+    stored = {name: tuple(a.shape) for name, a in arrays.items() if not name.endswith("num_batches_tracked")}
     title = f"{path}: weights of another network than {WEIGHTS[path.name].network}"
     for name in wanted:
-        if found.get(name) != wanted[name]:
-            has = f"is {found[name]}" if name in found else "is missing"
+        if stored.get(name) != wanted[name]:
+            has = f"is {stored[name]}" if name in stored else "is missing"
             raise InputError(f"{title}: {name} {has}, need {wanted[name]}; fetch the published file")
-    if extra := sorted(found.keys() - wanted.keys()):
+    if extra := sorted(stored.keys() - wanted.keys()):
         raise InputError(f"{title}: it also holds {extra[0]}; fetch the published file")
     net.load_state_dict({name: arrays[file_name(name)] for name in own}, strict=False)

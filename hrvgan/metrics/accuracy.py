@@ -1,9 +1,10 @@
-"""Whether generated clips are of the class asked for: what marginal scores (FD, KID, IS) cannot see."""
+"""Accuracy of generated clips against the class asked for (GAN-test); marginal scores do not see wrong labels."""
 
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.arrays import clip_rows
+from hrvgan.metrics.arrays import clip_rows, softmax
+from hrvgan.metrics.protocols import Protocol
 
 
 def label_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -17,7 +18,7 @@ def label_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def chance_accuracy(labels: np.ndarray) -> float:
-    """What always answering the most frequent label scores."""
+    """Accuracy of always answering the most frequent label."""
     return float(np.unique_counts(labels).counts.max() / len(labels))
 
 
@@ -26,8 +27,18 @@ def mean_confidence(logits: np.ndarray) -> float:
     return float(softmax(logits).max(axis=1).mean())
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Class probabilities, float64, of (N, K) logits."""
-    logits = clip_rows(logits, "logits")
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+PROTOCOLS = [
+    Protocol(
+        name="refnet_acc",
+        extractor="refnet",
+        statistic=lambda real, fake, protocol: label_accuracy(fake.logits, fake.labels),
+        context="real",
+        needs_labels=True,
+        asks_labels=True,
+        uses_real=False,
+        description="share of clips that refnet takes for the class asked for (GAN-test, Shmelkov et al. 2018)",
+        title="Class accuracy",
+        meaning="How often the reference network sees in a generated clip the class that was asked for.",
+        ends=(0.0, 1.0),
+    )
+]

@@ -1,4 +1,4 @@
-"""What every metric asks of its arrays: two dimensions, finite, at least two clips, float64 from here on."""
+"""Checks that every metric makes of its arrays: two dimensions, finite, at least two clips; float64 from here on."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from hrvgan.errors import InputError
 
-LARGEST = 1e40  # of features: their sixth power, the kernel distance's cube of products, is a float64 still
+LARGEST = 1e40  # of features: the kernel distance takes their sixth power, which still fits into float64
 
 
 def clip_rows(values: np.ndarray, name: str) -> np.ndarray:
@@ -34,8 +34,8 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_array(values: np.ndarray | Sequence, name: str) -> np.ndarray:
-    """Arrays as they are, tensors of any device and precision, lists; raises InputError where rows differ in length."""
-    if hasattr(values, "detach"):  # A tensor: whoever checks numbers alone need not import torch.
+    """`values` (array, tensor of any device and precision, list) as an array; raises InputError for ragged rows."""
+    if hasattr(values, "detach"):  # A tensor, without importing torch.
         values = values.detach().cpu()
         return (values.double() if values.is_floating_point() else values).numpy()
     try:
@@ -63,8 +63,8 @@ def class_labels(values: np.ndarray, n: int, name: str) -> np.ndarray:
     """`values` as int64 (n,); raises InputError unless they are whole numbers from 0 on, one a clip."""
     labels = np.asarray(values)
     if labels.shape != (n,) or labels.dtype.kind not in "iu" or (n and labels.min() < 0):
-        found = f"{labels.dtype} {labels.shape}" + (" with negative ones" if labels.dtype.kind == "i" else "")
-        raise InputError(f"{name}: {found}, need {n} whole numbers from 0 on, one a clip")
+        wrong = f"{labels.dtype} {labels.shape}" + (" with negative ones" if labels.dtype.kind == "i" else "")
+        raise InputError(f"{name}: {wrong}, need {n} whole numbers from 0 on, one a clip")
     return labels.astype(np.int64)
 
 
@@ -76,3 +76,10 @@ def same_width(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarr
             f"real features have D = {real.shape[1]}, fake ones {fake.shape[1]}; use one extractor for both"
         )
     return bounded(real, "real features"), bounded(fake, "fake features")
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Class probabilities, float64, of (N, K) logits."""
+    logits = clip_rows(logits, "logits")
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)

@@ -1,9 +1,13 @@
 """Inception Score (Salimans et al. 2016): exp of the mean KL divergence of p(y|x) from p(y), in float64."""
 
+from functools import partial
+
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.arrays import clip_rows, whole_number
+from hrvgan.metrics.arrays import clip_rows, softmax, whole_number
+from hrvgan.metrics.features import Features
+from hrvgan.metrics.protocols import LINEAR, Protocol
 
 
 def inception_score(probs: np.ndarray, splits: int = 1, eps: float = 0.0) -> float:
@@ -42,3 +46,42 @@ def _score(probs: np.ndarray, eps: float) -> float:
 def _log(values: np.ndarray) -> np.ndarray:
     """log, with 0 in place of log 0: such terms are multiplied by 0 (p = 0 wherever its mean is)."""
     return np.log(values, out=np.zeros_like(values), where=values > 0)
+
+
+def _score_of(real: Features, fake: Features, protocol: Protocol) -> float:
+    return inception_score(softmax(fake.logits), protocol.splits, protocol.eps)
+
+
+_inception = partial(
+    Protocol, statistic=_score_of, context="ceiling", needs_labels=True, uses_real=False, splits=1
+)
+PROTOCOLS = [
+    _inception(
+        "refnet_is",
+        "refnet",
+        eps=0.0,
+        description="Inception Score of refnet's calibrated class probabilities (Salimans et al. 2016)",
+        title="Inception score",
+        meaning="Whether single clips look plainly like one class while all of them together cover every class: "
+        "1 is mush, the number of classes is perfect.",
+        ends=(1.0, None),
+    ),
+    _inception(
+        "isv9984_c3d",
+        "c3d_tgan",
+        num_clips=9984,
+        frames=16,
+        resize="bicubic (a = -0.75, no antialiasing) to 128x128, crop 8:120",
+        eps=1e-7,
+        description="Inception Score of TGAN (Saito et al. 2017): C3D, one split",
+    ),
+    _inception(
+        "isv2048_c3d",
+        "c3d_tganv2",
+        num_clips=2048,
+        frames=16,
+        resize=LINEAR,
+        eps=1e-20,
+        description="Inception Score of TGANv2 (Saito et al. 2020): C3D, one split",
+    ),
+]

@@ -4,6 +4,7 @@ import numpy as np
 
 from hrvgan.errors import InputError
 from hrvgan.metrics.arrays import same_width, whole_number
+from hrvgan.metrics.protocols import Protocol
 
 BLOCK = 2048  # Rows of the kernel matrix in memory at a time.
 
@@ -23,17 +24,17 @@ def kernel_distance_within_classes(
 ) -> float:
     """Mean over the classes of `real` of `kernel_distance` between its clips of the class and the fake ones.
 
-    Features (N, D) and (M, D), labels (N,) and (M,), two clips of each class on each side. What marginal distances
-    miss, right clips under wrong labels, is far off here.
+    Features (N, D) and (M, D), labels (N,) and (M,), two clips of each class on each side. Sees right clips under
+    wrong labels, which marginal distances miss.
     """
     real, fake = same_width(real, fake)
-    labels = [np.asarray(given) for given in (real_labels, fake_labels)]
-    if [given.shape for given in labels] != [(len(real),), (len(fake),)]:
-        shapes = " and ".join(str(given.shape) for given in labels)
+    labels = [np.asarray(side) for side in (real_labels, fake_labels)]
+    if [side.shape for side in labels] != [(len(real),), (len(fake),)]:
+        shapes = " and ".join(str(side.shape) for side in labels)
         raise InputError(f"labels of shapes {shapes}, need one for each of {len(real)} and {len(fake)} clips")
     values = []
     for label in np.unique(labels[0]):
-        pair = [rows[given == label] for rows, given in zip((real, fake), labels, strict=True)]
+        pair = [rows[side == label] for rows, side in zip((real, fake), labels, strict=True)]
         if min(map(len, pair)) < 2:
             counts = f"{len(pair[0])} real and {len(pair[1])} fake"
             raise InputError(f"class {label}: {counts} clips, need at least 2 of each; give more")
@@ -73,3 +74,36 @@ def _kernel_sum(x: np.ndarray, y: np.ndarray) -> float:
 
 def _cube(values: np.ndarray) -> np.ndarray:
     return values * values * values  # numpy's ** 3 is a call of pow for each value
+
+
+PROTOCOLS = [
+    Protocol(
+        name="refnet_kid",
+        extractor="refnet",
+        statistic=lambda real, fake, protocol: kernel_distance(real.features, fake.features),
+        context="floor",
+        lower_is_better=True,
+        description="kernel distance of the same features, unbiased (Binkowski et al. 2018, eq. 4)",
+        title="Kernel distance",
+        meaning="The same question without the Fréchet distance's assumption of a Gaussian and without its bias from "
+        "few clips. Around zero, and even below it, means that no difference was found.",
+        ends=(None, None),
+    ),
+    Protocol(
+        name="refnet_intra_kid",
+        extractor="refnet",
+        statistic=lambda real, fake, protocol: kernel_distance_within_classes(
+            real.features, real.labels, fake.features, fake.labels
+        ),
+        context="floor",
+        lower_is_better=True,
+        needs_labels=True,
+        asks_labels=True,
+        least_of_class=2,
+        description="refnet_kid between real clips and those asked for as their class, mean over classes",
+        title="Kernel distance within classes",
+        meaning="The kernel distance between generated clips and the real ones of the class asked for, class by class. "
+        "It sees wrong labels, which the distances of whole crowds do not.",
+        ends=(None, None),
+    ),
+]

@@ -1,9 +1,12 @@
-"""How near a predicted frame is to the true one: PSNR and SSIM of the luminance, frame by frame, in float64."""
+"""PSNR and SSIM of predicted frames against the true ones: of the luminance, frame by frame, in float64."""
+
+from collections.abc import Callable
 
 import numpy as np
 
 from hrvgan.errors import InputError
 from hrvgan.metrics.arrays import finite
+from hrvgan.metrics.protocols import Protocol
 
 LUMA = np.array([0.299, 0.587, 0.114])  # BT.601
 PEAK = 255.0
@@ -74,3 +77,30 @@ def _shrink(frames: np.ndarray, factor: int) -> np.ndarray:
     padded = np.pad(frames, pad, mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (factor, factor), axis=(-2, -1))
     return windows[..., ::factor, ::factor, :, :].mean(axis=(-2, -1))
+
+
+def _protocol(function: Callable, **display: object) -> Protocol:
+    return Protocol(
+        name=function.__name__.replace("frame_", "predict_"),
+        extractor="pixels",
+        statistic=lambda real, fake, protocol: function(real, fake),
+        context="copy",
+        description=function.__doc__.partition("\n")[0],
+        **display,
+    )
+
+
+PROTOCOLS = [
+    _protocol(
+        frame_psnr,
+        title="Prediction, PSNR",
+        meaning="How near the predicted frames of held-out clips are to what came, pixel by pixel, in dB.",
+        ends=(None, None),
+    ),
+    _protocol(
+        frame_ssim,
+        title="Prediction, SSIM",
+        meaning="The same by structural similarity: 1 is equal. Where a camera stands still, the copy is hard to beat.",
+        ends=(None, 1.0),
+    ),
+]

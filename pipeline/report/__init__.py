@@ -19,7 +19,7 @@ from pipeline.report.comparison_files import csv_text, markdown
 from pipeline.report.media import Media, Screen, embed_picture, embed_video, real_screens
 from pipeline.report.report_text import deck, facts, overview, protocol
 from pipeline.report.run_results import Findings, find_all
-from pipeline.report.score_display import SCALES, read_scores
+from pipeline.report.score_display import read_scores, title_of
 
 PAGE = Path(__file__).parent / "page"
 TITLES = {
@@ -115,7 +115,7 @@ def frames_ahead(run: Findings) -> list[tuple[str, str]]:
     """Of a model that predicts: each score by how far ahead the frame lies."""
     found = (run.manifest or {}).get("frames_ahead", {})
     return [
-        (SCALES[name].title, against(f"{run.name} {name}", each["model"], each["copy"]))
+        (title_of(name), against(f"{run.name} {name}", each["model"], each["copy"]))
         for name, each in found.items()
     ]
 

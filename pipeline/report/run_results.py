@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrvgan.errors import InputError
-from hrvgan.evaluation.comparability import FACTS, facts_of
+from hrvgan.metrics.comparability import FACTS, facts_of
 from pipeline import params
 
 

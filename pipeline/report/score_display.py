@@ -1,83 +1,13 @@
-"""How a score is shown: value and spread, which way is better, and the landmarks that give it a meaning."""
+"""Display of a score: value and spread, direction, and the landmarks on its bar that give it a meaning."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hrvgan.metrics.protocols import PROTOCOLS
+from hrvgan import metrics
+from hrvgan.metrics.protocols import lower_is_better
 
-
-@dataclass(frozen=True)
-class Scale:
-    title: str
-    meaning: str
-    ends: tuple[float | None, float | None] = (0.0, None)  # None: as far as the numbers go
-
-
-SCALES = {
-    "refnet_fd": Scale(
-        "Fréchet distance",
-        "How far the generated clips as a crowd lie from held-out real ones, in the features of the "
-        "reference network. It compares mean and spread, so it sees both poor pictures and poor variety.",
-    ),
-    "refnet_kid": Scale(
-        "Kernel distance",
-        "The same question without the Fréchet distance's assumption of a Gaussian and without its bias from "
-        "few clips. Around zero, and even below it, means that no difference was found.",
-        (None, None),
-    ),
-    "refnet_fd_inf": Scale(
-        "Fréchet distance, unbiased",
-        "The Fréchet distance as a line through smaller and smaller sets predicts it for infinitely many clips.",
-        (None, None),
-    ),
-    "refnet_is": Scale(
-        "Inception score",
-        "Whether single clips look plainly like one class while all of them together cover every class: "
-        "1 is mush, the number of classes is perfect.",
-        (1.0, None),
-    ),
-    "refnet_acc": Scale(
-        "Class accuracy",
-        "How often the reference network sees in a generated clip the class that was asked for.",
-        (0.0, 1.0),
-    ),
-    "refnet_intra_kid": Scale(
-        "Kernel distance within classes",
-        "The kernel distance between generated clips and the real ones of the class asked for, class by class. It "
-        "sees wrong labels, which the distances of whole crowds do not.",
-        (None, None),
-    ),
-    "refnet_precision": Scale(
-        "Precision",
-        "The share of generated clips that lie among real ones: low where clips look wrong.",
-        (0.0, 1.0),
-    ),
-    "refnet_recall": Scale(
-        "Recall",
-        "The share of real clips that lie among generated ones: low where variety is missing.",
-        (0.0, 1.0),
-    ),
-    "refnet_density": Scale(
-        "Density", "In how many real neighbourhoods a generated clip lies; precision that outliers sway less."
-    ),
-    "refnet_coverage": Scale(
-        "Coverage", "The share of real neighbourhoods that hold a generated clip.", (0.0, 1.0)
-    ),
-    "predict_psnr": Scale(
-        "Prediction, PSNR",
-        "How near the predicted frames of held-out clips are to what came, pixel by pixel, in dB.",
-        (None, None),
-    ),
-    "predict_ssim": Scale(
-        "Prediction, SSIM",
-        "The same by structural similarity: 1 is equal. Where a camera stands still, the copy is hard to beat.",
-        (None, 1.0),
-    ),
-}
-
-# Landmark -> (glyph on the page, words). Floor, ceiling and real: what real clips get by the same protocol.
+# Landmark -> (glyph on the page, words). Floor, ceiling and real: scores of real clips by the same protocol.
 LANDMARKS = {
     "floor": ("stroke", "real against real (floor)"),
     "ceiling": ("stroke", "real clips (ceiling)"),
@@ -99,7 +29,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Score:
-    """A score in words and as places (percent) on its bar."""
+    """A score as text and as positions (percent) on its bar."""
 
     name: str
     title: str
@@ -116,25 +46,25 @@ class Score:
         return f"{self.text} ± {self.spread}" if self.spread else self.text
 
 
-def read_scores(metrics: dict) -> list[Score]:
-    """The scores ({"value": ...}) of a metrics JSON in the order of SCALES, protocols unknown here last."""
-    names = [name for name, entry in metrics.items() if isinstance(entry, dict) and "value" in entry]
-    order = list(SCALES)
-    names.sort(key=lambda name: order.index(name) if name in SCALES else len(order))
-    return [read_score(name, metrics[name]) for name in names]
+def read_scores(scores: dict) -> list[Score]:
+    """The scores ({"value": ...}) of a metrics JSON: first those with a title, in the order of the registry."""
+    names = [name for name, entry in scores.items() if isinstance(entry, dict) and "value" in entry]
+    order = [name for name, protocol in metrics.PROTOCOLS.items() if protocol.title]
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+    return [read_score(name, scores[name]) for name in names]
 
 
 def read_score(name: str, entry: dict) -> Score:
-    scale = SCALES.get(name) or Scale(name, "")
     value, sd = entry["value"], entry.get("sd")
     places = decimals(value, sd)
     numbers = {key: entry[key] for key in LANDMARKS if key in entry}
     low, high = value - (sd or 0), value + (sd or 0)
-    place = _bar(scale.ends, [low, high, *numbers.values()])
+    protocol = metrics.PROTOCOLS.get(name)
+    place = _bar(protocol.ends if protocol else (0.0, None), [low, high, *numbers.values()])
     return Score(
         name=name,
-        title=scale.title,
-        meaning=scale.meaning,
+        title=title_of(name),
+        meaning=protocol.meaning if protocol else "",
         better="lower" if lower_is_better(name) else "higher",
         text=fixed(value, places),
         spread=None if sd is None else fixed(sd, places),
@@ -147,11 +77,9 @@ def read_score(name: str, entry: dict) -> Score:
     )
 
 
-def lower_is_better(name: str) -> bool:
-    """As its protocol says, also under the names that it has with fewer clips or with weights that nobody vouches for;
-    what has none counts upwards."""
-    protocol = PROTOCOLS.get(re.sub(r"(_n\d+)?(_unverified)?$", "", name, count=1))
-    return protocol is not None and protocol.lower_is_better
+def title_of(name: str) -> str:
+    protocol = metrics.PROTOCOLS.get(name)
+    return protocol.title or name if protocol else name
 
 
 def flat(metrics: dict) -> dict[str, float]:
@@ -165,7 +93,7 @@ def flat(metrics: dict) -> dict[str, float]:
 
 
 def _bar(ends: tuple[float | None, float | None], numbers: list[float]) -> Callable[[float], float]:
-    """number -> percent of a bar that holds all `numbers`, between the scale's own ends where it has them."""
+    """Function number -> percent of a bar that holds all `numbers` and ends at the protocol's own `ends`."""
     margin = 0.08 * (max(numbers) - min(numbers))
     low = min(numbers) - margin if ends[0] is None else min(ends[0], *numbers)
     high = max(numbers) + margin if ends[1] is None else max(ends[1], *numbers)
@@ -173,7 +101,7 @@ def _bar(ends: tuple[float | None, float | None], numbers: list[float]) -> Calla
 
 
 def decimals(value: float, sd: float | None = None) -> int:
-    """So many places that the value shows three digits and its spread at least one."""
+    """Number of decimals that shows three digits of the value and at least one of its spread."""
     wanted = [2 - _magnitude(value)] + ([-_magnitude(sd)] if sd else [])
     return min(max(0, *wanted), 6)
 
@@ -183,5 +111,5 @@ def _magnitude(value: float) -> int:
 
 
 def fixed(value: float, places: int) -> str:
-    """With a real minus sign and thin spaces between thousands, as in print."""
+    """`value` with a typographic minus sign and thin spaces between thousands."""
     return f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}").replace(",", "\u202f")

@@ -10,13 +10,15 @@ import torch
 from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.writer import Clip, write_clips
 from hrvgan.errors import InputError
-from hrvgan.evaluation.evaluate import evaluate, evaluate_published, table
-from hrvgan.evaluation.generator_source import CHUNK, draw
+from hrvgan.evaluation.evaluate import table
+from hrvgan.evaluation.reference_scores import evaluate_refnet, featurise_draws
+from hrvgan.evaluation.source_scores import evaluate_published
+from hrvgan.evaluation.sources import SAMPLE_BATCH
 from hrvgan.features.inception_v3 import InceptionV3
 from hrvgan.features.perturbations import PERTURBATIONS
 from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import load_refnet
-from hrvgan.fetching.weights import WEIGHTS
+from hrvgan.features.weight_files import WEIGHTS
 from hrvgan.files import write_json
 from hrvgan.metrics.features import load_features
 from hrvgan.models import build_model
@@ -65,7 +67,7 @@ def reference(shapes_clips, tmp_path_factory):
 def results(reference, shapes_clips):
     test = shapes_clips.split("test")
     hows = ("well", "wrong class", "one class", "noise", *PERTURBATIONS)
-    return {how: evaluate(Resampler(test, how), reference) for how in hows}
+    return {how: evaluate_refnet(Resampler(test, how), reference) for how in hows}
 
 
 def values(results, name):
@@ -133,18 +135,18 @@ def test_gates_of_a_good_network(results):
 
 
 def test_evaluation_is_deterministic(results, reference, shapes_clips, tmp_path):
-    again = evaluate(Resampler(shapes_clips.split("test")), reference)
+    again = evaluate_refnet(Resampler(shapes_clips.split("test")), reference)
     assert again == results["well"]
     write_json(tmp_path / "metrics.json", again[0])
-    assert evaluate(Resampler(shapes_clips.split("test")), reference, seed=1)[0] != again[0]
+    assert evaluate_refnet(Resampler(shapes_clips.split("test")), reference, seed=1)[0] != again[0]
 
 
 def test_draws_come_in_chunks_of_their_own_seeds(reference, shapes_clips):
     gan, labels = Resampler(shapes_clips.split("train")), np.arange(70) % 8
     net, info = load_refnet(reference)
-    fake = draw(gan, net, labels, info["clip_shape"], [0, 0])
+    (fake,) = featurise_draws(gan, net, [labels], info["clip_shape"], 0)
     assert len(fake) == 70
-    assert gan.largest == CHUNK
+    assert gan.largest == SAMPLE_BATCH
     assert len(set(gan.seeds)) == 3
     np.testing.assert_array_equal(fake.labels, labels)
     assert (fake.logits.argmax(axis=1) == labels).mean() > 0.9
@@ -168,23 +170,26 @@ def two_classes(tmp_path_factory):
 def test_distance_within_classes(two_classes):
     test, folder = two_classes
     entries = {
-        how: evaluate(Resampler(test, how), folder)[0]["refnet_intra_kid"] for how in ("well", "wrong class")
+        how: evaluate_refnet(Resampler(test, how), folder)[0]["refnet_intra_kid"]
+        for how in ("well", "wrong class")
     }
     assert set(entries["well"]) == {"value", "sd", "n", "floor", "train", "trivial_best"}
     assert entries["well"]["value"] < entries["wrong class"]["value"]
-    assert "refnet_intra_kid" not in evaluate(Resampler(test, num_classes=0), folder, draws=2)[0]
+    assert "refnet_intra_kid" not in evaluate_refnet(Resampler(test, num_classes=0), folder, draws=2)[0]
 
 
 def test_an_untrained_model_is_far_off(reference, shapes_clips, results):
     gan = build_model("hrvgan", num_classes=8, size=32, width=0.05, z_dim=8)
     gan.classes = shapes_clips.classes
-    metrics, _ = evaluate(gan, reference, draws=2)
+    metrics, _ = evaluate_refnet(gan, reference, draws=2)
     assert metrics["refnet_fd"]["value"] > 2 * results["well"][0]["refnet_fd"]["value"]
     assert metrics["refnet_acc"]["value"] < 0.5
 
 
 def test_a_model_without_labels_has_no_accuracy(reference, shapes_clips):
-    metrics, manifest = evaluate(Resampler(shapes_clips.split("test"), num_classes=0), reference, draws=2)
+    metrics, manifest = evaluate_refnet(
+        Resampler(shapes_clips.split("test"), num_classes=0), reference, draws=2
+    )
     assert set(metrics) == {*DISTANCES, *NEIGHBOURS, "refnet_is", "gated"}
     assert "refnet_acc" not in manifest["protocols"]
 
@@ -212,7 +217,7 @@ def test_published_protocols_go_on_without(shapes_clips, tmp_path):
 
 
 def test_the_table(results):
-    lines = table(results["well"][0]).splitlines()
+    lines = table(*results["well"]).splitlines()
     names = [line.split()[0] for line in lines]
     assert names == ["refnet_fd", "refnet_kid", "refnet_is", "refnet_acc", *NEIGHBOURS]
     assert "floor" in lines[0]
@@ -231,18 +236,18 @@ def test_the_table(results):
 )
 def test_numbers_that_make_no_sense(reference, shapes_clips, wrong, message):
     with pytest.raises(InputError, match=message):
-        evaluate(Resampler(shapes_clips), reference, **wrong)
+        evaluate_refnet(Resampler(shapes_clips), reference, **wrong)
 
 
 def test_a_model_of_other_clips(reference, shapes_clips):
     gan = Resampler(shapes_clips)
     gan.classes = gan.classes[::-1]
     with pytest.raises(InputError, match="the model makes the classes DiscUp"):
-        evaluate(gan, reference)
+        evaluate_refnet(gan, reference)
     other = build_model("hrvgan", num_classes=8, size=16, width=0.05, z_dim=8)
     other.classes = shapes_clips.classes
     with pytest.raises(InputError, match=r"makes clips of \(\d+, 16, 16, 3\)"):
-        evaluate(other, reference)
+        evaluate_refnet(other, reference)
 
 
 def film(number, split, count=10):
@@ -268,7 +273,7 @@ def test_videos_without_labels(splits, tmp_path):
     info = build_reference(store, tmp_path, steps=4, batch_size=8, width=4)
     assert not info["labelled"]
     assert info["answers"] == ["forward", "shuffled", "half speed"]
-    metrics, manifest = evaluate(Resampler(store.split("train")), tmp_path, draws=2)
+    metrics, manifest = evaluate_refnet(Resampler(store.split("train")), tmp_path, draws=2)
     assert set(metrics) == {
         *DISTANCES[:2],
         "gated",

@@ -1,21 +1,24 @@
-"""What nearest neighbours say: precision, recall, density, coverage, and which real clips lie nearest.
+"""Precision, recall, density and coverage by nearest neighbours, and the search for the nearest clip.
 
 Kynkaanniemi et al. 2019 (eq. 1 and 2), Naeem et al. 2020 (eq. 3 and 4); all in float64.
 """
 
+from functools import partial
 from numbers import Integral
 
 import numpy as np
 
 from hrvgan.errors import InputError
 from hrvgan.metrics.arrays import bounded, finite, same_width
+from hrvgan.metrics.protocols import Protocol
 
 BLOCK = 2048  # Rows of the distance matrix in memory at a time.
 ROUNDING = 1e-12  # Squared distances below this share of the squared lengths are copies.
+NEIGHBOURS = 5
 TIE = 1e-9  # Squared distances that differ by less than this share are equal.
 
 
-def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
+def prdc(real: np.ndarray, fake: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
     """Precision, recall, density, coverage of features (N, D) and (M, D), N, M > k, by balls of k neighbours.
 
     precision: share of fake clips inside a ball of a real one; recall: the reverse; density: in how many real
@@ -32,22 +35,22 @@ def prdc(real: np.ndarray, fake: np.ndarray, k: int = 5) -> dict[str, float]:
     real, fake = real - centre, fake - centre
     real_reach, fake_reach = _reach(real, k), _reach(fake, k)
     num_balls = np.zeros(len(fake))
-    found, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
+    recalled, covered = np.zeros(len(real), dtype=bool), np.zeros(len(real), dtype=bool)
     for rows, squares in _blocks(real, fake):
         inside = squares < real_reach[rows, None]
         num_balls += inside.sum(axis=0)
         covered[rows] = inside.any(axis=1)
-        found[rows] = (squares < fake_reach).any(axis=1)
+        recalled[rows] = (squares < fake_reach).any(axis=1)
     return {
         "precision": float((num_balls > 0).mean()),
-        "recall": float(found.mean()),
+        "recall": float(recalled.mean()),
         "density": float(num_balls.mean() / k),
         "coverage": float(covered.mean()),
     }
 
 
 def nearest(rows: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `rows` (N, D): which of `among` (M, D) is nearest, int64 (N,), and how far, float64 (N,)."""
+    """Index int64 (N,) and distance float64 (N,) of the nearest of `among` (M, D) to each of `rows` (N, D)."""
     among, rows = (bounded(finite(values, "features"), "features") for values in (among, rows))
     centre = among.mean(axis=0)
     index, squares = np.empty(len(rows), dtype=np.int64), np.empty(len(rows))
@@ -58,11 +61,11 @@ def nearest(rows: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _reach(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance of each row to its k-th nearest other row, less a tie: what is as far is not nearer by rounding,
-    which differs with the place that a clip has in its set."""
+    """Squared distance of each row to its k-th nearest other row, less a tolerance for ties: rounding, which depends on
+    a clip's row number, must not decide."""
     reach = np.empty(len(x))
     for rows, squares in _blocks(x, x):
-        squares[np.arange(len(squares)), rows] = np.inf  # Nobody is a neighbour of itself.
+        squares[np.arange(len(squares)), rows] = np.inf  # A row is no neighbour of itself.
         reach[rows] = np.partition(squares, k - 1, axis=1)[:, k - 1] * (1 - TIE)
     return reach
 
@@ -76,3 +79,44 @@ def _blocks(x: np.ndarray, y: np.ndarray):
         squares = sums - 2 * (block @ y.T)
         squares[squares < ROUNDING * sums] = 0  # Copies are at distance 0, not at the rounding of it.
         yield np.arange(start, start + len(block)), squares
+
+
+_prdc = partial(
+    Protocol,
+    extractor="refnet",
+    statistic=lambda real, fake, protocol: prdc(real.features, fake.features),
+    context="real",
+    least_clips=NEIGHBOURS + 1,
+    ends=(0.0, 1.0),
+)
+PROTOCOLS = [
+    _prdc(
+        "refnet_precision",
+        part="precision",
+        description="share of generated clips that lie among real ones, k = 5 (Kynkaanniemi et al. 2019)",
+        title="Precision",
+        meaning="The share of generated clips that lie among real ones: low where clips look wrong.",
+    ),
+    _prdc(
+        "refnet_recall",
+        part="recall",
+        description="share of real clips that lie among generated ones, k = 5 (Kynkaanniemi et al. 2019)",
+        title="Recall",
+        meaning="The share of real clips that lie among generated ones: low where variety is missing.",
+    ),
+    _prdc(
+        "refnet_density",
+        part="density",
+        description="in how many real neighbourhoods a generated clip lies, over k = 5 (Naeem et al. 2020)",
+        title="Density",
+        meaning="In how many real neighbourhoods a generated clip lies; precision that outliers sway less.",
+        ends=(0.0, None),
+    ),
+    _prdc(
+        "refnet_coverage",
+        part="coverage",
+        description="share of real neighbourhoods that hold a generated clip, k = 5 (Naeem et al. 2020)",
+        title="Coverage",
+        meaning="The share of real neighbourhoods that hold a generated clip.",
+    ),
+]

@@ -11,19 +11,19 @@ import torch
 
 from hrvgan import cli
 from hrvgan.errors import InputError
-from hrvgan.evaluation.collapse import health
-from hrvgan.evaluation.comparability import check_comparable, compare, why_not
-from hrvgan.evaluation.feature_cache import Bank
-from hrvgan.evaluation.generator_source import GeneratorSource
-from hrvgan.evaluation.scores import candidates, plan, real_sides, score_all, sets_of, spread
+from hrvgan.evaluation.feature_cache import FeatureCache
+from hrvgan.evaluation.memorisation import collapse_warnings
+from hrvgan.evaluation.real_baseline import spread
 from hrvgan.evaluation.source_files import ArraySource, _decode, open_source
-from hrvgan.evaluation.sources import Cut, StoreSource
+from hrvgan.evaluation.source_scores import candidates, compare_sources, plan, score_sources
+from hrvgan.evaluation.sources import FrameRange, GeneratorSource, StoreSource
 from hrvgan.features.extractors import Extractor
 from hrvgan.features.reference import build_reference
 from hrvgan.files import write_json
-from hrvgan.metrics import frechet_distance_from_features, inception_score, kernel_distance
+from hrvgan.metrics import PROTOCOLS, frechet_distance_from_features, inception_score, kernel_distance
+from hrvgan.metrics.comparability import check_comparable, compare, differences
 from hrvgan.metrics.features import Features
-from hrvgan.metrics.protocols import PROTOCOLS, protocol
+from hrvgan.metrics.protocols import protocol
 from hrvgan.video.io import read_frames, write_video
 
 RNG = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def mean_colours(frames=4):
 
 
 def read_all(source, cut=None):
-    return np.concatenate(list(source.read(np.arange(len(source)), cut or Cut())))
+    return np.concatenate(list(source.read(np.arange(len(source)), cut or FrameRange())))
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_arrays_stream(files, name):
     assert len(source) == 21
     np.testing.assert_array_equal(read_all(source), clips)
     rows = np.array([2, 3, 20])
-    np.testing.assert_array_equal(np.concatenate(list(source.read(rows, Cut(2)))), clips[rows, :2])
+    np.testing.assert_array_equal(np.concatenate(list(source.read(rows, FrameRange(2)))), clips[rows, :2])
     assert len(source.digest) == 64
 
 
@@ -76,7 +76,7 @@ def test_memory_does_not_grow_with_the_number_of_clips(tmp_path):
         np.savez_compressed(tmp_path / "many.npz", frames=np.zeros((count, 4, 32, 32, 3), np.uint8))
         source = ArraySource(tmp_path / "many.npz")
         tracemalloc.start()
-        total = sum(batch.sum() for batch in source.read(np.arange(count), Cut()))
+        total = sum(batch.sum() for batch in source.read(np.arange(count), FrameRange()))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert total == 0
@@ -94,32 +94,32 @@ def test_a_folder_of_videos(tmp_path):
     source = open_source(tmp_path)
     assert source.classes == ["a", "b"]
     assert source.labels.tolist() == [0, 0, 1]
-    clips = read_all(source, Cut(4, drawn=True))
+    clips = read_all(source, FrameRange(4, drawn=True))
     assert clips.shape == (3, 4, 16, 16, 3)
     np.testing.assert_allclose(clips.mean(axis=(1, 2, 3, 4)), [0, 160, 80], atol=3)
     before = source.digest
     write_video(tmp_path / "a" / "2.mp4", np.full((6, 16, 16, 3), 9, np.uint8), fps=8)
     assert open_source(tmp_path).digest != before
     with pytest.raises(InputError, match=r"[012]\.mp4: 6 frames, need 9"):
-        read_all(source, Cut(9))
+        read_all(source, FrameRange(9))
 
 
 def test_a_video_is_decoded_to_the_end_of_its_cut(tmp_path):
     """What lies behind costs no time and no memory, and may even be missing."""
     path, clip = tmp_path / "long.mp4", noise(1, 120, 48)[0]
     write_video(path, clip, fps=8)
-    whole, cuts = read_frames(path)[0], [Cut(16, drawn=True, seed=seed) for seed in range(9)]
-    for cut in (Cut(16), *cuts):
+    whole, cuts = read_frames(path)[0], [FrameRange(16, drawn=True, seed=seed) for seed in range(9)]
+    for cut in (FrameRange(16), *cuts):
         np.testing.assert_array_equal(_decode((path, 0), cut), cut(whole, 0, ""))
     tracemalloc.start()
-    _decode((path, 0), Cut(16))
+    _decode((path, 0), FrameRange(16))
     assert tracemalloc.get_traced_memory()[1] < 2.5 * 16 * clip[0].nbytes < clip.nbytes / 2
     tracemalloc.stop()
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    np.testing.assert_array_equal(_decode((path, 0), Cut(16)), whole[:16])
+    np.testing.assert_array_equal(_decode((path, 0), FrameRange(16)), whole[:16])
     with pytest.raises(InputError, match=r"long\.mp4: \d+ of 120 frames decode"):
-        _decode((path, 0), Cut(120))
+        _decode((path, 0), FrameRange(120))
 
 
 def test_a_header_that_promises_more_frames_than_there_are(tmp_path, monkeypatch):
@@ -128,10 +128,10 @@ def test_a_header_that_promises_more_frames_than_there_are(tmp_path, monkeypatch
     whole = read_frames(path)[0]
     monkeypatch.setattr("hrvgan.evaluation.source_files.expected_frames", lambda path: 31)
     for seed in range(20):
-        cut = Cut(16, drawn=True, seed=seed)
+        cut = FrameRange(16, drawn=True, seed=seed)
         assert any((_decode((path, 0), cut) == whole[start : start + 16]).all() for start in range(15))
     with pytest.raises(InputError, match="30 frames, need 31"):
-        _decode((path, 0), Cut(31))
+        _decode((path, 0), FrameRange(31))
 
 
 def test_arrays_may_have_labels(tmp_path):
@@ -162,10 +162,10 @@ def test_a_clip_store_and_its_split(shapes_clips):
 
 def test_drawn_starts_depend_on_the_clip_alone():
     clip = np.arange(10)
-    starts = [Cut(4, drawn=True)(clip, row, "x")[0] for row in range(50)]
+    starts = [FrameRange(4, drawn=True)(clip, row, "x")[0] for row in range(50)]
     assert set(starts) == set(range(7))
-    assert Cut(4, drawn=True)(clip, 3, "x")[0] == starts[3]
-    assert Cut(4)(clip, 3, "x").tolist() == [0, 1, 2, 3]
+    assert FrameRange(4, drawn=True)(clip, 3, "x")[0] == starts[3]
+    assert FrameRange(4)(clip, 3, "x").tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ class Coloured:
 def test_a_generator_is_a_source():
     source = GeneratorSource(Coloured(), np.array([0, 1, 1, 2]), 40, seed=0)
     rows = np.arange(0, 40, 2)
-    clips = np.concatenate(list(source.read(rows, Cut(2))))
+    clips = np.concatenate(list(source.read(rows, FrameRange(2))))
     assert clips.shape == (20, 2, 8, 8, 3)
     np.testing.assert_array_equal(clips[:, 0, 0, 0, 0], 100 * source.labels[rows])
     assert np.bincount(source.labels).tolist() == [10, 20, 10]
@@ -247,15 +247,19 @@ def test_scores_floor_and_draws_by_hand(files):
     folder, clips = files
     source, other = ArraySource(folder / "clips.npy"), ArraySource(folder / "plain.npz")
     entry = protocol("fvd2048_16f")
-    sets = sets_of(entry, mean_colours(), source, other, Bank(), num=5)
-    assert (len(sets.real), [len(fake) for fake in sets.fakes]) == (5, [5] * 4)
-    metrics, manifest = score_all([entry], source, other, lambda name: mean_colours(), num=5)
+    sets = compare_sources(entry, mean_colours(), source, other, FeatureCache(), num=5)
+    assert (len(sets.baseline.real[0]), [len(fake) for fake in sets.fakes]) == (5, [5] * 4)
+    metrics, manifest = score_sources([entry], source, other, lambda name: mean_colours(), num=5)
     assert list(metrics) == ["fvd2048_16f_n5"]
     colours = clips.mean(axis=(1, 2, 3)) / 255
-    values = [frechet_distance_from_features(sets.real.features, fake.features) for fake in sets.fakes]
+    values = [
+        frechet_distance_from_features(sets.baseline.real[0].features, fake.features) for fake in sets.fakes
+    ]
     assert metrics["fvd2048_16f_n5"]["value"] == pytest.approx(np.mean(values))
     assert metrics["fvd2048_16f_n5"]["sd"] == pytest.approx(np.std(values, ddof=1))
-    np.testing.assert_allclose(sets.real.features, colours[spread(21, 10)][spread(10, 5)], rtol=1e-5)
+    np.testing.assert_allclose(
+        sets.baseline.real[0].features, colours[spread(21, 10)][spread(10, 5)], rtol=1e-5
+    )
     about = manifest["protocols"]["fvd2048_16f_n5"]
     assert (about["num_real"], about["num_fake"], about["num_draws"], about["num_features"]) == (5, 5, 4, 3)
     assert about["extractor_id"] == "colours-float32-0"
@@ -269,8 +273,8 @@ def test_one_clip_of_each_real_video(tmp_path):
     assert all(source.videos[rows].tolist() == list("abcdef") for rows in drawn)
     assert {tuple(rows % 2) for rows in drawn} > {tuple(drawn[0] % 2)}  # Not always the first one.
     assert candidates(protocol("fid_frame_clean"), source, 0).tolist() == list(range(12))
-    sets = sets_of(entry, mean_colours(), source, source, Bank())
-    assert len(sets.real) == len(sets.fakes[0]) == 6
+    sets = compare_sources(entry, mean_colours(), source, source, FeatureCache())
+    assert len(sets.baseline.real[0]) == len(sets.fakes[0]) == 6
     assert sets.facts["seed"] == 0
 
 
@@ -285,20 +289,6 @@ def test_the_clips_of_a_video_in_a_store(shapes_clips):
     assert len(rows) == len(set(shapes_clips.index["video_id"].to_pylist())) == len(source) // 2
 
 
-def test_the_floor_is_the_statistic_of_the_value():
-    """All real clips against N: the floor is all others against N, of other groups."""
-    draw = np.random.default_rng(0)
-    groups = np.repeat(np.arange(25), 8).astype(str)
-    real = Features(draw.standard_normal((200, 3)), np.zeros((200, 0)), np.zeros(200, int), groups)
-    side, (rest, instead) = real_sides(protocol("fid_c3d_fc7"), real, 40, seed=0)
-    assert (len(side), len(rest), len(instead)) == (200, 160, 40)
-    assert not set(rest.groups) & set(instead.groups)
-    side, pair = real_sides(protocol("fvd2048_16f"), real, 40, seed=0)
-    assert (len(side), *map(len, pair)) == (40, 40, 40)
-    _, (rest, instead) = real_sides(protocol("fid_c3d_fc7"), real, 150, seed=0)
-    assert (len(rest), len(instead)) == (104, 96)
-
-
 def test_protocols_of_one_network_and_cut_look_at_a_clip_once(files, tmp_path):
     real, fake, calls = ArraySource(files[0] / "clips.npy"), ArraySource(files[0] / "plain.npz"), []
 
@@ -311,7 +301,7 @@ def test_protocols_of_one_network_and_cut_look_at_a_clip_once(files, tmp_path):
     entries += [replace(protocol("fid_c3d_fc7"), name="fid", real_start="the first frame", num_clips=5)]
     extractor = Extractor("counting", 4, 3, counting)
     for expected in (21 + len(asked), len(asked)):  # The second time the real ones are known.
-        metrics, _ = score_all(entries, real, fake, lambda name: extractor, cache=tmp_path / "cache")
+        metrics, _ = score_sources(entries, real, fake, lambda name: extractor, cache=tmp_path / "cache")
         assert set(metrics) == {"isv2048_c3d", "fid"}
         assert sum(calls) == expected
         calls.clear()
@@ -328,15 +318,17 @@ def test_features_of_real_clips_are_kept(files, tmp_path):
     extractor = Extractor("counting", 4, 3, counting)
 
     def score(seed):
-        return sets_of(entry, extractor, source, source, Bank(tmp_path / "cache"), num=5, seed=seed)
+        return compare_sources(
+            entry, extractor, source, source, FeatureCache(tmp_path / "cache"), num=5, seed=seed
+        )
 
     results = [score(seed) for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(results[0].real.features, results[1].real.features)
+    np.testing.assert_array_equal(results[0].baseline.real[0].features, results[1].baseline.real[0].features)
     real = [10, 0, 10]  # The second time only the fakes are looked at; another seed draws other starts.
     assert sum(calls) == sum(real) + 3 * 20
     for kept in (tmp_path / "cache").iterdir():
         kept.write_bytes(kept.read_bytes()[:300])  # Torn: as good as none.
-    np.testing.assert_array_equal(score(0).real.features, results[0].real.features)
+    np.testing.assert_array_equal(score(0).baseline.real[0].features, results[0].baseline.real[0].features)
     assert sum(calls) == sum(real) + 3 * 20 + 10 + 20
 
 
@@ -348,7 +340,7 @@ def test_what_is_missing_is_a_sentence_and_others_go_on(files, shapes_clips, tmp
     source = ArraySource(files[0] / "clips.npy")
     opener = partial(open_any, reference=None, weights=tmp_path, device="cpu")
     asked = [protocol(name) for name in ("isv2048_c3d", "fvd2048_16f")]
-    metrics, manifest = score_all(asked, source, source, opener)
+    metrics, manifest = score_sources(asked, source, source, opener)
     assert metrics == {}
     assert "isv2048_c3d: the real clips have no classes" in manifest["left_out"][0]
     assert "i3d_torchscript.pt (or i3d_pretrained_400.pt) is not in" in manifest["left_out"][1]
@@ -363,10 +355,13 @@ def test_collapse_is_a_warning():
         return Features(np.asarray(values, np.float32), logits, np.zeros(n, int), np.arange(n).astype(str))
 
     real = rows(RNG.standard_normal((40, 3)), np.eye(2)[np.arange(40) % 2])
-    assert health(real, [rows(RNG.standard_normal((40, 3)), np.eye(2)[np.arange(40) % 2])]) == []
-    assert "vary 0" in health(real, [rows(np.ones((40, 3)))])[0]
-    assert "copies" in health(real, [rows(np.repeat(RNG.standard_normal((4, 3)), 10, axis=0))])[0]
-    assert "same class" in health(real, [rows(RNG.standard_normal((40, 3)), np.eye(2)[np.zeros(40, int)])])[0]
+    assert collapse_warnings(real, rows(RNG.standard_normal((40, 3)), np.eye(2)[np.arange(40) % 2])) == []
+    assert "vary 0" in collapse_warnings(real, rows(np.ones((40, 3))))[0]
+    assert "copies" in collapse_warnings(real, rows(np.repeat(RNG.standard_normal((4, 3)), 10, axis=0)))[0]
+    assert (
+        "same class"
+        in collapse_warnings(real, rows(RNG.standard_normal((40, 3)), np.eye(2)[np.zeros(40, int)]))[0]
+    )
 
 
 # Comparing
@@ -375,7 +370,7 @@ def test_collapse_is_a_warning():
 def test_only_like_is_compared_with_like():
     fact = {"extractor_id": "a-float32-1", "real_digest": "d", "num_real": 5, "num_fake": 5, "frames": 16}
     first = {"protocols": {"fvd": fact}}
-    assert why_not("fvd", first, {"protocols": {"fvd": dict(fact)}}) == []
+    assert differences("fvd", first, {"protocols": {"fvd": dict(fact)}}) == []
     for key, value, words in (
         ("extractor_id", "a-float32-2", "different extractor"),
         ("real_digest", "e", "different real clips"),
@@ -392,7 +387,7 @@ def test_only_like_is_compared_with_like():
     with pytest.raises(InputError, match="not scored by the same protocol"):
         check_comparable("fvd", first, {"protocols": {"fvd_n5": fact}})
     assert (
-        why_not("fvd", first, {"protocols": {"fvd": {**fact, "num_draws": 1, "warnings": ["collapsed"]}}})
+        differences("fvd", first, {"protocols": {"fvd": {**fact, "num_draws": 1, "warnings": ["collapsed"]}}})
         == []
     )
 
