@@ -6,7 +6,8 @@ from hrvgan.checkpoint import load
 from hrvgan.clipstore.clips import Clips
 from hrvgan.files import atomic_folder
 from hrvgan.sampling.samples import write_predictions, write_samples
-from pipeline import params, stage, tracking
+from pipeline import params, stage
+from pipeline.tracking.client import record
 
 
 def main(run: str) -> None:
@@ -20,7 +21,7 @@ def main(run: str) -> None:
             write_predictions(gan, held_out, folder, seed=values.get("seed", 0))
         else:
             params.call(write_samples, gan, folder, where=where, values=values)
-    tracking.record(run, "sample")
+    record(run, "sample")
 
 
 if __name__ == "__main__":

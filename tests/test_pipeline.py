@@ -16,8 +16,8 @@ import yaml
 import hrvgan
 from hrvgan.clipstore.clips import Clips
 from hrvgan.files import file_digest
-from pipeline import tracking
-from pipeline.tracking.mlflow_logger import Recorder
+from pipeline.tracking.client import connect
+from pipeline.tracking.mlflow_logger import MLflowLogger
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("hrvgan", "pipeline", "conf")
@@ -288,7 +288,7 @@ def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, m
     """Experiments of a queue train beside one another, and teams share a tracker."""
     monkeypatch.chdir(project.root)
     monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
-    client, experiment = tracking.connect()
+    client, experiment = connect()
     ended = subprocess.Popen(["true"])
     ended.wait()
     processes = {
@@ -299,11 +299,11 @@ def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, m
     }
     runs = {name: client.create_run(experiment, tags={"run": "laptop", "process": process}).info.run_id
             for name, process in processes.items()}  # fmt: skip
-    recorder = Recorder("laptop", {}, "cpu", tmp_path / "run_id")
-    recorder.abandon()
+    logger = MLflowLogger("laptop", {}, "cpu", tmp_path / "run_id")
+    logger.abandon()
     status = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
     assert status == {"KILLED": "KILLED"} | dict.fromkeys(("RUNNING", "elsewhere", "unknown"), "RUNNING")
-    assert client.get_run(recorder.id).info.status == "FAILED"
+    assert client.get_run(logger.id).info.status == "FAILED"
 
 
 def test_dvc_gives_back_no_model_or_clips_of_another_size(project):

@@ -8,12 +8,12 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from tqdm import tqdm
 
 from hrvgan.evaluation.sources import Cut, Source
 from hrvgan.features.extractors import Extractor
 from hrvgan.files import atomic_path
 from hrvgan.metrics.features import Features
+from hrvgan.progress import bar
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Bank:
 
 def featurise(extractor: Extractor, source: Source, rows: np.ndarray, cut: Cut) -> Known:
     """Features of the clips `rows` of `source`, ascending. Memory grows by the features alone."""
-    with tqdm(total=len(rows), desc=f"features of {source.name}", unit="clip") as bar:
+    with bar(desc=f"features of {source.name}", total=len(rows), unit="clip") as progress:
         pairs = []
         for pair in extractor.stream(source.read(rows, cut)):
             pairs.append(pair)
-            bar.update(len(pair[0]))
+            progress.update(len(pair[0]))
     features = np.concatenate([features for features, _ in pairs])
     logits = np.concatenate([np.empty((len(a), 0), np.float32) if b is None else b for a, b in pairs])
     return Known(rows, features, logits)

@@ -6,12 +6,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hrvgan.errors import InputError
 from hrvgan.evaluation.sources import Cut
 from hrvgan.features.refnet import RefNet, featurise
 from hrvgan.metrics.features import Features
+from hrvgan.progress import bar
 
 CHUNK = 32  # Clips in memory at a time. Fixed: it decides the seeds, and so the clips.
 
@@ -38,9 +38,9 @@ def draw_all(
     gan: Generator, net: RefNet, labels: list[np.ndarray], shape: list[int], seed: int
 ) -> list[Features]:
     """One draw for each array of labels to ask for, each with its own seed."""
-    with tqdm(total=sum(map(len, labels)), desc="draw clips", unit="clip") as bar:
+    with bar(desc="draw clips", total=sum(map(len, labels)), unit="clip") as progress:
         return [
-            draw(gan, net, asked, shape, [seed, number], progress=bar.update)
+            draw(gan, net, asked, shape, [seed, number], progress=progress.update)
             for number, asked in enumerate(labels)
         ]
 

@@ -5,12 +5,12 @@ The floor is the copy of the last frame seen, which is hard to beat where a came
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.metrics.psnr_ssim import frame_psnr, frame_ssim
 from hrvgan.nn.base import VideoGAN
+from hrvgan.progress import bar
 
 SCORES = {"predict_psnr": frame_psnr, "predict_ssim": frame_ssim}
 MOST_PSNR = 60.0  # dB: frames that are the same score this, since a mean of infinities says nothing
@@ -22,7 +22,7 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
     if not len(clips):
         raise InputError(f"{clips.folder}: no clips in this split; extract more or change the splits")
     tables = {name: np.zeros((draws + 1, gan.num_frames - gan.context)) for name in SCORES}
-    for first in tqdm(range(0, len(clips), 32), "predict", unit="batch"):
+    for first in bar(range(0, len(clips), 32), "predict", unit="batch"):
         rows = range(first, min(first + 32, len(clips)))
         real, labels = clips.read(rows)[:, : gan.num_frames], torch.from_numpy(clips.labels[list(rows)])
         went_on = real[:, gan.context :]

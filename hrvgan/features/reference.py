@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
@@ -16,6 +15,7 @@ from hrvgan.features.perturbations import PERTURBATIONS, PRETEXT
 from hrvgan.features.refnet import RefNet, batch_size_for, changes, featurise, save_refnet
 from hrvgan.features.refnet_training import Task, calibrate, fit, label_task, pretext_task
 from hrvgan.metrics.features import Features, save_features
+from hrvgan.progress import bar
 
 SPLITS = ("train", "val", "test")
 GAIN_OF, MOST_GAIN = 64, 50.0
@@ -131,7 +131,7 @@ def feature_sets(net: RefNet, splits: dict[str, Clips], seed: int) -> dict[str, 
     jobs = [(name, split, None) for name, split in splits.items()]
     jobs += [(name, val, perturb) for name, perturb in PERTURBATIONS.items()]
     sets = {}
-    for name, split, perturb in tqdm(jobs, desc="features", unit="set"):
+    for name, split, perturb in bar(jobs, "features", unit="set"):
         stream = batches(split, perturb, np.random.default_rng(seed))
         sets[name] = Features(*featurise(net, stream), split.labels, groups(split))
     for name, trivial in trivial_clips(splits["train"], seed).items():

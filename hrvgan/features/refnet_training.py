@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import trange
 
 from hrvgan.features.perturbations import PRETEXT
 from hrvgan.features.refnet import RefNet
+from hrvgan.progress import bar
 
 SKETCH = (2, 4, 4)  # Frames, rows and columns of the coarse view.
 # (rng, rows) -> uint8 clips (n, T, H, W, 3) and what the network shall answer, int64 (n,).
@@ -59,7 +59,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     rows = _epochs(num_clips, batch_size, rng)
     net.train()
-    for _ in (bar := trange(steps, desc="refnet", unit="step", mininterval=1)):
+    for _ in (progress := bar(range(steps), "refnet", unit="step")):
         clips, answers = task(rng, next(rows))
         video = augment(net.prepare(torch.as_tensor(clips, device=device)), rng)
         features, logits = net.read_out(video)
@@ -69,7 +69,7 @@ def fit(
         loss.backward()
         optimizer.step()
         schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     net.eval()
 
 

@@ -20,11 +20,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tqdm import tqdm
-
 from hrvgan.errors import InputError
 from hrvgan.fetching.members import Member
 from hrvgan.files import require_space
+from hrvgan.progress import bar
 
 CHUNK = 1 << 20
 MAX_HEADER = 1 << 20  # bytes of a tar's extended header, which Python reads into memory at once
@@ -57,7 +56,7 @@ def unpack(
         if isinstance(found, list):
             checked = list(checked)
             require_space(out, guard.total)
-        for member in tqdm(checked, desc=f"unpack {archive.name}", unit="file"):
+        for member in bar(checked, f"unpack {archive.name}", unit="file"):
             if (name := place(member.name)) is not None:
                 written.append(write(member, out / inside(name, archive), archive))
     return written

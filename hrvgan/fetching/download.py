@@ -12,14 +12,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hrvgan.errors import InputError
 from hrvgan.fetching.published import File
 from hrvgan.fetching.transfer import CHUNK, PATIENCE, Changed, Part, Patience
 from hrvgan.fetching.web import PROBLEMS, Unavailable, ask, identity
 from hrvgan.files import file_digest, sync
 from hrvgan.lock import locked
+from hrvgan.progress import bar
 
 
 def downloads() -> Path:
@@ -98,11 +97,10 @@ def _outdated(final: Path, file: File) -> bool:
 
 def _drain(part: Part, name: str) -> None:
     part.confirm()
-    with tqdm(
-        total=part.size, initial=part.have, desc=name, unit="B", unit_scale=True, unit_divisor=1024
-    ) as bar:
+    size = {"total": part.size, "initial": part.have, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    with bar(desc=name, **size) as progress:
         while data := part.more():
-            bar.update(len(data))
+            progress.update(len(data))
 
 
 def mismatch(path: Path, file: File) -> str:

@@ -1,5 +1,6 @@
 """What each metric's name means: one entry fixes everything that could change the number."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
@@ -297,3 +298,19 @@ def protocol(name: str) -> Protocol:
 def of_extractor(extractor: str) -> list[Protocol]:
     """The protocols that are computed from the features of `extractor`."""
     return [entry for entry in PROTOCOLS.values() if entry.extractor == extractor]
+
+
+def lower_is_better(name: str) -> bool:
+    """Direction of a protocol, also under its names with fewer clips or unverified weights; False for unknown ones."""
+    protocol = PROTOCOLS.get(re.sub(r"(_n\d+)?(_unverified)?$", "", name, count=1))
+    return protocol is not None and protocol.lower_is_better
+
+
+def flatten_scores(metrics: dict) -> dict[str, float]:
+    """Scores of a metrics JSON as {"refnet_fd": value, "refnet_fd/sd": ..., "refnet_fd/floor": ...}."""
+    return {
+        name if key == "value" else f"{name}/{key}": number
+        for name, entry in metrics.items()
+        if isinstance(entry, dict)
+        for key, number in entry.items()
+    }

@@ -1,11 +1,10 @@
-"""How a score is shown: value and spread, which way is better, and the landmarks that give it a meaning."""
+"""Scores as text and as positions on a bar, with the landmarks that give them a meaning."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hrvgan.metrics.protocols import PROTOCOLS
+from hrvgan.metrics.protocols import lower_is_better
 
 
 @dataclass(frozen=True)
@@ -145,23 +144,6 @@ def read_score(name: str, entry: dict) -> Score:
             for key, number in numbers.items()
         ],
     )
-
-
-def lower_is_better(name: str) -> bool:
-    """As its protocol says, also under the names that it has with fewer clips or with weights that nobody vouches for;
-    what has none counts upwards."""
-    protocol = PROTOCOLS.get(re.sub(r"(_n\d+)?(_unverified)?$", "", name, count=1))
-    return protocol is not None and protocol.lower_is_better
-
-
-def flat(metrics: dict) -> dict[str, float]:
-    """A metrics JSON as "refnet_fd", its value, "refnet_fd/sd", "refnet_fd/floor", ..."""
-    return {
-        name if key == "value" else f"{name}/{key}": number
-        for name, entry in metrics.items()
-        if isinstance(entry, dict)
-        for key, number in entry.items()
-    }
 
 
 def _bar(ends: tuple[float | None, float | None], numbers: list[float]) -> Callable[[float], float]:
