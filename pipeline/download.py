@@ -1,4 +1,4 @@
-"""Put the videos of a data set, or the list of where they lie, into data/raw/<dataset>/."""
+"""Write the videos of a data set, or a list of their paths, to data/raw/<dataset>/."""
 
 import os
 from pathlib import Path

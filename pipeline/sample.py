@@ -1,4 +1,4 @@
-"""Draw the pictures and videos of a trained run into samples/<run>/."""
+"""Generate the pictures and videos of a trained run in samples/<run>/."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def main(run: str) -> None:
     config, where = params.run(run), f"sample or runs.{run}.sample"
     gan = load(Path("models") / run, params.device(config))
     values = config["sample"]
-    params.accept(write_samples, values, where=where, given=2)  # Also where the model predicts.
+    params.accept(write_samples, values, where=where, num_leading=2)  # Also where the model predicts.
     with atomic_folder(Path("samples") / run) as folder:
         if gan.context:
             held_out = Clips(Path("data/clips") / config["dataset"]).split("test")

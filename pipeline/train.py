@@ -31,7 +31,7 @@ def main(run: str) -> None:
     config = params.run(run)
     store = Clips(Path("data/clips") / config["dataset"])
     where = f"train or runs.{run}.train"
-    params.accept(SETTABLE, config["train"], where=where, given=3)
+    params.accept(SETTABLE, config["train"], where=where, num_leading=3)
     with params.blamed(f"runs.{run}"):
         gan = new_model(
             store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],

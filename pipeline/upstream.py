@@ -1,9 +1,9 @@
-"""Note what a data set's publisher says of its files, in data/upstream/<dataset>.json: a change there is new data.
+"""Record the ETags, sizes and dates of a data set's published files in data/upstream/<dataset>.json; a change there
+means new data.
 
-`dvc repro -s -f upstream@<dataset>`, or the nightly flow, asks again; the stage `download` follows if it changed.
+`dvc repro -s -f upstream@<dataset>`, or the nightly flow, asks again; stage `download` runs if the record changed.
 """
 
-import json
 from pathlib import Path
 
 from hrvgan.datasets import load_source
@@ -17,7 +17,7 @@ def main(dataset: str) -> None:
     source = load_source(config["source"])
     files = source.upstream(**config["options"]) if hasattr(source, "upstream") else []
     answers = stage.state_folder() / "upstream" / path.name  # No output: it may change while the data do not.
-    noted, known = read(path), read(answers)
+    noted, known = stage.read_json(path), stage.read_json(answers)
     for file in files:
         answer = upstream(file)
         noted[file.name] = note(noted, known, file.name, answer)
@@ -27,13 +27,9 @@ def main(dataset: str) -> None:
     write_json(answers, known)
 
 
-def read(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
 def note(noted: dict, known: dict, name: str, answer: dict | None) -> dict | None:
-    """What to note of file `name`. Who could not be asked at first, and so is noted as null, answers for the first time
-    what was true before: null stays, until a later answer is another than that one, which `known` holds."""
+    """The record of file `name`. If the server did not answer at first, null is recorded, and its first answer says
+    nothing new: null stays until an answer differs from that first one, which `known` holds."""
     if name not in noted:
         return answer
     if noted[name] is None and known.get(name) in (None, answer):

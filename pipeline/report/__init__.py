@@ -27,11 +27,6 @@ from pipeline.report.run_results import RunResults, read_runs
 from pipeline.report.score_display import read_scores
 
 PAGE = Path(__file__).parent / "page"
-TITLES = {
-    "classes": "Class by class",
-    "interpolation": "From one video to another",
-    "prediction": "How videos go on",
-}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -53,11 +48,11 @@ def render(runs: list[RunResults], *, title: str = "HRVGAN report", real_clips_p
         lstrip_blocks=True,
     )
     environment.filters["count"] = count
+    environment.globals |= {"embed_picture": embed_picture, "embed_video": embed_video}
     return environment.get_template("index.html.j2").render(
         title=title,
         runs=runs,
         chapters=[chapter(run, real_clips_per_class) for run in runs],
-        tables=[{**table, "films": films(table["runs"])} for table in comparison.tables(runs)],
         comparison=comparison,
     )
 
@@ -78,7 +73,6 @@ def chapter(run: RunResults, real_clips_per_class: int) -> dict:
         "clips": clips and describe_clips(clips),
         "pairs": [(name, screens(run, clips, name, real_clips_per_class)) for name in names],
         "hidden_classes": max(0, len(run.model.get("classes", ())) - len(names)),
-        "figures": [figure(run, kind) for kind in run.samples.get("kinds", [])] + nearest(run),
         "scores": read_scores(run.shown),
         "ahead": frames_ahead(run),
         "curves": curves(run),
@@ -99,13 +93,6 @@ def describe_clips(clips: Clips) -> dict:
     }
 
 
-def films(runs: list[RunResults]) -> list[tuple[RunResults, "Media"]]:
-    """Each run's video of a row of clips, of the same labels in all runs."""
-    return [
-        (run, embed_video(run.sample_folder / run.samples["row"])) for run in runs if "row" in run.samples
-    ]
-
-
 def screens(
     run: RunResults, clips: Clips | None, class_name: str, num_real: int
 ) -> list[tuple[str, str, "Media"]]:
@@ -119,36 +106,6 @@ def screens(
         return generated
     split, videos = real_videos(clips, class_name, num_real, generated[0][2])
     return generated + [("real", f"real, {split}", video) for video in videos]
-
-
-def figure(run: RunResults, kind: dict) -> dict:
-    """A picture of samples.json and its video, side by side unless one is much wider."""
-    rows = ", ".join(filter(None, kind.get("rows", [])))
-    picture = embed_picture(run.sample_folder / kind["png"])
-    video = embed_video(run.sample_folder / kind["mp4"])
-    return {
-        "title": TITLES.get(kind["kind"], kind["kind"].capitalize()),
-        "caption": kind["caption"],
-        "alt": f"Generated frames{'; rows from the top: ' + rows if rows else ''}. {kind['caption']}",
-        "picture": picture,
-        "video": video,
-        "beside": picture.share < 1.6 * video.share,
-    }
-
-
-def nearest(run: RunResults) -> list[dict]:
-    """The picture of stage `evaluate`: samples beside the training clips nearest to them."""
-    path = Path("metrics") / f"{run.name}.nearest.png"
-    if not path.is_file() or not run.manifest:
-        return []
-    caption = "Left the first sample of each class, right the training clip nearest to it."
-    if memorisation := run.manifest.get("memorisation"):
-        caption += (
-            f" Generated clips lie {memorisation['ratio']:.2g} times as far from their nearest training clip as new "
-            "real clips do: about 1 is as new as those, far below 1 would be copying."
-        )
-    figure = {"title": "Nearest training clips", "caption": caption, "alt": f"Film strips. {caption}"}
-    return [figure | {"picture": embed_picture(path), "video": None, "beside": False}]
 
 
 def frames_ahead(run: RunResults) -> list[tuple[str, str]]:

@@ -151,7 +151,7 @@ def csv_text(runs: list[RunResults]) -> str:
     names = [group[0].protocol_name for group in grouped]
     numbered = [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
     rows = [
-        {"yardstick": name, **csv_facts(run), **flatten_scores(run.shown)}
+        {"yardstick": name, **csv_settings(run), **flatten_scores(run.shown)}
         for name, group in zip(numbered, grouped, strict=True)
         for run in group
     ]
@@ -163,7 +163,7 @@ def csv_text(runs: list[RunResults]) -> str:
     return text.getvalue()
 
 
-def csv_facts(run: RunResults) -> dict:
+def csv_settings(run: RunResults) -> dict:
     networks = run.manifest.get("cost", {}).items()
     return {
         "run": run.name,

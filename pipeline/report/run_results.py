@@ -98,6 +98,12 @@ class RunResults:
         return {network: count_parameters(path) for network, path in paths.items() if path.is_file()}
 
     @property
+    def nearest_picture(self) -> Path | None:
+        """Picture of samples beside the training clips nearest to them, if stage `evaluate` has made it."""
+        path = Path("metrics") / f"{self.name}.nearest.png"
+        return path if path.is_file() and self.manifest else None
+
+    @property
     def weights_digest(self) -> str:
         """sha256 of the released generator, "" before the training."""
         path = self.folder / "model.safetensors"
