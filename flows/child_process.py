@@ -1,7 +1,7 @@
-"""Run a command that cannot outlive the one who holds it: `python leash.py SECONDS COMMAND...`.
+"""Run a command that cannot outlive its parent: `python child_process.py SECONDS COMMAND...`.
 
 Killing `dvc` orphans the program of its stage, and a flow that is killed outright can forward nothing. So the
-command runs in a session of its own, beside this program, which reads its standard input until the holder
+command runs in a session of its own, beside this program, which reads its standard input until the parent
 closes it or dies. Then the whole session gets SIGINT and, SECONDS later, SIGKILL.
 """
 
@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def hold(command: list[str], *, grace: float, **options) -> subprocess.Popen:
-    """Start `command` on a leash, `options` as for Popen. Closing `.stdin` of the result ends the command."""
-    leash = [sys.executable, __file__, str(grace), *command]
-    return subprocess.Popen(leash, stdin=subprocess.PIPE, start_new_session=True, **options)
+def start(command: list[str], *, grace: float, **options) -> subprocess.Popen:
+    """Start `command`, `options` as for Popen. Closing `.stdin` of the result ends it within `grace` seconds."""
+    supervisor = [sys.executable, __file__, str(grace), *command]
+    return subprocess.Popen(supervisor, stdin=subprocess.PIPE, start_new_session=True, **options)
 
 
 @contextmanager
-def held(command: list[str], *, grace: float, **options) -> Iterator[subprocess.Popen]:
-    """`hold` for the length of a block, and wait for its end."""
-    process = hold(command, grace=grace, **options)
+def running(command: list[str], *, grace: float, **options) -> Iterator[subprocess.Popen]:
+    """`start` for the length of a block, which ends the command and waits for its end."""
+    process = start(command, grace=grace, **options)
     try:
         yield process
     finally:
@@ -33,30 +33,32 @@ def held(command: list[str], *, grace: float, **options) -> Iterator[subprocess.
         process.wait()
 
 
-def main(grace: float, command: list[str]) -> int:
-    # A handler, unlike SIG_IGN, is not inherited: the command can be interrupted, this program cannot.
+def supervise(grace: float, command: list[str]) -> int:
+    # A handler, unlike SIG_IGN, is not inherited: SIGINT ends the command and not this program.
     signal.signal(signal.SIGINT, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    let_go = threading.Event()
-    threading.Thread(target=end_session_with_holder, args=(grace, let_go), daemon=True).start()
+    parent_gone = threading.Event()
+    threading.Thread(target=end_session_with_parent, args=(grace, parent_gone), daemon=True).start()
     code = child.wait()
-    if let_go.is_set():
-        os.killpg(os.getpgrp(), signal.SIGKILL)  # whatever the command left behind, and this program
+    if parent_gone.is_set():
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # children that the command left behind, and this program
     return code
 
 
-def end_session_with_holder(grace: float, let_go: threading.Event) -> None:
+def end_session_with_parent(grace: float, parent_gone: threading.Event) -> None:
     while os.read(sys.stdin.fileno(), 1):
         pass
-    let_go.set()
+    parent_gone.set()
     os.killpg(os.getpgrp(), signal.SIGINT)
     time.sleep(grace)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python leash.py", description=__doc__.partition(":")[0] + ".")
+    parser = argparse.ArgumentParser(
+        prog="python child_process.py", description=__doc__.partition(":")[0] + "."
+    )
     parser.add_argument("grace", type=float, help="seconds from the interrupt to the kill")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="with its arguments")
     arguments = parser.parse_args()
-    sys.exit(main(arguments.grace, arguments.command))
+    sys.exit(supervise(arguments.grace, arguments.command))

@@ -1,4 +1,4 @@
-"""Start Prefect's server, deploy prefect.yaml, run a worker, until Ctrl-C. State: .state/prefect."""
+"""Start Prefect's server, deploy prefect.yaml and run a worker, until Ctrl-C. State: .state/prefect."""
 
 import argparse
 import os
@@ -9,12 +9,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 
 import yaml
 
 from flows import ROOT
-from flows.child_process import held
+from flows.child_process import running
 
 PREFECT = [sys.executable, "-m", "prefect"]
 START = 180  # seconds a server may take: the first start writes the database
@@ -22,7 +23,7 @@ STOP = 60  # seconds a server or worker may take; a worker first ends its runs, 
 
 
 class ServeError(Exception):
-    """Why there is no scheduler; the message says what to do."""
+    """The scheduler cannot run; the message says why and what to do."""
 
 
 def main(port: int) -> None:
@@ -35,12 +36,12 @@ def main(port: int) -> None:
     # Leaving the blocks ends the worker first, while its runs can still tell the server of their end.
     with open(log_path, "wb") as log:
         command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        with held(command, grace=STOP, cwd=ROOT, stdout=log, stderr=log) as server:
+        with running(command, grace=STOP, cwd=ROOT, stdout=log, stderr=log) as server:
             wait_until_healthy(url, server, log_path)
-            setup("-m", "flows.provision", work_pool())
+            setup("-c", f"from flows import serve; serve.provision({work_pool()!r})")
             setup("-m", "prefect", "--no-prompt", "deploy", "--all")
             worker_command = [*PREFECT, "worker", "start", "--pool", work_pool()]
-            with held(worker_command, grace=STOP, cwd=ROOT) as worker:
+            with running(worker_command, grace=STOP, cwd=ROOT) as worker:
                 print(welcome(url), flush=True)
                 wait_for_either({"server": server, "worker": worker}, log_path)
 
@@ -66,14 +67,47 @@ def wait_until_healthy(url: str, server: subprocess.Popen, log_path: Path) -> No
 
 
 def setup(*arguments: str) -> None:
-    """Run one step of Python quietly; what it said is shown if it fails."""
+    """Run Python quietly in a process of its own; its output is shown if it fails."""
     step = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     if step.returncode:
         raise ServeError(f"{step.stdout}{step.stderr}\n`python {' '.join(arguments)}` failed; see above")
 
 
+def provision(pool: str) -> None:
+    """Create on the server what prefect.yaml cannot declare: its work pool, and an automation that marks a run as
+    crashed whose heartbeat stops. Without it, a run whose machine went down stays Running for ever."""
+    # Prefect reads PREFECT_API_URL at import.
+    from prefect.automations import Automation
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.settings import get_current_settings
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
+    work_pool = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
+    heartbeat, run = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
+    final = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    silence = timedelta(seconds=3 * get_current_settings().flows.heartbeat_frequency)
+    automation = Automation(
+        name="silent runs have crashed",
+        trigger=EventTrigger(
+            match={"prefect.resource.id": run}, for_each={"prefect.resource.id"}, after={heartbeat},
+            expect={heartbeat, *final}, posture=Posture.Proactive, threshold=1, within=silence,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: worker or machine stopped")],
+    )  # fmt: skip
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(work_pool, overwrite=True)
+        exists = client.read_automations_by_name(automation.name)
+    if not exists:
+        automation.create()
+
+
 def work_pool() -> str:
-    """The pool of prefect.yaml's deployments."""
+    """Name of the work pool of prefect.yaml's deployments."""
     return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]["work_pool"]["name"]
 
 
@@ -103,7 +137,7 @@ Ctrl-C stops server and worker. Nothing is scheduled while they are down.
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m flows.serve", description=__doc__)
     parser.add_argument("--port", type=int, default=4200, help="of server and UI (default %(default)s)")
-    # Also where a shell started this program in the background, deaf to SIGINT.
+    # A shell that starts this program in the background has it ignore SIGINT.
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.default_int_handler)
     try:

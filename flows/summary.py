@@ -1,4 +1,4 @@
-"""What a run of the flow says at its end: one sentence, and a page of Markdown for the UI."""
+"""Summary of a run of the flow: one sentence, and a page of Markdown for the UI."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,22 @@ FORCED, ASKED = "forced", "asked for new data"  # reasons to run a stage that DV
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one stage."""
+    """Result of one stage."""
 
     stage: str
     state: str  # "unchanged", "ran", or "restored" from DVC's cache of earlier runs
-    why: str  # DVC's account of what changed, FORCED, ASKED, or "" for nothing
+    why: str  # DVC's list of changes, FORCED, ASKED, or ""
     seconds: float
     new: bool  # its outputs differ from those recorded before
 
 
 def verdict(outcomes: list[Outcome]) -> str:
-    """One sentence: what was the reason for work, and what was done."""
+    """One sentence: the reason for the work and the stages that ran."""
     asked = [outcome for outcome in outcomes if outcome.why == ASKED]
+    others = [outcome for outcome in outcomes if outcome.why != ASKED and outcome.state != "unchanged"]
     fresh = [outcome.stage for outcome in asked if outcome.new]
-    others = [outcome for outcome in outcomes if outcome.state != "unchanged" and outcome not in asked]
-    done = "; ".join(filter(None, (deeds(state, others) for state in ("ran", "restored"))))
+    stages = {state: [o.stage for o in others if o.state == state] for state in ("ran", "restored")}
+    done = "; ".join(f"{state} {', '.join(names)}" for state, names in stages.items() if names)
     if fresh:
         reason = f"New data upstream ({', '.join(fresh)})"
     elif asked:
@@ -31,12 +32,6 @@ def verdict(outcomes: list[Outcome]) -> str:
     else:
         reason = "Changed since the last run" if done else "Nothing changed"
     return f"{reason}: {done or 'nothing to do'}."
-
-
-def deeds(state: str, outcomes: list[Outcome]) -> str:
-    """ "ran extract@shapes, train@laptop", or "" """
-    stages = [outcome.stage for outcome in outcomes if outcome.state == state]
-    return f"{state} {', '.join(stages)}" if stages else ""
 
 
 def report(sentence: str, outcomes: list[Outcome], metrics: dict[str, dict]) -> str:

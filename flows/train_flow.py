@@ -5,7 +5,6 @@ nothing here changes when dvc.yaml does. Stages run in the Python environment of
 """
 
 import argparse
-import fcntl
 import os
 import subprocess
 import sys
@@ -14,20 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
+from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, State
 
-from flows import ROOT, graph
-from flows import child_process as leash
+from flows import ROOT, child_process, graph
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 
 GRACE = 15  # seconds from interrupt to kill of a cancelled stage; Prefect kills the flow itself after 30
 
 
 class StageError(RuntimeError):
-    """A stage ended with an error; the message is the stage's own sentence."""
+    """A stage ended with an error; the message is the stage's own."""
 
 
 @flow(name="train-flow")
@@ -55,14 +54,15 @@ def train_flow(
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Runs share the project's folder: wait until no other is at work in it."""
+    """Wait until no other run works in the project's folder."""
     (ROOT / ".state").mkdir(exist_ok=True)
-    with open(ROOT / ".state" / "train-flow.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            get_run_logger().info("Another run is at work in this folder; waiting for its end.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = FileLock(ROOT / ".state" / "train-flow.lock")
+    try:
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        get_run_logger().info("Another run is at work in this folder; waiting for its end.")
+        held = lock.acquire()
+    with held:
         yield
 
 
@@ -77,12 +77,12 @@ def check() -> None:
 
 @task(task_run_name="{stage}")
 def run_stage(stage: str, because: str) -> State:
-    """Reproduce one stage if DVC calls it changed, or in any case if there is another reason: `because`."""
+    """Run one stage if DVC calls it changed, or if there is another reason, `because`."""
     start = time.monotonic()
-    changes, before = graph.look(ROOT, stage)
+    changes, before = graph.status(ROOT, stage)
     why = changes or because
     state = dvc_repro(stage, force=bool(because)) if why else "unchanged"
-    new = state != "unchanged" and graph.look(ROOT, stage)[1] != before
+    new = state != "unchanged" and graph.status(ROOT, stage)[1] != before
     outcome = Outcome(stage, state, why, time.monotonic() - start, new)
     return Completed(name=state.capitalize(), message=why or None, data=outcome)
 
@@ -91,12 +91,12 @@ def dvc_repro(stage: str, force: bool) -> str:
     """Run one stage, its lines into the run's log; "ran", "restored" or "unchanged". Raises StageError."""
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *["--force"][:force], stage]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    process = leash.hold(command, grace=GRACE, cwd=ROOT, env=stage_environment(), **pipes)
+    process = child_process.start(command, grace=GRACE, cwd=ROOT, env=stage_environment(), **pipes)
     lines = []
     try:
         listen(process, lines)
     finally:
-        process.stdin.close()  # interrupts a stage whose run was cancelled; then its last words
+        process.stdin.close()  # ends the stage if the run was cancelled; then its last lines are logged
         listen(process, lines)
         code = process.wait()
     if code != 0:
@@ -105,7 +105,7 @@ def dvc_repro(stage: str, force: bool) -> str:
 
 
 def listen(process: subprocess.Popen, lines: list[str]) -> None:
-    """Log and collect what the process says, until it ends."""
+    """Log and collect the output of the process until it ends."""
     for line in process.stdout:
         if line.strip():
             lines.append(line.rstrip())
@@ -113,24 +113,21 @@ def listen(process: subprocess.Popen, lines: list[str]) -> None:
 
 
 def stage_environment() -> dict[str, str]:
-    """The worker's environment, with its Python first for the `python -m pipeline...` of dvc.yaml.
-
-    Progress bars become lines of a log there, so they report every half minute.
-    """
+    """The worker's environment, with its Python first for the `python -m pipeline...` of dvc.yaml."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "TQDM_MININTERVAL": "30"}
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
 def state_told_by(lines: list[str]) -> str:
-    """What `dvc repro` did, from its output."""
+    """ "ran", "restored" or "unchanged", from the output of `dvc repro`."""
     if any(line.startswith("Running stage ") for line in lines):
         return "ran"
     return "restored" if any("is cached - skipping run" in line for line in lines) else "unchanged"
 
 
 def own_sentence(lines: list[str]) -> str:
-    """The last line that the stage itself said, or DVC's where the stage said nothing."""
-    frame = ("Running stage ", "> ", "ERROR: failed to reproduce")  # what DVC says around it
+    """The last line that the stage itself wrote, or DVC's if the stage wrote nothing."""
+    frame = ("Running stage ", "> ", "ERROR: failed to reproduce")  # lines of DVC around it
     own = [line for line in lines if not line.startswith(frame)]
     return (own or lines or ["ended without a word"])[-1]
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from multiprocessing.connection import wait
 
-from tqdm import tqdm
-
 from hrvgan.errors import InputError, first_line
+from hrvgan.progress import bar
 
 START_TIMEOUT = 120  # seconds that a worker may take to start on a busy machine
 GONE = EOFError, ConnectionResetError  # from the pipe of a worker that has died
@@ -48,7 +47,7 @@ def ordered_map(
         results = map(function, items)
     else:
         results = _pool_map(function, items, min(num_workers(workers), len(items)), lost, limit)
-    yield from tqdm(results, total=len(items), desc=desc, unit=unit)
+    yield from bar(results, desc, total=len(items), unit=unit)
 
 
 def num_workers(workers: int | str) -> int:

@@ -1,1 +1,1 @@
-"""The stages of dvc.yaml, one program each: parse, load, call one function of `hrvgan`, write."""
+"""Stages of dvc.yaml, one program each: parse, load, call one function of `hrvgan`, write."""

@@ -1,4 +1,4 @@
-"""All of params.yaml before anything runs. DVC looks at files first, and says of a missing one only its name.
+"""Check all of params.yaml before anything runs. DVC's own errors only name a missing file.
 
 python -m pipeline.checks
 """
@@ -28,21 +28,21 @@ from pipeline.evaluate import evaluate_model
 from pipeline.report import render
 from pipeline.train import SETTABLE
 
-# The function that a section holds the arguments of, and how many others come before them.
+# Function whose arguments a section holds, and the number of arguments that come before them.
 FUNCTIONS = {"reference": (build_reference, 2), "report": (render, 1)}
 FUNCTIONS_OF_RUNS = {"train": (SETTABLE, 3), "sample": (write_samples, 2), "evaluate": (evaluate_model, 2)}
 
 
 def check() -> None:
-    """Raises InputError for the first name, key, type, size or file in params.yaml with which a stage would fail."""
+    """Raises InputError for the first name, key, type, size or file of params.yaml that would make a stage fail."""
     values = params.load()
     for name in values["datasets"]:
         check_dataset(name, params.dataset(name))
     for name in values["runs"]:
         check_run(name, params.run(name), list(values["runs"]))
     check_order({name: params.run(name)["init_from"] for name in values["runs"]})
-    for section, (function, given) in FUNCTIONS.items():
-        params.accept(function, values[section], where=section, given=given)
+    for section, (function, num_leading) in FUNCTIONS.items():
+        params.accept(function, values[section], where=section, num_leading=num_leading)
 
 
 def one_of(where: str, name: str, known: Iterable[str]) -> None:
@@ -53,9 +53,9 @@ def one_of(where: str, name: str, known: Iterable[str]) -> None:
 def check_dataset(name: str, config: dict) -> None:
     with params.blamed(f"datasets.{name}.source"):
         source = load_source(config["source"])
-    params.accept(source.fetch, config["options"], where=f"datasets.{name}.options", given=1)
+    params.accept(source.fetch, config["options"], where=f"datasets.{name}.options", num_leading=1)
     where, clips = f"extract or datasets.{name}.clips", {**extract.__kwdefaults__, **config["clips"]}
-    params.accept(extract, config["clips"], where=where, given=2)
+    params.accept(extract, config["clips"], where=where, num_leading=2)
     one_of(f"{where}: short", clips["short"], SHORT)
     one_of(f"{where}: compression", clips["compression"], COMPRESSIONS)
     with params.blamed(where):
@@ -64,10 +64,14 @@ def check_dataset(name: str, config: dict) -> None:
 
 
 def check_run(name: str, config: dict, runs: list[str]) -> None:
-    for section, (function, given) in FUNCTIONS_OF_RUNS.items():
-        params.accept(function, config[section], where=f"{section} or runs.{name}.{section}", given=given)
+    for section, (function, num_leading) in FUNCTIONS_OF_RUNS.items():
+        params.accept(
+            function, config[section], where=f"{section} or runs.{name}.{section}", num_leading=num_leading
+        )
     published = [protocol for protocol, about in PROTOCOLS.items() if about.extractor in EXTRACTORS]
-    for protocol in config["evaluate"].get("protocols") or []:  # Else known only when a model is trained.
+    for protocol in (
+        config["evaluate"].get("protocols") or []
+    ):  # Unchecked, an error would show only after training.
         one_of(f"evaluate.protocols or runs.{name}.evaluate.protocols", protocol, published)
     gan = check_model(name, config)
     with params.blamed(f"train or runs.{name}.train"):
@@ -82,7 +86,7 @@ def check_run(name: str, config: dict, runs: list[str]) -> None:
 
 
 def check_order(starts: dict[str, str]) -> None:
-    """starts: run -> what it starts from. Raises InputError where runs start from one another in a circle."""
+    """starts: run -> its init_from. Raises InputError if runs start from one another in a circle."""
     for name in starts:
         chain = [name]
         while (start := Path(starts[chain[-1]])).parent == Path("models") and start.name in starts:
@@ -95,7 +99,7 @@ def check_order(starts: dict[str, str]) -> None:
 
 
 def check_model(name: str, config: dict) -> VideoGAN:
-    """The model as `train` builds it, but without memory for weights."""
+    """Build the model as `train` does, on the meta device."""
     clips = {**extract.__kwdefaults__, **params.dataset(config["dataset"])["clips"]}
     with params.blamed(f"runs.{name}"):
         taken = inspect.signature(model_class(config["model"])).parameters
@@ -114,7 +118,7 @@ def check_model(name: str, config: dict) -> VideoGAN:
 def main() -> None:
     argparse.ArgumentParser(
         prog="python -m pipeline.checks",
-        description="Say what is wrong with params.yaml, before anything runs.",
+        description="Report errors of params.yaml before anything runs.",
     ).parse_args()
     with one_sentence():
         check()

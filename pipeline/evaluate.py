@@ -16,7 +16,9 @@ from hrvgan.files import file_digest, write_json
 from hrvgan.metrics.features import load_features
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.nn.summary import costs
-from pipeline import champion, params, stage, tracking
+from pipeline import params, stage
+from pipeline.tracking.client import record
+from pipeline.tracking.registry import try_promote
 
 WEIGHTS = Path("data/weights")
 
@@ -39,8 +41,8 @@ def main(run: str) -> None:
         print(f"not to be believed: {reason}")
     for note in manifest.get("notes", []):
         print(f"note: {note}")
-    tracking.record(run, "evaluate")
-    champion.contend(run)
+    record(run, "evaluate")
+    try_promote(run)
 
 
 def evaluate_model(

@@ -6,7 +6,8 @@ from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import VIDEOS, dropped_table
 from hrvgan.files import write_json
 from hrvgan.video.decode import versions
-from pipeline import params, stage, tracking
+from pipeline import params, stage
+from pipeline.tracking.client import log_clips
 
 
 def main(dataset: str) -> None:
@@ -14,8 +15,8 @@ def main(dataset: str) -> None:
     folders, values = (Path("data/raw") / dataset, clips / dataset), params.dataset(dataset)["clips"]
     summary = params.call(extract, *folders, where=f"extract or datasets.{dataset}.clips", values=values)
     write_json(clips / f"{dataset}.json", summary)
-    write_json(clips / f"{dataset}.decoder.json", versions())  # not in the store, which does not depend on it
-    tracking.log_clips(dataset, clips / dataset / VIDEOS, summary, dropped_table(clips / dataset))
+    write_json(clips / f"{dataset}.decoder.json", versions())  # beside the clips: they do not depend on it
+    log_clips(dataset, clips / dataset / VIDEOS, summary, dropped_table(clips / dataset))
     print(f"{dataset}: " + ", ".join(f"{count} {name}" for name, count in summary.items() if count))
 
 

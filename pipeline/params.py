@@ -33,15 +33,15 @@ NEEDED = {str: "a text", int: "a whole number, 0 or more", dict: "keys with valu
 
 
 def load(path: Path = FILE) -> dict:
-    """The whole file as a dict. Raises InputError when it is missing, no YAML, or not what `validate` asks for."""
-    if not path.exists():
-        raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
+    """The whole file, validated. Raises InputError if it is missing, not YAML, or invalid."""
     values = load_yaml(text_of(path), str(path))
     validate(values)
     return values
 
 
 def text_of(path: Path) -> str:
+    if not path.exists():
+        raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -49,7 +49,7 @@ def text_of(path: Path) -> str:
 
 
 def validate(values: object) -> None:
-    """Sections, data sets and runs have the keys that they need and no others, and values of the right kind."""
+    """Raises InputError for a missing or unknown key of a section, data set or run, and for a value of another type."""
     check_keys(FILE, "", values, SECTIONS)
     check_entries(FILE, values)
     for name, entry in values["runs"].items():
@@ -77,7 +77,7 @@ def check_entries(path: Path, values: dict) -> None:
 
 
 def check_keys(path: Path, where: str, values: object, known: dict[str, type]) -> None:
-    """Every one of `known` is there, with a value of its type, and nothing else."""
+    """Raises InputError unless `values` has exactly the keys `known`, with values of their types."""
     place = f" in {where}" if where else ""
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected keys{place}; known: {', '.join(known)}")
@@ -98,17 +98,17 @@ def section(name: str) -> dict:
 
 
 def call(function: Callable, *arguments, where: str, values: dict):
-    """`function(*arguments, **values)`, the values accepted before, and its InputErrors `blamed` on `where`."""
-    accept(function, values, where=where, given=len(arguments))
+    """Return `function(*arguments, **values)`; wrong values and InputErrors are reported as errors of `where`."""
+    accept(function, values, where=where, num_leading=len(arguments))
     with blamed(where):
         return function(*arguments, **values)
 
 
-def accept(function: Callable, values: dict, *, where: str, given: int = 0) -> None:
-    """Raises InputError, which names the file and the place, for a key of `values` that `function` does not take or
-    lacks besides its first `given` arguments and those that are bound already, and for a value of another type."""
+def accept(function: Callable, values: dict, *, where: str, num_leading: int = 0) -> None:
+    """Raises InputError for a key of `values` that `function` does not take, for a missing one, and for a value of
+    another type. The first `num_leading` arguments and those bound by functools.partial are not part of `values`."""
     bound = getattr(function, "keywords", {})
-    parameters = list(inspect.signature(function).parameters.values())[given:]
+    parameters = list(inspect.signature(function).parameters.values())[num_leading:]
     known = {parameter.name: parameter for parameter in parameters if parameter.name not in bound}
     for key in values:
         if key not in known:
@@ -121,7 +121,7 @@ def accept(function: Callable, values: dict, *, where: str, given: int = 0) -> N
 
 @contextlib.contextmanager
 def blamed(where: str) -> Iterator[None]:
-    """An InputError of the block that names no file is one of params.yaml, there."""
+    """Add params.yaml and `where` to an InputError of the block that names no file."""
     try:
         yield
     except InputError as error:
@@ -156,7 +156,7 @@ def entry_of(values: dict, kind: str, name: str) -> dict:
 
 
 def require_watched(name: str, entry: dict) -> None:
-    """DVC says of a file that is not there only that it is not there."""
+    """Raises InputError with a remedy if the watched file is missing; DVC's error would only name it."""
     if not Path(entry["watch"]).exists():
         raise InputError(
             f"{FILE}: datasets.{name}.watch: {entry['watch']} is not there; put or link the videos there, or say where "
@@ -165,10 +165,10 @@ def require_watched(name: str, entry: dict) -> None:
 
 
 def activate(name: str, path: str = "", add: bool = False) -> None:
-    """Puts the data sets and runs of conf/<name>.yaml into params.yaml, in place of those there or beside them.
+    """Replace the data sets and runs of params.yaml by those of conf/<name>.yaml, or with `add` extend them.
 
     `path` is the folder that its data sets read. Comments and the other sections of params.yaml stay. Raises
-    InputError, and leaves params.yaml as it was, where that would not make sense.
+    InputError, and leaves params.yaml unchanged, if the result is not valid.
     """
     conf = Path("conf") / f"{name}.yaml"
     if not conf.exists():
@@ -196,8 +196,6 @@ def activate(name: str, path: str = "", add: bool = False) -> None:
 
 
 def read(editor: YAML, path: Path) -> dict:
-    if not path.exists():
-        raise InputError(f"{path}: not found in {Path.cwd()}; run this from the root of the project")
     try:
         return editor.load(text_of(path))
     except YAMLError as error:
@@ -205,7 +203,7 @@ def read(editor: YAML, path: Path) -> dict:
 
 
 def point(wanted: dict, conf: Path, path: str) -> None:
-    """Lets the data sets of a configuration read the folder `path`."""
+    """Set the folder that the data sets of a configuration read."""
     if not Path(path).is_dir():
         raise InputError(f"{path}: no such folder; give the one that holds the videos")
     readers = [entry for entry in wanted["datasets"].values() if "path" in entry["options"]]
@@ -218,7 +216,7 @@ def point(wanted: dict, conf: Path, path: str) -> None:
 
 
 def active() -> str:
-    """A line that says which data sets and runs params.yaml names."""
+    """One line with the active data sets and runs."""
     names = {kind: ", ".join(map(str, load()[kind])) for kind in ENTRIES}
     return f"{FILE}: active now: data sets {names['datasets']}; runs {names['runs']}"
 

@@ -1,20 +1,22 @@
-"""What every stage program has in common: its argument, its lock, and errors in one sentence."""
+"""What all stage programs share: command line, lock, error messages, folders."""
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from hrvgan.errors import one_sentence
-from hrvgan.files import locked
+from hrvgan.lock import locked
+
+from hrvgan.errors import InputError, one_sentence
 from hrvgan.ops.allocator import keep_freed_memory
 
 
 def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
-    """Runs a stage: `main(<argument>)`. InputError becomes one line and exit code 1; Ctrl-C exit code 130."""
+    """Run a stage as `main(<argument>)`. InputError becomes one line and exit code 1; Ctrl-C exit code 130."""
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{module_name(main)}", description=doc)
     if argument:
         parser.add_argument(argument, help=f"a name of the section `{argument}s` of params.yaml")
@@ -23,7 +25,7 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     keep_freed_memory()
     try:
         name = "-".join([module_name(main), *arguments.values()])
-        # Of processes that share a training, the first one holds the lock for all: it alone writes.
+        # Of processes that share a training, only the first one writes, so it alone takes the lock.
         with one_sentence(), contextlib.nullcontext() if int(os.environ.get("RANK", 0)) else lock(name):
             main(**arguments)
     except KeyboardInterrupt:
@@ -32,16 +34,16 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
 
 
 def module_name(main: Callable) -> str:
-    """The name behind `python -m pipeline.`: of the file, or of the package whose `__main__.py` is running."""
+    """The module name in `python -m pipeline.<name>`: the file, or the package if it is an `__init__.py`."""
     file = Path(main.__code__.co_filename)
     return file.parent.name if file.stem == "__init__" else file.stem
 
 
 def state_folder() -> Path:
-    """Where state lives that DVC does not track: resume states, features, the MLflow store, Prefect's home.
+    """Folder of state that DVC does not track: resume states, features, the MLflow store, Prefect's home.
 
-    Always in the main checkout, also when DVC runs an experiment in a temporary copy below .dvc/tmp; the environment
-    variable HRVGAN_STATE moves it.
+    It lies in the main checkout, also when DVC runs an experiment in a temporary copy below .dvc/tmp, unless the
+    environment variable HRVGAN_STATE names another one.
     """
     if os.environ.get("HRVGAN_STATE"):
         return Path(os.environ["HRVGAN_STATE"]).absolute()
@@ -49,15 +51,23 @@ def state_folder() -> Path:
 
 
 def main_checkout() -> Path:
-    """The folder of the project, also when DVC runs an experiment in a temporary copy of it, below .dvc/tmp."""
+    """The project's folder, also when DVC runs an experiment in a temporary copy of it, below .dvc/tmp."""
     here = Path.cwd()
     copies = [folder for folder in here.parents if folder.name == ".dvc"]
     return copies[-1].parent if copies else here
 
 
 def lock(name: str) -> contextlib.AbstractContextManager[None]:
-    """One program at a time may write one stage's output: a killed dvc leaves its stage running without any lock.
+    """Lock of one stage's outputs: a killed dvc leaves its stage running without any lock of DVC's.
 
-    It is this folder's own: experiments of a queue, each in a copy of the project, run side by side.
+    It lies in the current folder, so that queued experiments, each in a copy of the project, run side by side.
     """
     return locked(Path(".state/locks") / f"{name}.lock", name)
+
+
+def read_json(path: Path) -> dict:
+    """Content of a JSON file, {} if there is none. Raises InputError if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); remove it and run `dvc repro`") from None

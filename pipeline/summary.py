@@ -1,18 +1,18 @@
-"""Say in the terminal what there is: the scores of the active runs, the pictures, what to try next."""
+"""Print the scores of the active runs, where their videos are, and what to try next."""
 
 import argparse
 
 from hrvgan.errors import one_sentence
 from pipeline import params
-from pipeline.report.run_results import Findings, find_all
-from pipeline.report.score_display import Score, read_scores
+from pipeline.report.run_results import RunResults, read_runs
+from pipeline.report.score_display import read_scores
 
 NEXT = """
 what was made     open report/index.html
 how it came about make ui                       (MLflow, http://127.0.0.1:5000)
 other settings    make exp SET="train.steps=4000"
 """
-# What there is to try, by the source of its data set.
+# What else there is to try, by the source of its data set.
 OTHERS = {
     "weizmann": "real people       make run CONF=weizmann",
     "folder": "your own videos   make run DATA=path/to/videos",
@@ -22,7 +22,7 @@ OTHERS = {
 def main() -> None:
     argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__).parse_args()
     with one_sentence():
-        print("\n".join(lines(find_all())) + "\n" + what_next())
+        print("\n".join(lines(read_runs())) + "\n" + what_next())
 
 
 def what_next() -> str:
@@ -30,30 +30,20 @@ def what_next() -> str:
     return NEXT + "".join(f"{words}\n" for source, words in OTHERS.items() if source not in used)
 
 
-def lines(runs: list[Findings]) -> list[str]:
-    """Every run with its scores, each beside what real clips get."""
-    return [
-        line
-        for run in runs
-        for line in ["", f"{run.name} ({run.settings['model']} on {run.dataset})", *_run(run)]
-    ]
+def lines(runs: list[RunResults]) -> list[str]:
+    """Every run with its scores, each beside its landmarks (real clips, chance, ...)."""
+    return [line for run in runs for line in ["", f"{run.name} ({run.settings['model']} on {run.dataset})",
+                                              *score_table(run), *remarks(run)]]  # fmt: skip
 
 
-def _run(run: Findings) -> list[str]:
-    said = [f"  {words} `{command}`" for words, command in run.missing]
-    if run.samples:
-        said.append(f"  pictures and videos: {run.sample_folder}/")
-    if run.scores and not run.gated:
-        said += [
-            "  refnet's scores hidden: the reference network has not passed its gates",
-            *(f"    {why}" for why in run.ungated),
-        ]
-    return [*_scores(run), *said]
-
-
-def _scores(run: Findings) -> list[str]:
+def score_table(run: RunResults) -> list[str]:
     rows = [
-        (score.name, score.with_spread, f"{score.better} is better", _landmarks(score))
+        (
+            score.name,
+            score.with_spread,
+            f"{score.better} is better",
+            ", ".join(f"{mark.words} {mark.text}" for mark in score.marks),
+        )
         for score in read_scores(run.shown)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -63,8 +53,14 @@ def _scores(run: Findings) -> list[str]:
     ]
 
 
-def _landmarks(score: Score) -> str:
-    return ", ".join(f"{mark.words} {mark.text}" for mark in score.marks)
+def remarks(run: RunResults) -> list[str]:
+    remarks = [f"{words} `{command}`" for words, command in run.missing]
+    if run.samples:
+        remarks.append(f"pictures and videos: {run.sample_folder}/")
+    if run.scores and not run.gated:
+        remarks.append("refnet's scores hidden: the reference network has not passed its gates")
+        remarks += [f"  {reason}" for reason in run.ungated]
+    return [f"  {remark}" for remark in remarks]
 
 
 if __name__ == "__main__":

@@ -8,19 +8,22 @@ import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from hrvgan import checkpoint
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
+from hrvgan.files import write_json
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train
 from hrvgan.training.session import new_model
 from pipeline import params, stage
 from pipeline.resume_state import resume_folder
-from pipeline.tracking.mlflow_logger import Recorder
-from pipeline.training_cost import record_effort
+from pipeline.tracking.client import record
+from pipeline.tracking.mlflow_logger import MLflowLogger
 
-# What section train and the run's own may say: its seed stands in the run, the rest is done here.
+# Signature of what params.yaml may set in section train: the seed is the run's, the loggers are added here.
 SETTABLE = functools.partial(train, seed=0, log_losses=None, log_samples=None)
 
 
@@ -28,7 +31,7 @@ def main(run: str) -> None:
     config = params.run(run)
     store = Clips(Path("data/clips") / config["dataset"])
     where = f"train or runs.{run}.train"
-    params.accept(SETTABLE, config["train"], where=where, given=3)
+    params.accept(SETTABLE, config["train"], where=where, num_leading=3)
     with params.blamed(f"runs.{run}"):
         gan = new_model(
             store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
@@ -36,13 +39,13 @@ def main(run: str) -> None:
         )  # fmt: skip
     require_test_clips(gan, store)
     with resume_folder(run, gan, store, config) as resume:
-        go_on(run, gan, store, config, resume, where)
+        train_and_release(run, gan, store, config, resume, where)
 
 
-def go_on(run: str, gan: VideoGAN, store: Clips, config: dict, resume: Path, where: str) -> None:
-    """Train from what lies in `resume`, or from the start, to the end; release the model."""
-    with recorded(run, gan, config, resume) as logs:
-        loop = functools.partial(train, seed=config["seed"], **logs)
+def train_and_release(run: str, gan: VideoGAN, store: Clips, config: dict, resume: Path, where: str) -> None:
+    """Train from the state in `resume`, or from the start, to the end; release the model."""
+    with mlflow_logging(run, gan, config, resume) as loggers:
+        loop = functools.partial(train, seed=config["seed"], **loggers)
         average, history = params.call(
             loop, gan, store.split("train"), resume / "state.pt", where=where, values=config["train"]
         )
@@ -51,27 +54,55 @@ def go_on(run: str, gan: VideoGAN, store: Clips, config: dict, resume: Path, whe
             checkpoint.release(Path("models") / run, gan, average, history, data)
     if distributed.rank() == 0:
         batch_size = identity(gan, store, **config["train"])["batch_size"]
-        record_effort(run, resume / "state.pt", batch_size, gan.device)
+        write_json(
+            Path("metrics") / f"{run}.training.json",
+            training_cost(resume / "state.pt", batch_size, gan.device),
+        )
+        record(run, "train")
 
 
 @contextlib.contextmanager
-def recorded(run: str, gan: VideoGAN, config: dict, resume: Path) -> Iterator[dict[str, Callable]]:
-    """The arguments of `train` by which MLflow hears of it; of several processes the first one speaks."""
+def mlflow_logging(run: str, gan: VideoGAN, config: dict, resume: Path) -> Iterator[dict[str, Callable]]:
+    """The logging callbacks of `train`; of several processes only the first one logs."""
     if distributed.rank():
         yield {}
         return
-    device = str(params.device(config))
-    recorder = Recorder(run, gan.arguments, device, resume / "run_id")
+    logger = MLflowLogger(run, gan.arguments, str(params.device(config)), resume / "run_id")
     try:
-        yield {"log_losses": recorder.losses, "log_samples": recorder.samples}
+        yield {"log_losses": logger.losses, "log_samples": logger.samples}
     except BaseException:
-        recorder.abandon()
+        logger.abandon()
         raise
-    recorder.finish(Path("models") / run)
+    logger.finish(Path("models") / run)
+
+
+def training_cost(state: Path, batch_size: int, device: torch.device) -> dict:
+    """Steps, clips, seconds and machine of a training, from its last state. They differ from machine to machine, so
+    they are not part of the released model."""
+    last = torch.load(state, map_location="cpu", weights_only=True, mmap=True)
+    clips, seconds = last["step"] * batch_size, last["seconds"]  # seconds of all processes that took turns
+    return {
+        "steps": last["step"],
+        "clips_seen": clips,
+        "seconds": seconds,
+        "clips_per_s": clips / seconds,
+        "machine": machine(device),
+    }
+
+
+def machine(device: torch.device) -> str:
+    """Name and number of the GPUs, or the processor's name and the number of threads."""
+    if device.type == "cuda":
+        return f"{distributed.world_size()} x {torch.cuda.get_device_name(device)}"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = torch.get_num_threads() * distributed.world_size()
+    return f"{names[0] if names else device.type}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def require_test_clips(gan: VideoGAN, store: Clips) -> None:
-    """Raises InputError where stages after this one would, after all the training."""
+    """Raises InputError if the evaluation of a predicting model would find no test clips, before the training."""
     if gan.context and not len(store.split("test")):
         raise InputError(
             f"{store.folder}: no test clips, by which a model that predicts is scored; "
@@ -80,7 +111,7 @@ def require_test_clips(gan: VideoGAN, store: Clips) -> None:
 
 
 def released(init_from: str) -> str:
-    """The released model to start from; "" where `init_from` is the model's own file, which draws new weights."""
+    """The released model to start from; "" if `init_from` is the model's own file, which means new weights."""
     return "" if Path(init_from).suffix == ".py" else init_from
 
 

@@ -4,7 +4,6 @@ A change there is new data: `dvc repro -s -f upstream@<dataset>`, or the nightly
 stage `download` runs if the file has changed.
 """
 
-import json
 from pathlib import Path
 
 from hrvgan.datasets import load_source
@@ -17,10 +16,8 @@ def main(dataset: str) -> None:
     config, path = params.dataset(dataset), Path("data/upstream") / f"{dataset}.json"
     source = load_source(config["source"])
     files = source.upstream(**config["options"]) if hasattr(source, "upstream") else []
-    answers = (
-        stage.state_folder() / "upstream" / path.name
-    )  # not an output: it may change while the data do not
-    noted, known = read(path), read(answers)
+    answers = stage.state_folder() / "upstream" / path.name  # No output: it may change while the data do not.
+    noted, known = stage.read_json(path), stage.read_json(answers)
     for file in files:
         answer = upstream(file)
         noted[file.name] = note(noted, known, file.name, answer)
@@ -28,10 +25,6 @@ def main(dataset: str) -> None:
         print(f"{dataset}: {file.name}: {answer or 'cannot be asked now'}")
     write_json(path, {file.name: noted[file.name] for file in files})
     write_json(answers, known)
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def note(noted: dict, known: dict, name: str, answer: dict | None) -> dict | None:

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 from hrvgan.clipstore.clips import Clips
 from pipeline import params
 from pipeline.report import render
-from pipeline.report.run_results import find_all
+from pipeline.report.run_results import read_runs
 from tests import processes
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -95,7 +95,7 @@ def report(tmp_path_factory) -> Path:
     write_params(folder, {"laptop": "shapes", "again": "shapes"})
     make_scores(folder / "metrics", "again", Clips(folder / "data/clips/shapes"))
     with contextlib.chdir(folder):
-        Path("index.html").write_text(render(find_all(), **params.section("report")), encoding="utf-8")
+        Path("index.html").write_text(render(read_runs(), **params.section("report")), encoding="utf-8")
     return folder / "index.html"
 
 

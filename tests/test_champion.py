@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hrvgan.errors import InputError
-from pipeline import champion, tracking
+from pipeline.tracking import client, registry
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,30 +31,30 @@ def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a") -> st
     manifest = {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}}
     (metrics / "laptop.json").write_text(json.dumps(entry))
     (metrics / "laptop.manifest.json").write_text(json.dumps(manifest))
-    tracking.complete("laptop")
-    return champion.crown("laptop")
+    client.record_all("laptop")
+    return registry.promote("laptop")
 
 
-def crowned() -> str:
-    return str(champion.champion_of(tracking.connect()[0], "laptop").version)
+def promoted() -> str:
+    return str(registry.champion_of(client.connect()[0], "laptop").version)
 
 
 def test_the_best_model_is_the_champion_whatever_comes_after(project):
     with pytest.raises(InputError, match=r"laptop: no champion in MLflow at sqlite:.*evaluate@laptop"):
-        champion.fetch("laptop", Path("best"))
+        registry.fetch("laptop", Path("best"))
     assert "version 1, whose scores may not be believed" in retrain("ungated", 0.1, gated=False)
     assert retrain("first", 0.8) == "laptop: version 2 is the champion, with refnet_fd 0.8"
     assert retrain("first", 0.8) == "laptop: version 2 is the champion, with refnet_fd 0.8"  # scored again
     worse = "laptop: version 2 stays the champion, with 0.8; version 3 has refnet_fd 0.9"
     assert retrain("worse", 0.9) == worse
     assert "no champion" in retrain("unbelievable", 0.2, gated=False)
-    assert champion.fetch("laptop", Path("best")) == "2"
+    assert registry.fetch("laptop", Path("best")) == "2"
     assert Path("best/model.safetensors").read_text() == "first"
     assert "version 5 is the champion, with refnet_fd 0.7; version 2 had 0.8" in retrain("better", 0.7)
-    assert champion.fetch("laptop", Path("best")) == "5"
+    assert registry.fetch("laptop", Path("best")) == "5"
     assert Path("best/model.safetensors").read_text() == "better"
     retrain("on new clips", 3.0, clips="b")
-    assert crowned() == "6"  # By another yardstick nobody is better or worse.
+    assert promoted() == "6"  # By another yardstick nobody is better or worse.
 
 
 def test_nothing_else_is_overwritten_and_runs_have_champions_of_their_own(project):
@@ -62,21 +62,21 @@ def test_nothing_else_is_overwritten_and_runs_have_champions_of_their_own(projec
     Path("best").mkdir()
     Path("best/diary.txt").write_text("mine")
     with pytest.raises(InputError, match="best: is there already and no released model"):
-        champion.fetch("laptop", Path("best"))
+        registry.fetch("laptop", Path("best"))
     assert Path("best/diary.txt").read_text() == "mine"
     with pytest.raises(InputError, match="other: no champion"):
-        champion.fetch("other", Path("new"))
+        registry.fetch("other", Path("new"))
     assert not Path("new").exists()
 
 
 def test_a_prediction_that_is_nearer_is_better():
     ours, theirs = ({"predict_psnr": {"value": value}} for value in (22.0, 20.0))
     manifest = {"protocols": {"predict_psnr": "as ever"}}
-    assert champion.is_better("predict_psnr", (ours, manifest), (theirs, manifest))
-    assert not champion.is_better("predict_psnr", (theirs, manifest), (ours, manifest))
+    assert registry.is_better("predict_psnr", (ours, manifest), (theirs, manifest))
+    assert not registry.is_better("predict_psnr", (theirs, manifest), (ours, manifest))
 
 
 def test_a_registry_that_is_away_is_a_warning(project, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    champion.contend("laptop")
+    registry.try_promote("laptop")
     assert "warning: laptop is not registered in MLflow at http://127.0.0.1:9" in capfd.readouterr().err

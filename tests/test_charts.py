@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from hrvgan.metrics import PROTOCOLS
+from hrvgan.metrics.protocols import lower_is_better
 from pipeline.report.charts import against, curve, read_history, running_mean, ticks
-from pipeline.report.score_display import lower_is_better, read_score
+from pipeline.report.score_display import read_score
 
 
 def test_a_score_lies_on_its_bar_between_its_ends():

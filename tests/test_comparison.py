@@ -13,9 +13,9 @@ from report_project import make_project, make_scores
 from hrvgan.clipstore.clips import Clips
 from pipeline import params, report
 from pipeline.report import comparison
-from pipeline.report.comparison_files import csv_text, markdown
-from pipeline.report.run_results import find_all
-from pipeline.training_cost import machine
+from pipeline.report.comparison import csv_text, markdown
+from pipeline.report.run_results import read_runs
+from pipeline.train import machine
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,13 @@ def change(path: str, **values) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
 
+def fairness() -> list[str]:
+    (table,) = comparison.tables(read_runs())
+    return table["fairness"]
+
+
 def test_a_row_has_scores_and_what_they_cost(project):
-    table, *others = comparison.tables(find_all())
+    table, *others = comparison.tables(read_runs())
     assert not others
     assert [head.name for head in table["heads"]] == ["refnet_fd", "refnet_kid", "refnet_is", "refnet_acc"]
     run, cells, costs = table["rows"][0]
@@ -57,12 +62,12 @@ def test_an_unconditional_rival_shares_the_table_without_class_accuracy(project)
         values = json.loads(Path(file).read_text())
         values.get("protocols", values).pop("refnet_acc")
         Path(file).write_text(json.dumps(values))
-    (table,) = comparison.tables(find_all())
+    (table,) = comparison.tables(read_runs())
     assert [cells[-1] for _, cells, _ in table["rows"]] == ["0.860 ± 0.022", "n/a"]
 
 
 def test_fairness_is_said_as_it_is(project):
-    same, time, seeds = comparison.fairness(find_all())
+    same, time, seeds = fairness()
     assert (
         same
         == "Trained on the same clips, 8 frames of 16 \N{MULTIPLICATION SIGN} 16 px; each by its own recipe."
@@ -70,23 +75,23 @@ def test_fairness_is_said_as_it_is(project):
     assert time == "Same wall time: 10 to 10 minutes on a CPU, 2 threads."
     assert "training seeds 0." in seeds
     change("metrics/rival.training.json", seconds=1200.0)
-    assert comparison.fairness(find_all())[1].startswith("Not the same wall time: 10 to 20 minutes")
+    assert fairness()[1].startswith("Not the same wall time: 10 to 20 minutes")
     change("metrics/rival.training.json", seconds=600.0, machine="a GPU")
-    assert "on different machines (a CPU, 2 threads; a GPU)" in comparison.fairness(find_all())[1]
+    assert "on different machines (a CPU, 2 threads; a GPU)" in fairness()[1]
     change("metrics/rival.training.json", seconds=None)
-    assert comparison.fairness(find_all())[1] == "How long these were trained is not known: rival."
+    assert fairness()[1] == "How long these were trained is not known: rival."
 
 
 def test_models_of_different_clips_are_not_called_fair(project):
     file = Path("models/rival/model.json")
     before = file.read_bytes()
     change("models/rival/model.json", data_digest="f" * 64)
-    assert comparison.fairness(find_all())[0].startswith("Not fair: ")
+    assert fairness()[0].startswith("Not fair: ")
     file.write_bytes(before)
 
 
 def test_csv_has_plain_numbers_and_the_keys_of_mlflow(project):
-    rows = list(csv.DictReader(io.StringIO(csv_text(find_all()))))
+    rows = list(csv.DictReader(io.StringIO(csv_text(read_runs()))))
     assert [row["run"] for row in rows] == ["ours", "rival"]
     first = rows[0]
     assert (float(first["refnet_fd"]), float(first["refnet_fd/sd"]), float(first["refnet_fd/floor"])) == (
@@ -100,11 +105,11 @@ def test_csv_has_plain_numbers_and_the_keys_of_mlflow(project):
 
 def test_runs_of_another_yardstick_are_numbered_apart(project):
     change("metrics/rival.manifest.json", extractor="refnet-9999")
-    assert [row["yardstick"] for row in csv.DictReader(io.StringIO(csv_text(find_all())))] == [
+    assert [row["yardstick"] for row in csv.DictReader(io.StringIO(csv_text(read_runs())))] == [
         "shapes/refnet-0123/n2",
         "shapes/refnet-9999/n2",
     ]
-    assert "no common table" in markdown(find_all())
+    assert "no common table" in markdown(read_runs())
 
 
 def test_a_collapsed_run_stands_beside_a_good_one(project):
@@ -121,16 +126,16 @@ def test_a_collapsed_run_stands_beside_a_good_one(project):
         change(
             f"metrics/{run}.manifest.json", protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | about}
         )
-    assert len(comparison.tables(find_all())) == 1
+    assert len(comparison.tables(read_runs())) == 1
     change(
         "metrics/rival.manifest.json",
         protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | {"seed": 1}},
     )
-    assert not comparison.tables(find_all())
+    assert not comparison.tables(read_runs())
 
 
 def test_published_numbers_are_marked_and_in_a_table_of_their_own(project):
-    ours, theirs = (part for part in markdown(find_all()).split("\n\n") if part.startswith("|"))
+    ours, theirs = (part for part in markdown(read_runs()).split("\n\n") if part.startswith("|"))
     assert "| ours | hrvgan | 31.4 ± 1.4 |" in ours
     assert not re.search(r"8\.18|TGANv2", ours)
     assert "IS on UCF101 ↑ (published, other data)" in theirs
@@ -142,7 +147,7 @@ def test_published_numbers_are_marked_and_in_a_table_of_their_own(project):
 
 
 def test_the_page_shows_a_row_of_videos_a_model_and_greys_what_is_published(project):
-    text = report.render(find_all(), **params.section("report"))
+    text = report.render(read_runs(), **params.section("report"))
     section = text[text.index('aria-labelledby="comparison"') : text.index('id="ours"')]
     assert section.count("<video") == 2
     assert '<table class="published"' in section
@@ -153,16 +158,16 @@ def test_the_page_shows_a_row_of_videos_a_model_and_greys_what_is_published(proj
 def test_of_ungated_runs_only_scores_of_other_networks_are_shown(project):
     for run in ("ours", "rival"):
         make_scores(Path("metrics"), run, Clips("data/clips/shapes"), gated=False)
-    assert "31.4" not in csv_text(find_all()) + markdown(find_all())
+    assert "31.4" not in csv_text(read_runs()) + markdown(read_runs())
     for run in ("ours", "rival"):
         change(f"metrics/{run}.json", fvd2048_16f_n64={"value": 512.25, "floor": 101.5})
-    text = markdown(find_all())
+    text = markdown(read_runs())
     assert "`fvd2048_16f_n64` ↓" in text
     assert "| ours | hrvgan | 512 |" in text
     assert "refnet_fd" not in text
-    assert "512.25" in csv_text(find_all())
+    assert "512.25" in csv_text(read_runs())
     assert "the reference network has not passed its gates, so its scores are hidden" in text
-    page = report.render(find_all(), **params.section("report"))
+    page = report.render(read_runs(), **params.section("report"))
     assert "512" in page
     assert "it is right about 31.0% of 4 val clips" in page
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from dvc.exceptions import DvcException
 
-from flows import child_process as leash
+from flows import child_process
 from flows.graph import in_words, plan
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 
@@ -214,7 +214,7 @@ def toy(tmp_path_factory):
         assert serve.wait(timeout=90) == 0, log_path.read_text()
         assert toy.processes() == []
     finally:
-        serve.kill()  # the leashes end what it holds
+        serve.kill()  # its child processes end with it
         serve.wait()
 
 
@@ -310,15 +310,15 @@ def test_a_flow_that_is_killed_outright_takes_its_stage_along(toy):
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_leash_passes_the_exit_code(code):
-    with leash.held([sys.executable, "-c", f"raise SystemExit({code})"], grace=5) as process:
+def test_child_process_passes_the_exit_code(code):
+    with child_process.running([sys.executable, "-c", f"raise SystemExit({code})"], grace=5) as process:
         assert process.wait(timeout=30) == code
 
 
-def test_leash_kills_what_ignores_the_interrupt():
+def test_child_process_kills_what_ignores_the_interrupt():
     deaf = "import time, signal as s; s.signal(s.SIGINT, s.SIG_IGN); print(1, flush=True); time.sleep(60)"
     with (
-        leash.held([sys.executable, "-c", deaf], grace=0.5, stdout=subprocess.PIPE) as process,
+        child_process.running([sys.executable, "-c", deaf], grace=0.5, stdout=subprocess.PIPE) as process,
         process.stdout as said,
     ):
         said.readline()

@@ -15,8 +15,8 @@ import yaml
 
 import hrvgan
 from hrvgan.files import file_digest
-from pipeline import tracking
-from pipeline.tracking.mlflow_logger import Recorder
+from pipeline.tracking import client as tracking
+from pipeline.tracking.mlflow_logger import MLflowLogger
 from tests import processes
 from tests.project import NO_TRACKER, STORE, Project, digests, finished, running
 
@@ -136,11 +136,11 @@ def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, m
     }
     runs = {name: client.create_run(experiment, tags={"run": "laptop", "process": process}).info.run_id
             for name, process in tags.items()}  # fmt: skip
-    recorder = Recorder("laptop", {}, "cpu", tmp_path / "run_id")
-    recorder.abandon()
+    logger = MLflowLogger("laptop", {}, "cpu", tmp_path / "run_id")
+    logger.abandon()
     status = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
     assert status == {"KILLED": "KILLED"} | dict.fromkeys(("RUNNING", "elsewhere", "unknown"), "RUNNING")
-    assert client.get_run(recorder.id).info.status == "FAILED"
+    assert client.get_run(logger.id).info.status == "FAILED"
 
 
 def test_a_tracker_that_is_down_stops_nothing(project):

@@ -20,7 +20,7 @@ from report_project import (
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from pipeline import params, report, summary
-from pipeline.report.run_results import find_all
+from pipeline.report.run_results import read_runs
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def project(finished, tmp_path, monkeypatch) -> Path:
 
 
 def page() -> str:
-    return report.render(find_all(), **params.section("report"))
+    return report.render(read_runs(), **params.section("report"))
 
 
 class References(HTMLParser):
@@ -127,7 +127,7 @@ def test_what_is_missing_is_named_with_its_command(project, path, command, capsy
     text = page()
     assert text.count(f"<code>{command}</code>") == 1
     assert References(text).open == []
-    assert command in "\n".join(summary.lines(find_all()))
+    assert command in "\n".join(summary.lines(read_runs()))
 
 
 def test_classes_that_the_data_set_no_longer_has_stand_alone(project):
@@ -161,7 +161,7 @@ def test_nothing_made_yet_is_a_page_too(tmp_path, monkeypatch):
 
 def test_ungated_scores_are_hidden_and_the_reason_is_said(project):
     make_scores(Path("metrics"), "laptop", Clips("data/clips/shapes"), gated=False)
-    for text in (page(), "\n".join(summary.lines(find_all()))):
+    for text in (page(), "\n".join(summary.lines(read_runs()))):
         assert "hidden" in text
         assert "it is right about 31.0% of 4 val clips" in text
         assert not any(number in text for number in ("31.4 ", "± 1.4", "0.421", "± 0.08", "0.860"))
@@ -205,7 +205,7 @@ def test_videos_without_classes(tmp_path, monkeypatch):
 
 
 def test_the_summary_holds_each_score_beside_its_landmarks(project):
-    text = "\n".join(summary.lines(find_all()))
+    text = "\n".join(summary.lines(read_runs()))
     assert re.search(r"refnet_fd +31\.4 ± 1\.4 +lower is better +real against real \(floor\) 4\.61", text)
     assert re.search(r"refnet_is +2\.61 ± 0\.08 +higher is better +real clips \(ceiling\) 3\.87", text)
     assert "samples/laptop/" in text

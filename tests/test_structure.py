@@ -26,8 +26,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # and times.
 NO_DEPENDENCY = {
     "hrvgan/config.py", "hrvgan/errors.py", "hrvgan/files.py", "hrvgan/parallel.py", "hrvgan/progress.py",
-    "hrvgan/ops/allocator.py", "pipeline/params.py", "pipeline/stage.py", "pipeline/training_cost.py",
-    "pipeline/resume_state.py", "pipeline/champion.py",
+    "hrvgan/ops/allocator.py", "pipeline/params.py", "pipeline/stage.py", "pipeline/resume_state.py",
 }  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import dropped_table
-from pipeline import tracking
-from pipeline.tracking import mlflow_logger as recorder
+from pipeline.tracking import client as tracking
+from pipeline.tracking import mlflow_logger
 from tests.test_extraction import SMALL, write_raw
 
 
@@ -45,8 +45,8 @@ def test_a_tracker_that_stands_still_is_a_warning(tmp_path, monkeypatch, capfd):
     """A training ends although something is never sent; what comes in good time is waited for."""
     monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(recorder, "PATIENCE", 0.2)
-    recorded, sent = recorder.Recorder("laptop", {}, "cpu", tmp_path / "run_id"), []
+    monkeypatch.setattr(mlflow_logger, "PATIENCE", 0.2)
+    recorded, sent = mlflow_logger.MLflowLogger("laptop", {}, "cpu", tmp_path / "run_id"), []
     begun, never = threading.Event(), threading.Event()
     recorded.jobs.put(begun.set)
     assert begun.wait(120)

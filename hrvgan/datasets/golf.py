@@ -6,13 +6,12 @@ GB, is read as a stream that ends after `max_clips`: nothing beyond is transferr
 
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from hrvgan.errors import InputError
 from hrvgan.extraction.videos import Video
 from hrvgan.fetching.archives import Guard, inside, readable, tar_members, write
 from hrvgan.fetching.download import downloads, stream
 from hrvgan.files import PublishedFile
+from hrvgan.progress import bar
 
 TAR = PublishedFile(
     "golf.tar.bz2",
@@ -41,7 +40,7 @@ def fetch(out: Path, *, max_clips: int = 20_000, url: str = TAR.urls[0]) -> list
     with (
         stream(file, downloads()) as source,
         readable(archive),
-        tqdm(desc="golf", total=max_clips, unit="clip") as bar,
+        bar(desc="golf", total=max_clips, unit="clip") as progress,
     ):
         for member in map(guard.check, tar_members(source)):
             if not member.name.lower().endswith(".jpg"):
@@ -49,7 +48,7 @@ def fetch(out: Path, *, max_clips: int = 20_000, url: str = TAR.urls[0]) -> list
             name = inside(member.name, archive)  # frames-stable-many/<video>/0001.jpg
             write(member, out / name, archive)
             names.append(name.as_posix())
-            bar.update()
+            progress.update()
             if len(names) == max_clips:
                 break
     if not names:

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tqdm import tqdm
-
 from hrvgan.errors import InputError
 from hrvgan.files import require_space
+from hrvgan.progress import bar
 
 CHUNK = 1 << 20
 MAX_HEADER = 1 << 20  # bytes of a tar's extended header
@@ -66,7 +65,7 @@ def unpack(
         if isinstance(members, list):
             checked = list(checked)
             require_space(out, guard.total)
-        for member in tqdm(checked, desc=f"unpack {archive.name}", unit="file"):
+        for member in bar(checked, f"unpack {archive.name}", unit="file"):
             if (name := target_path(member.name)) is not None:
                 written.append(write(member, out / inside(name, archive), archive))
     return written

@@ -11,8 +11,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from hrvgan.errors import InputError
 from hrvgan.fetching.transfer import (
     CHUNK,
@@ -26,6 +24,7 @@ from hrvgan.fetching.transfer import (
     request,
 )
 from hrvgan.files import PublishedFile, file_digest, locked, sync
+from hrvgan.progress import bar
 
 
 def downloads() -> Path:
@@ -105,11 +104,10 @@ def _outdated(final: Path, file: PublishedFile) -> bool:
 
 def _drain(part: PartialFile, name: str) -> None:
     part.confirm()
-    with tqdm(
-        total=part.size, initial=part.have, desc=name, unit="B", unit_scale=True, unit_divisor=1024
-    ) as bar:
+    size = {"total": part.size, "initial": part.have, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    with bar(desc=name, **size) as progress:
         while data := part.more():
-            bar.update(len(data))
+            progress.update(len(data))
 
 
 def mismatch(path: Path, file: PublishedFile) -> str:

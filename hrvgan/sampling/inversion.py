@@ -3,10 +3,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from hrvgan.errors import InputError
 from hrvgan.nn.base import VideoGAN
+from hrvgan.progress import bar
 
 
 def invert(
@@ -27,7 +27,7 @@ def invert(
     z = start(gan, clips, seed).requires_grad_()
     best, least = z.detach().clone(), torch.full((len(clips),), float("inf"), device=gan.device)
     optimizer = torch.optim.Adam([z], lr)
-    for step in tqdm(range(steps + 1), "invert", unit="step", disable=not steps):
+    for step in bar(range(steps + 1), "invert", unit="step", hidden=not steps):
         error = F.mse_loss(gan.generate(z, c), clips, reduction="none").mean((1, 2, 3, 4))  # (N,)
         better = error < least
         best[better], least[better] = z.detach()[better], error.detach()[better]

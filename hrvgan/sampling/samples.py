@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.files import write_json
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
+from hrvgan.progress import bar
 from hrvgan.video.grids import filmstrips, labelled_rows, tile, write_image
 from hrvgan.video.io import write_video
 
@@ -36,16 +36,16 @@ def write_samples(
     """
     labels = gan.labels_to_show(classes or (), max_classes)
     titles = gan.titles(labels)
-    with tqdm(total=3, desc="sample", unit="kind") as bar:
+    with bar(desc="sample", total=3, unit="kind") as progress:
         classes = class_rows(gan, labels, clips_per_class, seed, truncation)
         strips = filmstrips(classes[:, 0], enlarge=enlarge(gan.size))
         kinds = [write_kind(folder, gan, "classes", strips, classes, titles, class_caption(gan))]
-        bar.update()
+        progress.update()
 
         steps = interpolations(gan, labels[:4], interpolation_steps, seed, truncation)
         middles = filmstrips(steps[:, :, gan.num_frames // 2], enlarge=enlarge(gan.size))
         kinds += [write_kind(folder, gan, "interpolation", middles, steps, titles[:4], INTERPOLATION_CAPTION)]
-        bar.update()
+        progress.update()
 
         clips = [
             write_clip(folder, gan, label, title, clip, seed)
@@ -55,7 +55,7 @@ def write_samples(
         write_video(folder / "row.mp4", grid(row, ROW), fps=gan.fps)
         about = {"kinds": kinds, "clips": clips, "row": "row.mp4", "fps": gan.fps, "seed": seed}
         write_json(folder / "samples.json", about)
-        bar.update()
+        progress.update()
 
 
 def class_caption(gan: VideoGAN) -> str:
@@ -118,7 +118,7 @@ def long_clips(
     z = long_latents(gan, len(labels), (count - 1) * hop + length, seed)
     out = np.zeros((len(labels), z.shape[1], gan.size, gan.size, 3), np.float32)
     rise = (np.arange(length - hop) + 0.5) / (length - hop)
-    for first in tqdm(range(0, count * hop, hop), "windows", unit="window"):
+    for first in bar(range(0, count * hop, hop), "windows", unit="window"):
         window = gan.draw(z[:, first : first + length], labels, psi=truncation).numpy()
         share = np.ones(length, np.float32)
         if first:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.config import check_values, pick_device
 from hrvgan.errors import InputError
 from hrvgan.nn.base import VideoGAN
+from hrvgan.progress import bar
 from hrvgan.training import distributed
 from hrvgan.training.ema import distance, swapped_generator, with_batch_norm_statistics
 from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
@@ -75,10 +75,8 @@ def train(
         began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, session.meter
         until = session.step if minutes and session.seconds > 60 * minutes else steps
         trained = iterations(session, clips, until, **recipe)
-        bar = tqdm(
-            trained, "train", steps, initial=session.step, unit="it", dynamic_ncols=True, disable=not first
-        )
-        for done in bar:
+        progress = bar(trained, "train", total=steps, initial=session.step, unit="it", hidden=not first)
+        for done in progress:
             # Report.
             if done % log_every == 0 or done == steps:
                 values = {**meter.means(), "ema/distance": distance(session.average, gan.G)}
@@ -86,7 +84,7 @@ def train(
                 session.report({"step": done, **values}, whole=done % log_every == 0)
                 if first:
                     log_losses(done, {**values, **meter.timings()})
-                    bar.set_postfix_str(summary(values), refresh=False)
+                    progress.set_postfix_str(summary(values), refresh=False)
             if first and (done % sample_every == 0 or done == steps):
                 log_samples(done, preview(gan, session.average, samples_per_class, clips))
 
@@ -100,7 +98,7 @@ def train(
                 if minutes and session.seconds > 60 * minutes:
                     break
             if stop and done < steps:
-                bar.close()
+                progress.close()
                 if first:
                     print(f"stopped by SIGTERM; the same command goes on from step {done}", file=sys.stderr)
                 sys.exit(128 + signal.SIGTERM)

@@ -1,83 +1,77 @@
-"""Show everything that was made on one page: report/index.html; the comparison also as comparison.csv and .md.
+"""Stage `report`: report/index.html shows all active runs; comparison.csv and .md hold their scores.
 
-The page needs no network and no other file, and equal inputs give equal bytes. What no stage has made yet
-is named on the page with the command that makes it.
+The page needs no network and no other file, and equal inputs give equal bytes. Results that no stage has made yet
+are named on the page with the command that makes them.
 """
 
+import base64
+import io
 import json
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import numpy as np
+from PIL import Image
 
-from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.clips import SPLITS, Clips
 from hrvgan.files import write_text
+from hrvgan.video.io import read_frames, write_video
 from pipeline import params
-from pipeline.report import literature
+from pipeline.report import comparison
 from pipeline.report.charts import against, curve, read_history
-from pipeline.report.comparison import apart, tables
-from pipeline.report.comparison_files import csv_text, markdown
-from pipeline.report.media import Media, Screen, embed_picture, embed_video, real_screens
-from pipeline.report.report_text import deck, facts, overview, protocol
-from pipeline.report.run_results import Findings, find_all
+from pipeline.report.run_results import RunResults, read_runs
 from pipeline.report.score_display import read_scores, title_of
 
 PAGE = Path(__file__).parent / "page"
-TITLES = {
-    "classes": "Class by class",
-    "interpolation": "From one video to another",
-    "prediction": "How videos go on",
-}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def main() -> None:
-    runs = find_all()
+    runs = read_runs()
     text = params.call(render, runs, where="report", values=params.section("report"))
-    write_text("report/comparison.csv", csv_text(runs))
-    write_text("report/comparison.md", markdown(runs))
+    write_text("report/comparison.csv", comparison.csv_text(runs))
+    write_text("report/comparison.md", comparison.markdown(runs))
     write_text("report/index.html", text)
 
 
-def render(
-    runs: list[Findings],
-    *,
-    title: str = "HRVGAN report",
-    real_clips_per_class: int = 1,
-) -> str:
+def render(runs: list[RunResults], *, title: str = "HRVGAN report", real_clips_per_class: int = 1) -> str:
     """The page as HTML: of each run the classes that stage `sample` drew, with real clips beside generated ones."""
-    chapters = [chapter(run, open_clips(run.dataset), real_clips_per_class) for run in runs]
-    loader = jinja2.FileSystemLoader(PAGE)
-    pages = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return pages.get_template("index.html.j2").render(
-        title=title, deck=overview(runs), chapters=chapters, apart=apart(runs), published=literature,
-        tables=[{**table, "films": films(table["runs"])} for table in tables(runs)],
-    )  # fmt: skip
+    environment.filters["count"] = count
+    environment.globals |= {"embed_picture": embed_picture, "embed_video": embed_video}
+    return environment.get_template("index.html.j2").render(
+        title=title,
+        runs=runs,
+        chapters=[chapter(run, real_clips_per_class) for run in runs],
+        comparison=comparison,
+    )
 
 
-def films(runs: list[Findings]) -> list[tuple[Findings, Media]]:
-    """A row of clips for each run, those of the same labels one above the other."""
-    rows = [(run, run.sample_folder / run.samples["row"]) for run in runs if "row" in (run.samples or {})]
-    return [(run, embed_video(path)) for run, path in rows]
+def count(number: int, noun: str) -> str:
+    """ "two models", "12 models" """
+    return f"{NUMBERS[number] if number < len(NUMBERS) else number} {noun}{'' if number == 1 else 's'}"
 
 
-def open_clips(dataset: str) -> Clips | None:
-    folder = Path("data/clips", dataset)
-    return Clips(folder) if folder.is_dir() else None
-
-
-def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int) -> dict:
-    """All that the templates say about one run."""
-    generated = (run.samples or {}).get("clips", [])
+def chapter(run: RunResults, real_clips_per_class: int) -> dict:
+    """Values of the templates for one run."""
+    folder = Path("data/clips", run.dataset)
+    clips = Clips(folder) if folder.is_dir() else None
+    generated = run.samples.get("clips", [])
     names = list(dict.fromkeys(clip["class"] or "" for clip in generated))
     return {
         "run": run,
-        "deck": deck(run),
-        "facts": facts(run, clips),
+        "clips": clips and describe_clips(clips),
         "pairs": [(name, screens(run, clips, name, real_clips_per_class)) for name in names],
-        "hidden_classes": max(0, len((run.model or {}).get("classes", ())) - len(names)),
-        "sheets": [sheet(run, kind) for kind in (run.samples or {}).get("kinds", [])] + nearest(run),
-        "protocol": protocol(run),
+        "hidden_classes": max(0, len(run.model.get("classes", ())) - len(names)),
         "scores": read_scores(run.shown),
         "ahead": frames_ahead(run),
         "curves": curves(run),
@@ -85,67 +79,44 @@ def chapter(run: Findings, clips: Clips | None, real_clips_per_class: int) -> di
     }
 
 
-def screens(run: Findings, clips: Clips | None, class_name: str, real_clips: int) -> list[Screen]:
-    """The generated clips of a class, then real ones of the same class, length and size on screen."""
-    made = [clip for clip in run.samples["clips"] if (clip["class"] or "") == class_name]
-    found = [Screen("generated", "generated", embed_video(run.sample_folder / clip["mp4"])) for clip in made]
-    if clips is not None and real_clips:
-        found += real_screens(clips, class_name, real_clips, found[0].media)
-    return found
-
-
-def sheet(run: Findings, kind: dict) -> dict:
-    """A picture of samples.json and its video, beside each other unless one is much wider."""
-    rows = ", ".join(filter(None, kind.get("rows", [])))
-    picture, video = (
-        embed_picture(run.sample_folder / kind["png"]),
-        embed_video(run.sample_folder / kind["mp4"]),
-    )
+def describe_clips(clips: Clips) -> dict:
+    splits = Counter(clips.index["split"].to_pylist())
     return {
-        "title": TITLES.get(kind["kind"], kind["kind"].capitalize()),
-        "caption": kind["caption"],
-        "alt": f"Generated frames{'; rows from the top: ' + rows if rows else ''}. {kind['caption']}",
-        "picture": picture,
-        "video": video,
-        "beside": picture.share < 1.6 * video.share,
+        "num": len(clips),
+        "num_videos": len(set(clips.index["video_id"].to_pylist())),
+        "splits": {name: splits[name] for name in SPLITS if splits[name]},
+        "shape": clips.shape,
+        "fps": clips.fps,
+        "classes": clips.classes,
+        "digest": clips.digest,
     }
 
 
-def frames_ahead(run: Findings) -> list[tuple[str, str]]:
-    """Of a model that predicts: each score by how far ahead the frame lies."""
-    found = (run.manifest or {}).get("frames_ahead", {})
+def screens(
+    run: RunResults, clips: Clips | None, class_name: str, num_real: int
+) -> list[tuple[str, str, "Media"]]:
+    """(kind, caption, video) of the generated clips of a class, then of real ones of the same length and size."""
+    generated = [
+        ("generated", "generated", embed_video(run.sample_folder / clip["mp4"]))
+        for clip in run.samples["clips"]
+        if (clip["class"] or "") == class_name
+    ]
+    if clips is None:
+        return generated
+    split, videos = real_videos(clips, class_name, num_real, generated[0][2])
+    return generated + [("real", f"real, {split}", video) for video in videos]
+
+
+def frames_ahead(run: RunResults) -> list[tuple[str, str]]:
+    """(title, chart) of each score of a predicting model by how far ahead the frame lies."""
     return [
-        (title_of(name), against(f"{run.name} {name}", each["model"], each["copy"]))
-        for name, each in found.items()
+        (title_of(name), against(f"{run.name} {name}", values["model"], values["copy"]))
+        for name, values in run.manifest.get("frames_ahead", {}).items()
     ]
 
 
-def nearest(run: Findings) -> list[dict]:
-    """The picture of stage `evaluate`: shown samples beside the training clips nearest to them."""
-    path = Path("metrics") / f"{run.name}.nearest.png"
-    if not path.is_file() or not run.manifest:
-        return []
-    far = run.manifest.get("memorisation")
-    share = (
-        f" Generated clips lie {far['ratio']:.2g} times as far from their nearest training clip as new real clips "
-        "do: about 1 is as new as those, far below 1 would be copying."
-        if far
-        else ""
-    )
-    caption = f"Left the first sample of each class, right the training clip nearest to it.{share}"
-    return [
-        {
-            "title": "Nearest training clips",
-            "caption": caption,
-            "alt": f"Film strips. {caption}",
-            "picture": embed_picture(path),
-            "video": None,
-            "beside": False,
-        }
-    ]
-
-
-def curves(run: Findings) -> list[tuple[str, str]]:
+def curves(run: RunResults) -> list[tuple[str, str]]:
+    """(column, chart) of each column of history.csv."""
     path = run.folder / "history.csv"
     history = read_history(path) if path.is_file() else {}
     return [
@@ -153,3 +124,64 @@ def curves(run: Findings) -> list[tuple[str, str]]:
         for name, columns in history.items()
         if len(columns[0]) > 1
     ]
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture, or a video with its first frame as poster, as data: URIs; `width` and `height` in pixels."""
+
+    uri: str
+    width: int
+    height: int
+    frames: int = 1
+    poster: str = ""
+
+    @property
+    def share(self) -> float:
+        """Width / height: media that share a line in this proportion are equally high."""
+        return round(self.width / self.height, 3)
+
+
+def embed_picture(path: Path) -> Media:
+    with Image.open(path) as image:
+        return Media(data_uri(path.read_bytes(), "image/png"), *image.size)
+
+
+def embed_video(path: Path) -> Media:
+    frames = read_frames(path)[0]  # (T, H, W, 3)
+    poster = io.BytesIO()
+    Image.fromarray(frames[0]).save(poster, "JPEG", quality=90, subsampling=0)
+    num, height, width, _ = frames.shape
+    video, picture = data_uri(path.read_bytes(), "video/mp4"), data_uri(poster.getvalue(), "image/jpeg")
+    return Media(video, width, height, num, picture)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def real_videos(clips: Clips, class_name: str, num: int, like: Media) -> tuple[str, list[Media]]:
+    """(split, videos) of the first `num` real clips of a class, as long and large as `like`.
+
+    From the test split; a data set without one shows val, and one without either its training clips.
+    """
+    if class_name and class_name not in clips.classes:
+        return "", []  # The data set has changed since the model was trained.
+    for split in ("test", "val", "train"):
+        view = clips.split(split)
+        members = np.arange(len(view))
+        if class_name and len(view):
+            members = members[view.labels == clips.classes.index(class_name)]
+        if len(members):
+            return split, [embed_real(view[int(row)], clips.fps, like) for row in members[:num]]
+    return "", []
+
+
+def embed_real(frames: np.ndarray, fps: float, like: Media) -> Media:
+    """Frames enlarged as the generated ones are, so that the codec's chroma subsampling affects both alike."""
+    factor = max(1, like.width // frames.shape[2])
+    enlarged = frames[: like.frames].repeat(factor, axis=1).repeat(factor, axis=2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "real.mp4")
+        write_video(path, enlarged, fps=fps)
+        return embed_video(path)

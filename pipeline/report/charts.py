@@ -1,4 +1,4 @@
-"""Curves as inline SVG: columns of numbers in, markup out; colours come from the page's style sheet."""
+"""Charts as inline SVG; colours come from the page's style sheet."""
 
 import csv
 import math
@@ -28,46 +28,46 @@ def _column(rows: list[dict[str, str]], name: str) -> tuple[np.ndarray, np.ndarr
 
 
 def curve(name: str, steps: np.ndarray, values: np.ndarray) -> Markup:
-    """One panel: the recorded values as a thin line, their running mean as a thick one."""
+    """A chart of the recorded values as a thin line and of their running mean as a thick one."""
     mean = running_mean(values)
-    bottom, top = _robust_range(values)
-    across = _axis(0, max(float(steps[-1]), 1), LEFT, WIDTH - RIGHT)
-    up = _axis(bottom, top, HEIGHT - BOTTOM, TOP)
-    raw, thick = (_points(across(_thin(steps)), up(_thin(column))) for column in (values, mean))
+    across = _axis(0, max(float(steps[-1]), 1), LEFT, WIDTH - RIGHT)(_thin(steps))
     label = (
         f"{name}: from {tidy(mean[0])} at step {steps[0]:,.0f} to {tidy(mean[-1])} at step {steps[-1]:,.0f}"
     )
-    # The inner svg cuts off what is out of range.
-    return Markup(
-        f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
-        f"{_grid(bottom, top, up)}"
-        f'<svg x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" '
-        f'viewBox="{LEFT} {TOP} {WIDTH - LEFT - RIGHT} {HEIGHT - TOP - BOTTOM}">'
-        f'<polyline class="raw" points="{raw}"/><polyline class="mean" points="{thick}"/></svg>'
-        f'<text x="{LEFT}" y="{HEIGHT - 5}">0</text>'
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step {steps[-1]:,.0f}</text></svg>'
-    )
+    lines = {"raw": _thin(values), "mean": _thin(mean)}
+    return _panel(label, across, lines, _robust_range(values), ("0", f"step {steps[-1]:,.0f}"))
 
 
 def against(name: str, model: np.ndarray, copy: np.ndarray) -> Markup:
-    """One panel of a score by the number of frames ahead: the model's line, and that of the copied last frame."""
-    ahead = np.arange(1, len(model) + 1)
-    bottom, top = _robust_range(np.r_[model, copy])
-    across = _axis(1, max(len(model), 2), LEFT, WIDTH - RIGHT)
-    up = _axis(bottom, top, HEIGHT - BOTTOM, TOP)
+    """A chart of a score by the number of frames ahead: of the model, and of a copy of the last frame."""
+    across = _axis(1, max(len(model), 2), LEFT, WIDTH - RIGHT)(np.arange(1, len(model) + 1))
     label = (
         f"{name}: {tidy(model[0])} one frame ahead and {tidy(model[-1])} in the last; "
         f"the copied last frame {tidy(copy[0])} and {tidy(copy[-1])}"
     )
-    lines = "".join(
-        f'<polyline class="{kind}" points="{_points(across(ahead), up(np.asarray(values)))}"/>'
-        for kind, values in (("copy", copy), ("mean", model))
+    lines = {"copy": copy, "mean": model}
+    return _panel(
+        label, across, lines, _robust_range(np.r_[model, copy]), ("1 frame ahead", f"{len(model)} frames")
     )
+
+
+def _panel(
+    label: str, across: np.ndarray, lines: dict, limits: tuple[float, float], ends: tuple[str, str]
+) -> Markup:
+    """Lines ({class: values} over the positions `across`) on a grid, with the words `ends` below the x axis."""
+    up = _axis(*limits, HEIGHT - BOTTOM, TOP)
+    polylines = "".join(
+        f'<polyline class="{kind}" points="{_points(across, up(values))}"/>' for kind, values in lines.items()
+    )
+    box = f"{WIDTH - LEFT - RIGHT} {HEIGHT - TOP - BOTTOM}"
+    # The inner svg cuts off values out of range.
     return Markup(
         f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
-        f"{_grid(bottom, top, up)}{lines}"
-        f'<text x="{LEFT}" y="{HEIGHT - 5}">1 frame ahead</text>'
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{len(model)} frames</text></svg>'
+        f"{_grid(*limits, up)}"
+        f'<svg x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" '
+        f'viewBox="{LEFT} {TOP} {box}">{polylines}</svg>'
+        f'<text x="{LEFT}" y="{HEIGHT - 5}">{ends[0]}</text>'
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{ends[1]}</text></svg>'
     )
 
 

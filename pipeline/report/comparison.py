@@ -1,21 +1,47 @@
-"""Several runs in one table, if and only if their scores mean the same; and whether the comparison is fair."""
+"""Comparison of runs whose scores mean the same, with its fairness; on the page, as CSV and as Markdown."""
 
+import csv
+import io
 from itertools import groupby
+from pathlib import Path
 
-from pipeline.report.run_results import Findings
-from pipeline.report.score_display import Score, fixed, read_scores
+from hrvgan.metrics.protocols import flatten_scores
+from pipeline.report.run_results import RunResults
+from pipeline.report.score_display import fixed, read_scores
 
-ABOUT_THE_SAME = 1.1  # wall times within a tenth of each other count as equal
+SAME_TIME = 1.1  # wall times within a tenth of each other count as equal
 NOT_APPLICABLE = "n/a"  # a score that asks for a class, of a model that takes none
+ARROWS = {"lower": "\N{DOWNWARDS ARROW}", "higher": "\N{UPWARDS ARROW}"}
+
+# Scores that papers report, by other networks on other data: shown in a table of their own.
+PUBLISHED = Path(__file__).parent / "page" / "published.csv"
+OTHER_DATA, UNKNOWN = "published, other data", "protocol unknown"
+PUBLISHED_COLUMNS = (  # (column of the file, title, status)
+    ("is_ucf101", "IS on UCF101 \N{UPWARDS ARROW}", OTHER_DATA),
+    ("fvd_ucf101", "FVD on UCF101 \N{DOWNWARDS ARROW}", OTHER_DATA),
+    ("fid_golf", "FID on Golf \N{DOWNWARDS ARROW}", UNKNOWN),
+    ("fid_aeroplane", "FID on Aeroplane \N{DOWNWARDS ARROW}", UNKNOWN),
+)
+PUBLISHED_CAPTION = (
+    "Published scores, not comparable with those above: they were measured on other data by other networks. The "
+    "Inception scores are themselves of more than one protocol (9,984 clips in one split, 2,048 in one or in ten), "
+    "and no protocol could be found under which FIDs come out near 100,000."
+)
 
 
-def tables(runs: list[Findings]) -> list[dict]:
-    """A table for every two or more runs that the same network scored against the same real clips."""
-    return [_table(group) for group in groups(runs) if len(group) > 1]
+def groups(runs: list[RunResults]) -> list[list[RunResults]]:
+    """Runs with scores, grouped by protocol."""
+    scored = sorted((run for run in runs if run.shown), key=lambda run: run.protocol_key)  # stable
+    return [list(group) for _, group in groupby(scored, key=lambda run: run.protocol_key)]
 
 
-def apart(runs: list[Findings]) -> list[str]:
-    """A sentence for the runs that stand in no table."""
+def tables(runs: list[RunResults]) -> list[dict]:
+    """One table for every two or more runs that the same network scored against the same real clips."""
+    return [table(group) for group in groups(runs) if len(group) > 1]
+
+
+def excluded(runs: list[RunResults]) -> list[str]:
+    """Sentences that say which runs are in no table, and why."""
     alone = [group[0].name for group in groups(runs) if len(group) == 1]
     hidden = [run.name for run in runs if run.scores and not run.gated]
     absent = [run.name for run in runs if not run.scores]
@@ -27,27 +53,22 @@ def apart(runs: list[Findings]) -> list[str]:
     return [f"{', '.join(names)}: {words}." for names, words in sentences if names]
 
 
-def groups(runs: list[Findings]) -> list[list[Findings]]:
-    """Runs whose scores may be compared, group by group."""
-    shown = sorted(
-        (run for run in runs if run.shown), key=lambda run: run.yardstick
-    )  # stable: order of params.yaml
-    return [list(group) for _, group in groupby(shown, key=lambda run: run.yardstick)]
-
-
-def _table(runs: list[Findings]) -> dict:
+def table(runs: list[RunResults]) -> dict:
     rows = [{score.name: score for score in read_scores(run.shown)} for run in runs]
-    names = [score.name for score in read_scores({k: v for run in runs for k, v in run.shown.items()})]
-    heads = [next(row[name] for row in rows if name in row) for name in names]
+    # In the order of the first run; of a score that several runs have, the first run's entry.
+    entries = {name: entry for run in (*runs, *reversed(runs)) for name, entry in run.shown.items()}
+    heads = read_scores(entries)
+    cells = [
+        [row[head.name].with_spread if head.name in row else NOT_APPLICABLE for head in heads] for row in rows
+    ]
+    costs = [list(cost(run).values()) for run in runs]
     return {
         "dataset": runs[0].dataset,
         "caption": caption(runs[0]),
-        "fairness": fairness(runs),
+        "fairness": [same_clips(runs), same_time(runs), seeds(runs)],
         "heads": heads,
-        "effort_heads": list(effort(runs[0])),
-        "rows": [
-            (run, _cells(row, heads), list(effort(run).values())) for run, row in zip(runs, rows, strict=True)
-        ],
+        "cost_heads": list(cost(runs[0])),
+        "rows": list(zip(runs, cells, costs, strict=True)),
         "landmarks": [
             next((mark.text for mark in head.marks if mark.glyph == "stroke"), "") for head in heads
         ],
@@ -55,69 +76,128 @@ def _table(runs: list[Findings]) -> dict:
     }
 
 
-def caption(run: Findings) -> str:
-    """What the scores of a table have in common."""
-    same, about = "same real clips, same network, same number of clips", run.manifest
-    if about is None:
+def caption(run: RunResults) -> str:
+    same, manifest = "same real clips, same network, same number of clips", run.manifest
+    if not manifest:
         return f"Scores on {run.dataset}: {same}."
-    counts = f"{about['num_fake']} generated clips a draw beside {about['num_real']} real ones"
-    return f"Scores on {run.dataset}: {same} ({about['extractor']:.15}, {counts})."
+    counts = f"{manifest['num_fake']} generated clips a draw beside {manifest['num_real']} real ones"
+    return f"Scores on {run.dataset}: {same} ({manifest['extractor']:.15}, {counts})."
 
 
-def _cells(row: dict[str, Score], heads: list[Score]) -> list[str]:
-    return [row[head.name].with_spread if head.name in row else NOT_APPLICABLE for head in heads]
-
-
-def effort(run: Findings) -> dict[str, str]:
-    """What the run cost, in words: head of a column -> cell, "" where it is not known."""
-    cost, took = (run.manifest or {}).get("cost"), run.training or {}
-    size = [f"{fixed(cost[part]['parameters'] / 1e6, 2)} M" for part in ("G", "D")] if cost else []
-    work = [f"{cost[part]['gflop']:.3g}" for part in ("G", "D")] if cost else []
-    seconds, speed = took.get("seconds"), took.get("clips_per_s")
-    arguments = (run.model or {}).get("arguments", {})
+def cost(run: RunResults) -> dict[str, str]:
+    """Size and training cost of a run: head of a column -> cell, "" where unknown."""
+    manifest, training = run.manifest.get("cost"), run.training
+    networks = [manifest[name] for name in ("G", "D")] if manifest else []
+    sizes = [f"{fixed(network['parameters'] / 1e6, 2)} M" for network in networks]
+    work = [f"{network['gflop']:.3g}" for network in networks]
+    seconds, speed = training.get("seconds"), training.get("clips_per_s")
     return {
         "Preset": run.settings["preset"],
-        "Width": str(arguments.get("width", "")),
+        "Width": str(run.model.get("arguments", {}).get("width", "")),
         "Batch": str(run.settings["train"].get("batch_size", "")),
-        "Parameters G, D": ", ".join(size),
+        "Parameters G, D": ", ".join(sizes),
         "GFLOP a clip G, D": ", ".join(work),
         "Clips/s": f"{speed:.3g}" if speed else "",
         "Minutes": f"{seconds / 60:.3g}" if seconds else "",
-        "Clips seen": fixed(took["clips_seen"], 0) if took else "",
+        "Clips seen": fixed(training["clips_seen"], 0) if training else "",
     }
 
 
-def fairness(runs: list[Findings]) -> list[str]:
-    """What was the same for all, and what was not."""
-    return [_same_clips(runs), _same_time(runs), _seeds(runs)]
+def same_clips(runs: list[RunResults]) -> str:
+    """A sentence on whether all runs were trained on the same clips."""
+    trained = {(run.model["data_digest"], *run.model["clip_shape"][:3]) for run in runs if run.model}
+    if len(trained) != 1:
+        return "Not fair: the models were trained on different clips, or make clips of different shapes."
+    _, frames, height, width = trained.pop()
+    size = f"{width} \N{MULTIPLICATION SIGN} {height} px"
+    return f"Trained on the same clips, {frames} frames of {size}; each by its own recipe."
 
 
-def _same_clips(runs: list[Findings]) -> str:
-    digests = {run.model["data_digest"] for run in runs if run.model}
-    shapes = {tuple(run.model["clip_shape"][:3]) for run in runs if run.model}
-    if len(digests) == len(shapes) == 1:
-        frames, height, width = shapes.pop()
-        times = "\N{MULTIPLICATION SIGN}"
-        return f"Trained on the same clips, {frames} frames of {width} {times} {height} px; each by its own recipe."
-    return "Not fair: the models were trained on different clips, or make clips of different shapes."
-
-
-def _same_time(runs: list[Findings]) -> str:
-    took = {run.name: run.training for run in runs if run.training and run.training["seconds"]}
-    unknown = [run.name for run in runs if run.name not in took]
+def same_time(runs: list[RunResults]) -> str:
+    """A sentence on whether all runs were trained for the same wall time on the same machine."""
+    unknown = [run.name for run in runs if not run.training.get("seconds")]
     if unknown:
         return f"How long these were trained is not known: {', '.join(unknown)}."
-    minutes = sorted(about["seconds"] / 60 for about in took.values())
-    machines = sorted({about["machine"] for about in took.values()})
+    minutes = sorted(run.training["seconds"] / 60 for run in runs)
+    machines = sorted({run.training["machine"] for run in runs})
     span = f"{minutes[0]:.3g} to {minutes[-1]:.3g} minutes"
-    where = f"on {machines[0]}" if len(machines) == 1 else f"on different machines ({'; '.join(machines)})"
-    if minutes[-1] <= ABOUT_THE_SAME * minutes[0] and len(machines) == 1:
-        return f"Same wall time: {span} {where}."
-    return f"Not the same wall time: {span} {where}."
+    if len(machines) > 1:
+        return f"Not the same wall time: {span} on different machines ({'; '.join(machines)})."
+    verdict = "Same" if minutes[-1] <= SAME_TIME * minutes[0] else "Not the same"
+    return f"{verdict} wall time: {span} on {machines[0]}."
 
 
-def _seeds(runs: list[Findings]) -> str:
+def seeds(runs: list[RunResults]) -> str:
     return (
         f"{len(runs)} runs, training seeds {', '.join(sorted({str(run.settings['seed']) for run in runs}))}. "
         "± is the spread over draws from one generator; that one model beats another rests on training seeds."
     )
+
+
+def published() -> list[list[str]]:
+    """One row a model: its name, the PUBLISHED_COLUMNS ("" where nothing was published) and the source."""
+    keys = ["model", *(key for key, _, _ in PUBLISHED_COLUMNS), "source"]
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+        return [[row[key] for key in keys] for row in csv.DictReader(file)]
+
+
+def csv_text(runs: list[RunResults]) -> str:
+    """report/comparison.csv: one row per run whose scores may be shown, scores under MLflow's keys without "metric/".
+
+    Only rows of equal `yardstick`, <data set>/<network>/n<clips on each side>, may be compared; it is numbered where
+    protocols differ otherwise (splits, seeds).
+    """
+    grouped = groups(runs)
+    names = [group[0].protocol_name for group in grouped]
+    numbered = [f"{name} ({i})" if names.count(name) > 1 else name for i, name in enumerate(names, 1)]
+    rows = [
+        {"yardstick": name, **csv_settings(run), **flatten_scores(run.shown)}
+        for name, group in zip(numbered, grouped, strict=True)
+        for run in group
+    ]
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["yardstick", "run"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def csv_settings(run: RunResults) -> dict:
+    networks = run.manifest.get("cost", {}).items()
+    return {
+        "run": run.name,
+        **{key: run.settings[key] for key in ("model", "preset", "dataset", "seed")},
+        "batch_size": run.settings["train"].get("batch_size"),
+        "width": run.model.get("arguments", {}).get("width"),
+        **{f"{key}_{name.lower()}": number for name, network in networks for key, number in network.items()},
+        **{
+            key: run.training.get(key) for key in ("steps", "clips_seen", "seconds", "clips_per_s", "machine")
+        },
+    }
+
+
+def markdown(runs: list[RunResults]) -> str:
+    """report/comparison.md: the tables of the page, the published one last."""
+    heads = ["model", *(f"{title} ({status})" for _, title, status in PUBLISHED_COLUMNS), "source"]
+    parts = [
+        *(markdown_table(table) for table in tables(runs)),
+        "\n".join(excluded(runs)),
+        f"{PUBLISHED_CAPTION}\n\n{grid(heads, published())}",
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def markdown_table(table: dict) -> str:
+    scores = [f"`{head.name}` {ARROWS[head.better]}" for head in table["heads"]]
+    rows = [[run.name, run.settings["model"], *cells, *costs] for run, cells, costs in table["rows"]]
+    blank = [""] * len(table["cost_heads"])
+    rows.append(["real clips (floor or ceiling)", "", *table["landmarks"], *blank])
+    sentences = " ".join([table["caption"], *table["fairness"]])
+    return f"{sentences}\n\n{grid(['run', 'model', *scores, *table['cost_heads']], rows)}"
+
+
+def grid(heads: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,25 +1,31 @@
-"""What the graph has made of a run so far, read from its files; what is missing is named with its command."""
+"""Results of a run: its settings and the files that the stages have written for it."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrvgan.errors import InputError
+from safetensors import safe_open
+
+from hrvgan.files import file_digest
 from hrvgan.metrics.comparability import FACTS, facts_of
 from pipeline import params
+from pipeline.stage import read_json
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm, not trained
 
 
 @dataclass(frozen=True)
-class Findings:
-    """One active run: its settings (params.yaml) and what each stage has left of it."""
+class RunResults:
+    """One active run: its settings (params.yaml) and the JSON of each stage, {} where the stage has not run."""
 
     name: str
     settings: dict
-    model: dict | None
-    samples: dict | None
-    scores: dict | None
-    manifest: dict | None
-    training: dict | None = None  # steps, clips seen, seconds, machine
+    model: dict
+    samples: dict
+    scores: dict
+    manifest: dict
+    training: dict  # steps, clips seen, seconds, machine
 
     @property
     def dataset(self) -> str:
@@ -35,86 +41,95 @@ class Findings:
 
     @property
     def gated(self) -> bool:
-        """Whether all scores may be shown: the reference network has passed the gates of its protocol."""
-        return bool(self.scores and self.scores.get("gated"))
+        """True if the reference network has passed its gates, so that its scores may be shown."""
+        return bool(self.scores.get("gated"))
 
     @property
     def shown(self) -> dict:
-        """The scores that may be shown: those of published networks also where the reference network has failed."""
-        entries = {name: entry for name, entry in (self.scores or {}).items() if isinstance(entry, dict)}
-        return entries if self.gated else {k: v for k, v in entries.items() if not k.startswith("refnet_")}
-
-    @property
-    def gates(self) -> list[dict]:
-        """The gates of the reference network, each with "name", "measured", "needed" and "passed"."""
-        return (self.manifest or {}).get("gates", [])
+        """The scores that may be shown; those of published networks do not depend on the gates."""
+        entries = {name: entry for name, entry in self.scores.items() if isinstance(entry, dict)}
+        return {
+            name: entry for name, entry in entries.items() if self.gated or not name.startswith("refnet_")
+        }
 
     @property
     def ungated(self) -> list[str]:
-        """Why those of the reference network may not be shown."""
-        return (self.manifest or {}).get("ungated", [])
+        """Reasons why the scores of the reference network may not be shown."""
+        return self.manifest.get("ungated", [])
 
     @property
-    def notes(self) -> list[str]:
-        """What a reader of the scores should know about this data set."""
-        return (self.manifest or {}).get("notes", [])
-
-    @property
-    def yardstick(self) -> str:
-        """Equal for runs whose scores may share a column: the facts by which `hrvgan compare` judges are the same."""
-        if self.manifest is None:
-            return self.name  # What is not known is like nothing else.
-        keys = ("extractor", "real", "num_real", "num_fake")
+    def protocol_key(self) -> str:
+        """Equal for runs whose scores may share a table: the facts by which `hrvgan compare` judges are equal."""
+        if not self.manifest:
+            return self.name  # Unknown protocols equal no other.
         facts = {name: facts_of(name, self.manifest) for name in self.manifest["protocols"]}
-        # A model that takes no label lacks such scores, and is compared by the others. What is no fact (warnings, the
-        # number of draws) says how good a run is, not what was measured.
+        # Models without labels lack the scores that ask for one, and are compared by the others. What is not in FACTS
+        # (warnings, the number of draws) describes the run, not the measurement.
         shared = {
-            name: [about.get(fact) for fact in FACTS]
-            for name, about in facts.items()
-            if not about.get("asks_labels")
+            name: [fact.get(key) for key in FACTS]
+            for name, fact in facts.items()
+            if not fact.get("asks_labels")
         }
+        keys = ("extractor", "real", "num_real", "num_fake")
         return json.dumps([shared, *(self.manifest[key] for key in keys)], sort_keys=True)
 
     @property
-    def yardstick_name(self) -> str:
-        """The same for a reader: data set, network and number of clips on each side."""
-        if self.manifest is None:
+    def protocol_name(self) -> str:
+        """`protocol_key` for readers: data set, network and number of clips on each side."""
+        if not self.manifest:
             return self.name
         return "/".join([self.dataset, self.manifest["extractor"], f"n{self.manifest['num_fake']}"])
 
     @property
     def missing(self) -> list[tuple[str, str]]:
-        """(what is not there, the command that makes it) in the order of the graph."""
+        """(what is missing, command that makes it) in the order of the graph."""
         stages = [
             (self.model, "The model has not been trained.", "train"),
             (self.samples, "No videos have been sampled.", "sample"),
             (self.scores, "The scores have not been computed.", "evaluate"),
         ]
-        return [(words, f"dvc repro {stage}@{self.name}") for part, words, stage in stages if part is None]
+        return [(words, f"dvc repro {stage}@{self.name}") for part, words, stage in stages if not part]
+
+    @property
+    def num_parameters(self) -> dict[str, int]:
+        """Trained parameters of each network of the released model."""
+        files = {"Generator": "model.safetensors", "Discriminator": "discriminator.safetensors"}
+        paths = {network: self.folder / file for network, file in files.items()}
+        return {network: count_parameters(path) for network, path in paths.items() if path.is_file()}
+
+    @property
+    def nearest_picture(self) -> Path | None:
+        """Picture of samples beside the training clips nearest to them, if stage `evaluate` has made it."""
+        path = Path("metrics") / f"{self.name}.nearest.png"
+        return path if path.is_file() and self.manifest else None
+
+    @property
+    def weights_digest(self) -> str:
+        """sha256 of the released generator, "" before the training."""
+        path = self.folder / "model.safetensors"
+        return file_digest(path) if path.is_file() else ""
 
 
-def find_all() -> list[Findings]:
-    """The active runs, in the order of params.yaml."""
-    return [find(name, params.run(name)) for name in params.load()["runs"]]
+def count_parameters(path: Path) -> int:
+    """Numbers in a safetensors file except the statistics of batch norm; reads only the header."""
+    with safe_open(path, "np") as file:
+        names = file.keys()  # No dict: it cannot be iterated over.
+        trained = [name for name in names if name.rpartition(".")[2] not in STATISTICS]
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in trained)
 
 
-def find(name: str, settings: dict) -> Findings:
-    """Read what there is of run `name` below the current folder."""
-    return Findings(
+def read_runs() -> list[RunResults]:
+    """All active runs, in the order of params.yaml."""
+    return [read_run(name) for name in params.load()["runs"]]
+
+
+def read_run(name: str) -> RunResults:
+    return RunResults(
         name=name,
-        settings=settings,
-        model=_read(Path("models", name, "model.json")),
-        samples=_read(Path("samples", name, "samples.json")),
-        scores=_read(Path("metrics", f"{name}.json")),
-        manifest=_read(Path("metrics", f"{name}.manifest.json")),
-        training=_read(Path("metrics", f"{name}.training.json")),
+        settings=params.run(name),
+        model=read_json(Path("models", name, "model.json")),
+        samples=read_json(Path("samples", name, "samples.json")),
+        scores=read_json(Path("metrics", f"{name}.json")),
+        manifest=read_json(Path("metrics", f"{name}.manifest.json")),
+        training=read_json(Path("metrics", f"{name}.training.json")),
     )
-
-
-def _read(path: Path) -> dict | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); remove it and run `dvc repro`") from None

@@ -82,16 +82,6 @@ def title_of(name: str) -> str:
     return protocol.title or name if protocol else name
 
 
-def flat(metrics: dict) -> dict[str, float]:
-    """A metrics JSON as "refnet_fd", its value, "refnet_fd/sd", "refnet_fd/floor", ..."""
-    return {
-        name if key == "value" else f"{name}/{key}": number
-        for name, entry in metrics.items()
-        if isinstance(entry, dict)
-        for key, number in entry.items()
-    }
-
-
 def _bar(ends: tuple[float | None, float | None], numbers: list[float]) -> Callable[[float], float]:
     """Function number -> percent of a bar that holds all `numbers` and ends at the protocol's own `ends`."""
     margin = 0.08 * (max(numbers) - min(numbers))

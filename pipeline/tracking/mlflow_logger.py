@@ -1,4 +1,4 @@
-"""What a training says while it runs, on its way to MLflow."""
+"""Background MLflow logger for the training loop."""
 
 import os
 import platform
@@ -8,37 +8,37 @@ import threading
 from pathlib import Path
 
 from hrvgan.errors import first_line
-from pipeline.resume_state import kept
-from pipeline.tracking import connect, describe, find, log_curves, log_release, new_run, uri
+from hrvgan.video.grids import filmstrips
+from pipeline.resume_state import read_state
+from pipeline.tracking.client import connect, describe, find, log_metrics, log_release, new_run, uri
 
 PATIENCE = 120  # seconds to wait at the end of a training while nothing can be sent
 
 
-class Recorder:
-    """Sends to MLflow in the background what a training has to say. A failure is said once and stops nothing: the
-    run then never gets its digest, and the next stage records it anew from the released model."""
+class MLflowLogger:
+    """Sends losses and samples to MLflow from a thread of its own. The first failure is reported and ends the
+    logging, not the training: the MLflow run then never gets its digest, and the next stage records the run anew from
+    the released model."""
 
     def __init__(self, run: str, arguments: dict, device: str, resume_file: Path):
         self.run, self.arguments, self.resume_file, self.device = run, arguments, resume_file, device
-        # What the training that goes on has reported so far: now, before it writes a newer state.
-        self.past = kept(resume_file.with_name("state.pt"), "history", [])
+        # History of the training that is resumed, read before it writes a newer state.
+        self.past = read_state(resume_file.with_name("state.pt"), "history", [])
         self.failed, self.jobs = False, queue.Queue()
         self.thread = threading.Thread(target=self._work, daemon=True)
         self.thread.start()
         self.jobs.put(self._start)
 
     def losses(self, step: int, values: dict[str, float]) -> None:
-        self.jobs.put(lambda: log_curves(self.client, self.id, [{"step": step, **values}]))
+        self.jobs.put(lambda: log_metrics(self.client, self.id, [{"step": step, **values}]))
 
     def samples(self, step: int, clips) -> None:
-        """clips: uint8 (N, T, H, W, 3), drawn with the same z each time: one picture of a series, a row a clip."""
-        from hrvgan.video.grids import filmstrips
-
+        """clips: uint8 (N, T, H, W, 3), drawn with the same z each time; logged as one film strip a clip."""
         picture = filmstrips(clips.numpy(), enlarge=max(1, 64 // clips.shape[2]))
         self.jobs.put(lambda: self.client.log_image(self.id, picture, key="samples", step=step))
 
     def finish(self, folder: Path) -> None:
-        """Records the released model and waits until everything is sent."""
+        """Log the released model and wait until everything is sent."""
         self.jobs.put(lambda: log_release(self.client, self.id, folder))
         self._end("FINISHED")
 
@@ -56,31 +56,32 @@ class Recorder:
             self._give_up(f"nothing sent for {PATIENCE} seconds")
 
     def _start(self) -> None:
-        """Goes on with the record of a training that was killed; marks others of this name that died here without a
-        word: not those that run beside it, as in a queue of experiments, nor another machine's."""
+        """Continue the MLflow run of a resumed training, or create one. Runs of this name that are still RUNNING
+        although their process has died on this machine are marked KILLED."""
         self.client, experiment = connect()
-        known = self._known(experiment)
-        for other in find(self.client, experiment, {"run": self.run}):
-            if other.info.status == "RUNNING" and other.info.run_id != known and is_dead(other.data.tags):
-                self.client.set_terminated(other.info.run_id, "KILLED")
-        if known:
-            self.id = known
-            self.client.update_run(known, "RUNNING")
-            self.client.set_tag(known, "process", this_process())
+        runs = find(self.client, experiment, {"run": self.run})
+        resumed = self._resumed(runs)
+        for run in runs:
+            if run.info.status == "RUNNING" and run.info.run_id != resumed and is_dead(run.data.tags):
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        if resumed:
+            self.id = resumed
+            self.client.update_run(resumed, "RUNNING")
+            self.client.set_tag(resumed, "process", this_process())
             return
         tags = {"device": self.device, "process": this_process()}
         self.id = new_run(self.client, experiment, self.run, self.arguments, tags)
-        log_curves(self.client, self.id, self.past)
+        log_metrics(self.client, self.id, self.past)
         self.resume_file.parent.mkdir(parents=True, exist_ok=True)
         self.resume_file.write_text(self.id)
 
-    def _known(self, experiment: str) -> str:
-        """The id of the record to go on with. "" for a new one, as where other steps are asked for than were then: the
-        params of a record never change, so that of the shorter training stays beside that of the longer one."""
-        known = self.resume_file.read_text() if self.resume_file.exists() else ""
-        params, _ = describe(self.run, self.arguments)
-        runs = find(self.client, experiment, {"run": self.run}) if known else []
-        return next((known for run in runs if run.info.run_id == known and run.data.params == params), "")
+    def _resumed(self, runs: list) -> str:
+        """The id of the MLflow run to continue, or "" for a new one. The params of a run never change, so a training
+        with another number of steps gets a run of its own."""
+        recorded = self.resume_file.read_text() if self.resume_file.exists() else ""
+        params = describe(self.run, self.arguments)[0] if recorded else {}
+        same = [run for run in runs if run.info.run_id == recorded and run.data.params == params]
+        return recorded if same else ""
 
     def _work(self) -> None:
         while job := self.jobs.get():
@@ -100,12 +101,12 @@ class Recorder:
 
 
 def this_process() -> str:
-    """Its number and its machine, as a tag."""
+    """Process id and machine, as a tag."""
     return f"{os.getpid()}@{platform.node()}"
 
 
 def is_dead(tags: dict[str, str]) -> bool:
-    """Whether the process of a record ran on this machine and is gone."""
+    """True if the process that wrote the MLflow run ran on this machine and has ended."""
     number, _, machine = tags.get("process", "").partition("@")
     if machine != platform.node():
         return False
@@ -113,6 +114,6 @@ def is_dead(tags: dict[str, str]) -> bool:
         os.kill(int(number), 0)  # sends nothing
     except ProcessLookupError:
         return True
-    except PermissionError:
-        pass  # It lives, as somebody else's.
+    except PermissionError:  # It lives, as another user's.
+        pass
     return False

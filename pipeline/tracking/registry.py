@@ -1,0 +1,98 @@
+"""Model registry: every evaluated model of a run is a version of its registered model; the best one has the alias
+"champion"."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hrvgan.checkpoint import check_out
+from hrvgan.errors import InputError
+from hrvgan.files import atomic_folder
+from hrvgan.metrics.comparability import differences
+from hrvgan.metrics.protocols import lower_is_better
+from pipeline.stage import read_json
+from pipeline.tracking.client import connect, errors_as_warning, run_id_of, uri
+
+ALIAS = "champion"
+DECISIVE = ("refnet_fd", "predict_psnr")  # the first that a model has
+Result = tuple[dict, dict]  # (metrics, manifest)
+
+
+def try_promote(run: str) -> None:
+    """`promote`, and print the outcome; an unreachable registry is a warning."""
+    with errors_as_warning(f"{run} is not registered"):
+        print(promote(run))
+
+
+def promote(run: str) -> str:
+    """Register models/<run> with its scores. It becomes the champion if it is better than the present one, or if the
+    two cannot be compared (new clips, another network). Returns the outcome as a sentence."""
+    client, experiment = connect()
+    run_id = run_id_of(client, experiment, run)
+    version = register(client, run, run_id)
+    champion = champion_of(client, run)
+    result = read_result(Path("metrics"), run)
+    name = next((name for name in DECISIVE if name in result[0]), "")
+    if not (name and result[0].get("gated")):
+        return f"{run}: version {version}, whose scores may not be believed, is no champion"
+    score = f"{name} {result[0][name]['value']:.3g}"
+    if champion and champion.run_id != run_id:
+        best = result_of(client, run, champion.run_id)
+        best_score = f"{best[0][name]['value']:.3g}" if name in best[0] else "none"
+        if not is_better(name, result, best):
+            return (
+                f"{run}: version {champion.version} stays the champion, with {best_score}; "
+                f"version {version} has {score}"
+            )
+        score += f"; version {champion.version} had {best_score}"
+    client.set_registered_model_alias(run, ALIAS, version)
+    return f"{run}: version {version} is the champion, with {score}"
+
+
+def register(client, run: str, run_id: str) -> str:
+    """The version of the model that MLflow run `run_id` made; created if there is none."""
+    if not client.search_registered_models(f"name = '{run}'"):
+        client.create_registered_model(run)
+    versions = client.search_model_versions(f"name = '{run}' and run_id = '{run_id}'")
+    version = versions[0] if versions else client.create_model_version(run, f"runs:/{run_id}/model", run_id)
+    return str(version.version)
+
+
+def champion_of(client, run: str):
+    """The champion's model version, or None."""
+    models = client.search_registered_models(f"name = '{run}'")
+    version = models[0].aliases.get(ALIAS) if models else None
+    return client.get_model_version(run, version) if version else None
+
+
+def result_of(client, run: str, run_id: str) -> Result:
+    """The result that stage `evaluate` recorded with MLflow run `run_id`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return read_result(Path(client.download_artifacts(run_id, "evaluation", folder)), run)
+
+
+def read_result(folder: Path, run: str) -> Result:
+    return read_json(folder / f"{run}.json"), read_json(folder / f"{run}.manifest.json")
+
+
+def is_better(name: str, new: Result, best: Result) -> bool:
+    if name not in best[0] or differences(name, new[1], best[1]):
+        return True
+    difference = new[0][name]["value"] - best[0][name]["value"]
+    return difference < 0 if lower_is_better(name) else difference > 0
+
+
+def fetch(run: str, out: Path) -> str:
+    """Write the champion's released model to the folder `out`; returns its version. Raises InputError if there is no
+    champion."""
+    check_out(out)
+    client, _ = connect()
+    champion = champion_of(client, run)
+    if champion is None:
+        raise InputError(
+            f"{run}: no champion in MLflow at {uri()}; `dvc repro evaluate@{run}` makes the first"
+        )
+    with tempfile.TemporaryDirectory() as folder, atomic_folder(out) as new:
+        downloaded = client.download_artifacts(champion.run_id, "model", folder)
+        shutil.copytree(downloaded, new, dirs_exist_ok=True)
+    return str(champion.version)
