@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup run exp test test-faults test-faults-full fuzz hour ui schedule bench sanity clean
+.PHONY: help checkout setup run exp test test-faults test-faults-full fuzz hour ui schedule bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -20,13 +20,18 @@ setup: .venv/ready ## make .venv and install everything into it
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dask,test]'
 	touch $@
 
+checkout:
+	@command -v git >/dev/null || { echo "error: git is not installed, and DVC needs it; install git and run this again"; exit 1; }
+	@test -e .git || { echo "error: $(CURDIR) is no Git checkout, and DVC needs one; clone the project," \
+		"or run: git init && git add --all && git -c user.name=me -c user.email=me@localhost commit -qm start"; exit 1; }
+
 # make run                                 what params.yaml says: the embedded data set
 # make run DATA=../videos                  your folder of videos
 # make run CONF=weizmann                   a configuration of conf/; DATA=... where its videos are elsewhere
 ifdef DATA
 CONF ?= folder
 endif
-run: setup ## train, sample, score and report what is active in params.yaml (CONF=name of conf/, DATA=folder of videos)
+run: checkout setup ## train, sample, score and report what is active in params.yaml (CONF=name of conf/, DATA=folder of videos)
 ifdef CONF
 	python -m pipeline.params use $(CONF) $(if $(DATA),--path "$(DATA)")
 endif
@@ -39,7 +44,7 @@ exp: export GIT_AUTHOR_NAME ?= $(or $(shell git config user.name),hrvgan)
 exp: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@localhost)
 exp: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
 exp: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
-exp: setup ## the same with other settings, recorded as an experiment: SET="train.batch_size=32"
+exp: checkout setup ## the same with other settings, recorded as an experiment: SET="train.batch_size=32"
 	python -m pipeline.checks
 	dvc exp run $(addprefix -S ,$(SET))
 	python -m pipeline.summary
