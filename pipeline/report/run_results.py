@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.comparability import FACTS, facts_of
+from hrvgan.metrics.comparability import COMPARED_FIELDS, protocol_entry
 from pipeline import params
 
 
@@ -65,11 +65,11 @@ class Findings:
         if self.manifest is None:
             return self.name  # What is not known is like nothing else.
         keys = ("extractor", "real", "num_real", "num_fake")
-        facts = {name: facts_of(name, self.manifest) for name in self.manifest["protocols"]}
+        facts = {name: protocol_entry(name, self.manifest) for name in self.manifest["protocols"]}
         # A model that takes no label lacks such scores, and is compared by the others. What is no fact (warnings, the
         # number of draws) says how good a run is, not what was measured.
         shared = {
-            name: [about.get(fact) for fact in FACTS]
+            name: [about.get(fact) for fact in COMPARED_FIELDS]
             for name, about in facts.items()
             if not about.get("asks_labels")
         }
