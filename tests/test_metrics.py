@@ -181,7 +181,7 @@ def test_kernel_within_classes_by_hand():
 
 
 def test_wrong_labels_are_far_within_classes():
-    """What the marginal distance cannot see: the same clips, under each other's labels."""
+    """The same clips under each other's labels, which the marginal distance cannot see."""
     real, fake = (featured(80, seed=seed) for seed in (1, 2))
     wrong = Features(fake.features, fake.logits, (fake.labels + 1) % 4, fake.groups)
     marginal, within = protocol("refnet_kid"), protocol("refnet_intra_kid")

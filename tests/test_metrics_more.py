@@ -97,7 +97,7 @@ def test_prdc_by_hand():
 
 
 def test_prdc_by_a_library():
-    """What prdc 0.2 (Naeem et al.'s own code) answered."""
+    """Values of prdc 0.2 (Naeem et al.'s own code)."""
     draw = np.random.default_rng(3)
     real, fake = draw.standard_normal((60, 4)), 1.2 * draw.standard_normal((50, 4)) + 0.4
     assert list(prdc(real, fake, 5).values()) == pytest.approx([0.88, 0.9833333333333333, 0.732, 0.8])

@@ -105,7 +105,7 @@ def test_a_folder_of_videos(tmp_path):
 
 
 def test_a_video_is_decoded_to_the_end_of_its_cut(tmp_path):
-    """What lies behind costs no time and no memory, and may even be missing."""
+    """Frames after the cut cost no time and no memory, and may even be missing."""
     path, clip = tmp_path / "long.mp4", noise(1, 120, 48)[0]
     write_video(path, clip, fps=8)
     whole, cuts = read_frames(path)[0], [FrameRange(16, drawn=True, seed=seed) for seed in range(9)]
@@ -275,7 +275,7 @@ def test_one_clip_of_each_real_video(tmp_path):
     assert candidates(protocol("fid_frame_clean"), source, 0).tolist() == list(range(12))
     sets = compare_sources(entry, mean_colours(), source, source, FeatureCache())
     assert len(sets.baseline.real[0]) == len(sets.fakes[0]) == 6
-    assert sets.facts["seed"] == 0
+    assert sets.provenance["seed"] == 0
 
 
 def files_of(folder, clips):

@@ -14,7 +14,7 @@ from hrvgan.evaluation.real_baseline import RealBaseline
 from hrvgan.evaluation.sources import Undefined
 from hrvgan.features.weight_files import WeightsMissing
 from hrvgan.metrics.accuracy import chance_accuracy
-from hrvgan.metrics.comparability import facts_of
+from hrvgan.metrics.comparability import protocol_entry
 from hrvgan.metrics.features import Features
 from hrvgan.metrics.protocols import Protocol, lower_is_better
 
@@ -25,7 +25,7 @@ class Comparison:
 
     baseline: RealBaseline
     fakes: list[Features]
-    facts: dict  # for manifests: extractor_id, real_digest, seed if something real is drawn by it
+    provenance: dict  # for manifests: extractor_id, real_digest, seed if something real is drawn by it
     verified: bool = True  # whether the extractor's weights are the published ones
     trivial: Sequence[list[Features]] = ()  # Generators without skill: for each, a set for each real side.
 
@@ -51,7 +51,7 @@ def evaluate(
         if not clips.verified and entry.extractor != "given":
             named = named.unverified()
         metrics[named.name] = measure(entry, clips, memo)
-        entries[named.name] = named.text() | clips.facts | describe(entry, clips)
+        entries[named.name] = named.text() | clips.provenance | describe(entry, clips)
     return metrics, entries, left_out
 
 
@@ -119,7 +119,7 @@ def table(metrics: dict, manifest: dict) -> str:
     for name, entry in metrics.items():
         if not isinstance(entry, dict):  # "gated"
             continue
-        about, better = facts_of(name, manifest), "lower" if lower_is_better(name) else "higher"
+        about, better = protocol_entry(name, manifest), "lower" if lower_is_better(name) else "higher"
         sd = f" ± {entry['sd']:.2g}" if "sd" in entry else ""
         landmarks = [
             f"{key} {number:.4g}" + (f" (of {entry[key + '_n']} clips)" if f"{key}_n" in entry else "")

@@ -58,8 +58,8 @@ class FeatureCache:
         )
 
     def _path(self, extractor: Extractor, source: ClipSource, frames: FrameRange) -> Path:
-        facts = json.dumps([extractor.id, source.digest, vars(frames)], sort_keys=True)
-        return self.folder / f"{hashlib.sha256(facts.encode()).hexdigest()[:32]}.npz"
+        identity = json.dumps([extractor.id, source.digest, vars(frames)], sort_keys=True)
+        return self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
 
 
 def featurise(

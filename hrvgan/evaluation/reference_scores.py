@@ -44,13 +44,13 @@ def evaluate_refnet(
     fakes = featurise_draws(
         gan, net, [halves[i % num_halvings].labels for i in range(draws)], info["clip_shape"], seed
     )
-    facts = {
+    provenance = {
         "extractor_id": f"refnet-{info['id']}",
         "real_digest": f"{info['data_digest']}:{baseline.split}",
     }
     # Row k of a trivial set is of class k.
     trivial = [[sets[f"trivial_{name}"].take(half.labels) for half in halves] for name in TRIVIAL]
-    clips = Comparison(baseline, fakes, facts, trivial=trivial)
+    clips = Comparison(baseline, fakes, provenance, trivial=trivial)
     protocols = [entry for entry in of_extractor("refnet") if defined(entry, info, gan)]
     metrics, entries, left_out = evaluate(protocols, lambda entry: clips)
     gates = verdict(check_gates(sets, seed))

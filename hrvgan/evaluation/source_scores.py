@@ -126,10 +126,10 @@ def compare_sources(
     reals = features.get(extractor, real, rows[spread(len(rows), num_real)], real_frames, keep=True)
     made = features.get(extractor, fake, spread(len(fake), draws * n), frames, keep=False)
     fakes = [made.take(np.arange(draw, len(made), draws)) for draw in range(draws)]
-    facts = {"extractor_id": extractor.id, "real_digest": real.digest}
+    provenance = {"extractor_id": extractor.id, "real_digest": real.digest}
     if real_frames.drawn or protocol.real_clips != "any":
-        facts["seed"] = seed
-    return Comparison(real_baseline(protocol, reals, n, seed), fakes, facts, extractor.verified)
+        provenance["seed"] = seed
+    return Comparison(real_baseline(protocol, reals, n, seed), fakes, provenance, extractor.verified)
 
 
 def plan(protocol: Protocol, num_real: int, num_fake: int, num: int | None = None) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from hrvgan.errors import InputError
 
 # Field of a manifest's protocol entry -> its name in messages. The number of draws is not among them: it sharpens a
 # mean and moves none.
-FACTS = {
+COMPARED_FIELDS = {
     "extractor_id": "extractor",
     "real_digest": "real clips",
     "num_real": "number of real clips",
@@ -34,28 +34,28 @@ def check_comparable(name: str, first: dict, second: dict) -> None:
 
 def differences(name: str, first: dict, second: dict) -> list[str]:
     """Differences of two manifests in protocol `name`, in words; [] if the results may be compared."""
-    entries = [facts_of(name, manifest) for manifest in (first, second)]
+    entries = [protocol_entry(name, manifest) for manifest in (first, second)]
     if None in entries:
         names = [", ".join(manifest.get("protocols", {})) or "nothing" for manifest in (first, second)]
         return [f"they were not scored by the same protocol (one has {names[0]}, the other {names[1]})"]
     return [
         f"different {words} ({_short(entries[0].get(key))} and {_short(entries[1].get(key))})"
-        for key, words in FACTS.items()
+        for key, words in COMPARED_FIELDS.items()
         if entries[0].get(key) != entries[1].get(key)
     ]
 
 
-def facts_of(name: str, manifest: dict) -> dict | None:
+def protocol_entry(name: str, manifest: dict) -> dict | None:
     """Entry of protocol `name` in `manifest`, or None; for scores without a network, built from the manifest itself."""
     entry = manifest.get("protocols", {}).get(name)
     if not isinstance(entry, str):
         return entry
-    facts = {
+    shared = {
         "extractor_id": manifest.get("extractor"),
         "real_digest": str(manifest.get("real")),
         "frames": entry,
     }
-    return facts | {key: manifest.get(key) for key in ("num_real", "num_fake")}
+    return shared | {key: manifest.get(key) for key in ("num_real", "num_fake")}
 
 
 def compare(results: list[tuple[dict, dict]]) -> dict[str, list[dict]]:

@@ -1,4 +1,4 @@
-"""Feature arrays: what passes between an extractor and a metric."""
+"""Feature arrays: the interface between extractors and metrics, and their files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from hrvgan.files import atomic_path
 
 @dataclass(frozen=True)
 class Features:
-    """N clips as an extractor sees them. Clips of one group (source video, person) resemble each other."""
+    """Features of N clips by one extractor. Clips of one group (source video, person) resemble each other."""
 
     features: np.ndarray  # (N, D) float32
     logits: np.ndarray  # (N, K) float32, calibrated; of a pretext task where there are no labels
@@ -38,7 +38,7 @@ def save_features(path: str | Path, sets: dict[str, Features]) -> None:
 
 
 def load_features(path: str | Path) -> dict[str, Features]:
-    """The sets of `save_features`. Never unpickles."""
+    """The sets that `save_features` wrote. Never unpickles."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from hrvgan.files import file_digest
-from hrvgan.metrics.comparability import FACTS, facts_of
+from hrvgan.metrics.comparability import COMPARED_FIELDS, protocol_entry
 from pipeline import params
 from pipeline.stage import read_json
 
@@ -62,11 +62,11 @@ class RunResults:
         """Equal for runs whose scores may share a table: the facts by which `hrvgan compare` judges are equal."""
         if not self.manifest:
             return self.name  # Unknown protocols equal no other.
-        facts = {name: facts_of(name, self.manifest) for name in self.manifest["protocols"]}
-        # Models without labels lack the scores that ask for one, and are compared by the others. What is not in FACTS
+        facts = {name: protocol_entry(name, self.manifest) for name in self.manifest["protocols"]}
+        # Models without labels lack the scores that ask for one, and are compared by the others. What is not in COMPARED_FIELDS
         # (warnings, the number of draws) describes the run, not the measurement.
         shared = {
-            name: [fact.get(key) for key in FACTS]
+            name: [fact.get(key) for key in COMPARED_FIELDS]
             for name, fact in facts.items()
             if not fact.get("asks_labels")
         }
