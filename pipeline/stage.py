@@ -1,4 +1,4 @@
-"""What all stage programs share: command line, lock, error messages, folders."""
+"""Shared by all stage programs: command line, lock, error messages, folders."""
 
 import argparse
 import contextlib

@@ -12,7 +12,7 @@ what was made     open report/index.html
 how it came about make ui                       (MLflow, http://127.0.0.1:5000)
 other settings    make exp SET="train.steps=4000"
 """
-# What else there is to try, by the source of its data set.
+# Suggestions by the source of the data set; those in use are left out.
 OTHERS = {
     "weizmann": "real people       make run CONF=weizmann",
     "folder": "your own videos   make run DATA=path/to/videos",

@@ -109,7 +109,7 @@ def make_model(folder: Path, clips: Clips, dataset: str, seed: int) -> VideoGAN:
 
 
 def make_scores(folder: Path, run: str, clips: Clips, gated: bool = True) -> None:
-    """What `evaluate` writes, with numbers that can be found on the page."""
+    """The files of stage `evaluate`, with numbers that can be found on the page."""
     undefined = () if clips.classes else ("refnet_is", "refnet_acc")
     scores = {name: entry for name, entry in SCORES.items() if name not in undefined}
     accuracy = Gate("accuracy", gated, "0.310", "at least 0.625", "it is right about 31.0% of 4 val clips")

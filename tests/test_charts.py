@@ -1,4 +1,4 @@
-"""How numbers become marks on the report: scores on their bars, losses as curves."""
+"""Charts of the report: scores on their bars, losses as curves."""
 
 import numpy as np
 import pytest

@@ -219,3 +219,19 @@ def test_the_summary_suggests_nothing_that_is_active_and_says_what_is_wrong(proj
     monkeypatch.setattr("sys.argv", ["summary"])
     with pytest.raises(SystemExit, match=r"^error: params\.yaml: not valid YAML"):
         summary.main()
+
+
+def test_a_predicting_model_shows_its_protocol_and_its_scores_by_frames_ahead(project):
+    scores = {"predict_psnr": {"value": 20.5, "sd": 0.1, "copy": 18.2}, "gated": True}
+    manifest = {
+        "context": 4, "num_real": 2, "num_fake": 2, "num_draws": 5, "extractor": "none",
+        "real": {"split": "test"}, "protocols": {"predict_psnr": "as ever"},
+        "frames_ahead": {"predict_psnr": {"model": [21.0, 20.0], "copy": [19.0, 17.0]}},
+    }  # fmt: skip
+    Path("metrics/laptop.json").write_text(json.dumps(scores))
+    Path("metrics/laptop.manifest.json").write_text(json.dumps(manifest))
+    text = page()
+    assert "the model saw the first 4 frames of each and drew the rest 5 times" in text
+    assert "Prediction, PSNR, frame by frame" in text
+    assert "20.5" in text
+    assert text.count('class="curve"') == 3 + 1
