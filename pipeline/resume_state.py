@@ -59,10 +59,9 @@ def announce(run: str, folder: Path) -> None:
               file=sys.stderr)  # fmt: skip
 
 
-# Modules that change no step: errors, files, locks, arguments, where freed memory and compiled kernels are kept.
+# Modules that change no step: errors, files, locks, arguments, where freed memory is kept.
 NO_STEP = {
     "hrvgan", "hrvgan.config", "hrvgan.errors", "hrvgan.files", "hrvgan.lock", "hrvgan.ops.allocator",
-    "hrvgan.ops.cpu.kernel_cache",
 }  # fmt: skip
 
 
