@@ -1,5 +1,7 @@
 """The CPU kernels of fused elementwise operations, against plain torch in float64."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from hrvgan.ops import cpu
 from hrvgan.ops.cpu import elementwise, jit, winograd_kernels
 from hrvgan.ops.cpu.elementwise import Plan
 from hrvgan.ops.cpu.jit import Layout
-from hrvgan.ops.leaky_relu_pool import leaky_relu_pool, leaky_relu_pool_reference
+from hrvgan.ops.leaky_relu_pool import ConvLeakyReLUPool, leaky_relu_pool
 from hrvgan.ops.pixel_norm_act import pixel_norm_act, pixel_norm_act_reference
 
 pytestmark = pytest.mark.skipif(not jit.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
@@ -70,7 +72,7 @@ def test_pixel_norm(channels, px, times, dtype, lanes):
 def test_leaky_relu_pooled_and_differentiated_twice(channels, factor, dtype, lanes):
     torch.manual_seed(0)
     x = draw(dtype, 3, channels, 4, 6, 8)
-    assert elementwise.supports_pooling(x, channels, factor)
+    assert elementwise.supports_pooling(x, factor)
 
     def everything(operation, x):
         """The means, the gradient by x of what depends on them, and the gradient of that by what it is made of."""
@@ -130,7 +132,7 @@ def test_results_depend_on_no_threads_and_no_neighbours(dtype):
     ],
 )
 def test_what_pooling_leaves_to_torch(shape, factor, why):
-    assert not elementwise.supports_pooling(torch.randn(shape), shape[1], factor), why
+    assert not elementwise.supports_pooling(torch.randn(shape), factor), why
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,25 @@ def test_an_argument_that_a_kernel_lacks_is_named():
         elementwise.generate_pixel_norm(Plan(8, False, 16), names)
     x, y, gain = torch.randn(2, 8, 8, 16), torch.empty(2, 8, 8, 16), torch.randn(2, 16)
     tensors = {"x": x, "y": y, "gain": gain, "shfit": gain}
-    with pytest.raises(KeyError, match="'shift'; known: .*shfit"):
+    with pytest.raises(KeyError, match=r"'shift'; known: .*shfit"):
         jit.launch(
             elementwise.generate_pixel_norm, Plan(8, False, 16), tensors, items=2, height=8, width=8, span=1
         )
+
+
+@pytest.mark.parametrize("factor", [(1, 2, 2), (2, 2, 2)])
+def test_a_penalty_through_a_pooled_convolution(factor):
+    """Whose double backward recomputes dL/d(conv), by kernels and in float64."""
+    torch.manual_seed(0)
+    layer = ConvLeakyReLUPool(16, 32, 0.2, factor)
+    x = draw(torch.float32, 2, 16, 8, 8, 8)
+
+    def gradients(layer, x):
+        x = x.requires_grad_()
+        y = layer(x)
+        (dx,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        return torch.autograd.grad(dx.square().sum() + y.sum(), [x, layer.weight, layer.bias])
+
+    ours = gradients(layer, x.clone())
+    for mine, its in zip(ours, gradients(copy.deepcopy(layer).double(), x.double()), strict=True):
+        assert error(mine, its) < 1e-5

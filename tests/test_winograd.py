@@ -1,9 +1,6 @@
 """The kernels that compute convolutions on a CPU, against torch in float64."""
 
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,15 +19,6 @@ FACTORS = [(1, 1, 1), (2, 2, 2), (1, 2, 2)]
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if jit.supports(dtype)]
 # Rounding: of float32; and of bfloat16, in whose transformed operands it is twice that of the operands themselves.
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 8e-3}
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """Kernels are compiled anew, and kept in an empty folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    jit.function.cache_clear()
-    yield tmp_path / "hrvgan" / "kernels"
-    jit.function.cache_clear()
 
 
 def reference(x, weight, bias, factor):
@@ -90,7 +78,9 @@ def test_a_convolution_and_its_gradients(c_in, c_out, size, factor, dtype, lanes
     y = reference(*leaves, factor)
     wanted = torch.autograd.grad(y, leaves, g.double())
     assert error(winograd_conv.convolve(x, weight, bias, factor), y.detach()) < TOLERANCE[dtype]
-    for mine, its in zip(winograd_conv.gradients(g, x, weight, factor, (True, True, True)), wanted, strict=True):
+    for mine, its in zip(
+        winograd_conv.gradients(g, x, weight, factor, (True, True, True)), wanted, strict=True
+    ):
         assert error(mine, its) < TOLERANCE[dtype]
 
 
@@ -184,46 +174,6 @@ def test_what_the_kernels_leave_to_torch(shape, c_out, why):
 
 def test_float64_is_left_to_torch():
     assert not cpu.available(torch.randn(1, 16, 8, 16, 16, dtype=torch.float64))
-
-
-@pytest.mark.parametrize(("value", "expected"), [("torch", "False"), ("winograd", "True"), (None, "True")])
-def test_the_user_may_choose(value, expected):
-    environment = {name: v for name, v in os.environ.items() if name != "HRVGAN_KERNELS"}
-    environment |= {"HRVGAN_KERNELS": value} if value else {}
-    code = "from hrvgan.ops import cpu; print(cpu.enabled)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
-    assert done.stdout.strip() == expected
-
-
-def test_compiled_kernels_are_kept_and_a_damaged_one_is_made_anew(cache):
-    x, weight, bias, _ = operands(16, 16, (4, 8, 8), (1, 1, 1), torch.float32)
-    y = winograd_conv.convolve(x, weight, bias)
-    files = {file: file.read_bytes() for file in cache.glob("*.o")}
-    assert len(files) == 2  # the weights', and the convolution
-    for file, content in files.items():
-        file.write_bytes(content[:-100])  # cut off
-        assert jit.read_cached(file.name) is None
-    jit.function.cache_clear()
-    assert torch.equal(winograd_conv.convolve(x, weight, bias), y)
-    assert {file: file.read_bytes() for file in cache.glob("*.o")} == files
-    jit.function.cache_clear()
-    times = {file: file.stat().st_mtime_ns for file in files}
-    assert torch.equal(winograd_conv.convolve(x, weight, bias), y)  # as they are
-    assert {file: file.stat().st_mtime_ns for file in files} == times
-
-
-def test_without_a_place_to_keep_them_kernels_work(cache):
-    cache.parent.mkdir(parents=True)
-    cache.write_text("a file in place of the folder")
-    x, weight, bias, _ = operands(16, 16, (4, 8, 8), (1, 1, 1), torch.float32)
-    assert (
-        error(
-            winograd_conv.convolve(x, weight, bias), reference(*(v.double() for v in (x, weight, bias)), (1, 1, 1))
-        )
-        < 1e-5
-    )
 
 
 def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch):

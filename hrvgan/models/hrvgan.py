@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from hrvgan.errors import InputError
 from hrvgan.nn import losses
 from hrvgan.nn.augment import Augment
-from hrvgan.nn.base import Batch, Phase, VideoGAN
-from hrvgan.nn.growing import Level, at_level, enlarge, fade, position
+from hrvgan.nn.base import Batch, Level, Phase, VideoGAN, at_level, enlarge, fade, position
 from hrvgan.nn.layers import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
 from hrvgan.nn.optim import OPTIMIZERS, make_optimizer
-from hrvgan.ops import batch_rng as draws
+from hrvgan.ops import batch_rng
 from hrvgan.ops.conv3d import Conv3d, FromRGB, without_autocast
 from hrvgan.ops.leaky_relu_pool import avg_pool
 from hrvgan.ops.upsample_conv3d import UpConv3d
@@ -378,7 +377,7 @@ class HRVGAN(VideoGAN):
         return terms
 
     def noise(self, batch: Batch) -> Tensor:
-        return draws.randn(len(batch.real), *self.z_shape, like=batch.real)
+        return batch_rng.randn(len(batch.real), *self.z_shape, like=batch.real)
 
     def draw_fake(self, z: Tensor, c: Tensor, real: Tensor) -> Tensor:
         """Clips from latents, and in task "predict" from the first frames of `real`, with which they then begin."""
@@ -387,7 +386,7 @@ class HRVGAN(VideoGAN):
     def show(self, clips: Tensor) -> Tensor:
         """What D sees of clips, real or generated."""
         clips = self.augment(clips)
-        return clips + self.instance_noise * draws.randn(*clips.shape, like=clips) if self.instance_noise else clips
+        return clips + self.instance_noise * batch_rng.randn(*clips.shape, like=clips) if self.instance_noise else clips
 
     def generate(self, z: Tensor, c: Tensor, x: Tensor | None = None, *, psi: float = 1.0) -> Tensor:
         """z (N, *z_shape), c (N,) int64, and in task "predict" the first frames x (N, 3, context, size, size) in

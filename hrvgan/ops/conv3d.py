@@ -2,7 +2,7 @@
 
 The reference is `F.conv3d`. torch's own double backward is exact, but computes the weight gradient as a convolution
 whose kernel is a whole clip (ten times as slow at 64 px). `Convolution` computes it as an ordinary weight gradient, in
-a third fewer operations, and a gradient penalty, which needs the gradient w.r.t. the clips alone, skips the others.
+fewer operations, and a gradient penalty, which needs the gradient w.r.t. the clips alone, skips the others.
 """
 
 from collections.abc import Iterator
@@ -91,8 +91,8 @@ _penalties, _lock = 0, Lock()  # number of penalties under way
 
 @contextmanager
 def gradients_by_inputs_alone() -> Iterator[None]:
-    """Within it, backward passes through `Conv3d` skip the gradients w.r.t. weights and biases: in all threads, so train
-    one model a process."""
+    """Within it, backward passes through `Conv3d` skip the gradients w.r.t. weights and biases: in all threads, so that
+    a process can train one model at a time."""
     global _penalties  # Autograd does not tell a Function what the caller asked for, and has its own threads.
     with _lock:
         _penalties += 1
@@ -147,7 +147,9 @@ class Conv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         x = autocast(x)
-        if torch.compiler.is_compiling():  # AOTAutograd differentiates once, for which the reference is as good.
+        if (
+            torch.compiler.is_compiling()
+        ):  # AOTAutograd differentiates once, for which the reference is as good.
             return conv3d_reference(x, self.weight, self.bias, self.padding)
         return Convolution.apply(x, self.weight, self.bias, self.padding)
 

@@ -41,10 +41,10 @@ def supports_pixel_norm(x: Tensor, gain: Tensor, shift: Tensor) -> bool:
     return fit and x.numel() > 0 and x.shape[1] % 8 == 0 and x.shape[1] <= MAX_NORM_CHANNELS
 
 
-def supports_pooling(x: Tensor, channels: int, factor: Factor) -> bool:
-    """True if the kernels take clips like x, with `channels`."""
+def supports_pooling(x: Tensor, factor: Factor) -> bool:
+    """True if the kernels take these clips."""
     whole = all(n % f == 0 for n, f in zip(x.shape[2:], factor, strict=True))
-    return whole and x.numel() > 0 and channels % 8 == 0 and factor in FACTORS
+    return whole and x.numel() > 0 and x.shape[1] % 8 == 0 and factor in FACTORS
 
 
 def pixel_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
@@ -83,7 +83,12 @@ def leaky_relu_pool_gradient(g: Tensor, signs: Tensor, slope: float, factor: Fac
     """dL/dx, given g = dL/dy."""
     g = channels_last(g)
     dx = empty_clips((*g.shape[:2], *signs.shape[1:4]), g.dtype)
-    launch(generate_leaky_relu_pool_gradient, plan(g, slope, factor[0]), {"g": g, "dx": dx, "signs": signs}, frames=g)
+    launch(
+        generate_leaky_relu_pool_gradient,
+        plan(g, slope, factor[0]),
+        {"g": g, "dx": dx, "signs": signs},
+        frames=g,
+    )
     return dx
 
 

@@ -73,7 +73,12 @@ class Layout(NamedTuple):
 
 
 def launch(
-    generate: Callable, plan: NamedTuple, tensors: dict[str, Tensor], items: int, scratch_size: int = 0, **counts: int
+    generate: Callable,
+    plan: NamedTuple,
+    tensors: dict[str, Tensor],
+    items: int,
+    scratch_size: int = 0,
+    **counts: int,
 ) -> None:
     """Runs the kernel that `generate(plan, layout)` generates, on as many threads as torch has.
 
@@ -82,7 +87,10 @@ def launch(
     """
     threads = min(torch.get_num_threads(), items)
     scratch = empty((threads * scratch_size,))
-    pointers, numbers = {"scratch": scratch} | tensors, {"items": items, "scratch_size": scratch_size} | counts
+    pointers, numbers = (
+        {"scratch": scratch} | tensors,
+        {"items": items, "scratch_size": scratch_size} | counts,
+    )
     kernel = function(generate, plan, Layout(tuple(pointers), tuple(numbers)))
     words = [0, 0, *(tensor.data_ptr() for tensor in pointers.values()), *numbers.values()]
     run(kernel, np.array(words, dtype=np.int64), threads)
@@ -101,8 +109,7 @@ def run(kernel: ctypes._CFuncPtr, arguments: np.ndarray, threads: int) -> None:
 
 @functools.cache
 def openmp() -> ctypes._CFuncPtr | None:
-    """GOMP_parallel of the OpenMP that torch has loaded, the entry point of `#pragma omp parallel`; None where torch has
-    another OpenMP.
+    """GOMP_parallel of torch's OpenMP, the entry point of `#pragma omp parallel`; None where that is another OpenMP.
 
     It shares torch's team of threads with torch: these wait for work on their cores (spinning), which threads of our
     own would have to share with them. It changes no setting of that OpenMP.
@@ -111,7 +118,10 @@ def openmp() -> ctypes._CFuncPtr | None:
         parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
     except (OSError, AttributeError):
         return None
-    parallel.argtypes, parallel.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    parallel.argtypes, parallel.restype = (
+        [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint],
+        None,
+    )
     return parallel
 
 

@@ -8,6 +8,7 @@ from llvmlite import ir
 
 from hrvgan.ops.cpu.jit import Layout
 
+
 class BFloat(ir.Type):
     """LLVM's type bfloat, which llvmlite lacks."""
 

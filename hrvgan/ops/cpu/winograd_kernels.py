@@ -85,7 +85,9 @@ def multiply(
             c.put_vector(c.combine(matrix_row, sums[i::size]), products, c.sum(start, away))
 
 
-def put_outputs(k: TileProgram, products: Value, tile: Value, row: Value, channel: Value, column: Value) -> None:
+def put_outputs(
+    k: TileProgram, products: Value, tile: Value, row: Value, channel: Value, column: Value
+) -> None:
     """Stores a tile of y, in `lanes` channels."""
     c, plan = k.code, k.plan
     here = c.sum(channel, column)
@@ -141,7 +143,8 @@ def generate_weight_gradient(plan: Plan, layout: Layout) -> ir.Module:
 
 
 def transform_both(
-    k: TileProgram, point: int, inputs: Value, outputs: Value, ring: Value, totals: Value, first: Value, num_tiles: Value
+    k: TileProgram, point: int, inputs: Value, outputs: Value, ring: Value, totals: Value, first: Value,
+    num_tiles: Value,
 ) -> None:  # fmt: skip
     """Tables of x and of g for one point of the first axis: words (channels / lanes, points, tiles, lanes), of pairs of
     tiles where they are bfloat16. Those after `num_tiles` are zeros."""

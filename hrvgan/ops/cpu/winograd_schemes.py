@@ -1,8 +1,8 @@
 """Winograd's minimal filtering along one axis, y = At [(G w) * (Bt x)], and what a kernel is compiled for.
 
 One set of products gives a tile: `len(At)` neighbours of y, from a window of x that starts one before the tile's own
-`step` elements. In three dimensions each axis has its scheme, and each product is one of matrices over channels. As y is
-linear in w, the gradient w.r.t. w is Gt [(A g) * (Bt x)], given g = dL/dy (Lavin & Gray 2016).
+`step` elements. In three dimensions each axis has its scheme, and each product is one of matrices over channels. As y
+is linear in w, the gradient w.r.t. w is Gt [(A g) * (Bt x)], given g = dL/dy (Lavin & Gray 2016).
 """
 
 from typing import NamedTuple
@@ -41,8 +41,8 @@ SAME = Scheme(
     step=2,
 )
 
-# Nearest upsampling by 2, then three weights (g, h, k): 3 products, where a transposed convolution has 4. The two outputs
-# of x[i] are s x[i] + g (x[i - 1] - x[i]) and s x[i] + k (x[i + 1] - x[i]), with s = g + h + k.
+# Nearest upsampling by 2, then three weights (g, h, k): 3 products, where a transposed convolution has 4. The two
+# outputs of x[i] are s x[i] + g (x[i - 1] - x[i]) and s x[i] + k (x[i + 1] - x[i]), with s = g + h + k.
 UP = Scheme(
     Bt=((1, -1, 0), (0, 1, 0), (0, -1, 1)),
     G=((1, 0, 0), (1, 1, 1), (0, 0, 1)),

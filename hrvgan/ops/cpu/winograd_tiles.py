@@ -99,8 +99,8 @@ class TileProgram(WinogradProgram):
     def transform_inputs(
         self, matrices: Sequence[Matrix], first: Value, num_tiles: Value, all_tiles: Index, ring: Value, put: Put
     ) -> None:  # fmt: skip
-        """Transforms x for `all_tiles` tiles from `first` on, two neighbours at a time, and has `put` store the results;
-        tiles after `num_tiles` see zeros.
+        """Transforms x for `all_tiles` tiles from `first` on, two neighbours at a time, and has `put` store the results.
+        Tiles after `num_tiles` see zeros.
 
         Along the width tiles overlap. A ring keeps the columns of x after the first two matrices for all tiles that see
         them.
@@ -153,8 +153,8 @@ class TileProgram(WinogradProgram):
         self, blocks: Value, depth: int, initial: list[Value],
         a: Callable[[Value, int, int, int], Value], b: Callable[[Value, int, int, int], Value], points: int = 1,
     ) -> list[Value]:  # fmt: skip
-        """initial + a b in registers for some points, as vectors of points, rows and columns. `a` and `b` give pointers to
-        the word of a row and the vector of a column at (point, block, inner); a block has `depth` inners."""
+        """initial + a b in registers for some points, as vectors of points, rows and columns. `a` and `b` point to the
+        word of a row and the vector of a column at (point, block, inner); a block has `depth` inners."""
         c, columns = self.code, self.plan.columns
         words, operand = vector(self.word, c.lanes), self.multiply.args[1].type
         rows = len(initial) // columns // points
