@@ -92,10 +92,11 @@ def test_the_reference_path_makes_no_more_operations_than_the_plain_version(monk
     assert counts[False] <= 1.1 * counts[True]
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_networks_compile(backend, monkeypatch):
-    """Forward and first gradient on the reference path, with torch.compile's backends that need no compiler."""
-    monkeypatch.setattr(cpu, "enabled", False)
+@pytest.mark.parametrize(("backend", "kernels"), [("eager", False), ("aot_eager", False), ("eager", True)])
+def test_networks_compile(backend, kernels, monkeypatch):
+    """Forward and first gradient, with torch.compile's backends that need no compiler. It traces the
+    reference, whatever runs without it."""
+    monkeypatch.setattr(cpu, "enabled", kernels and cpu.enabled)
     torch.manual_seed(0)
     gan = HRVGAN(3, 16, width=0.1)
     c = torch.tensor([0, 2])
@@ -110,4 +111,5 @@ def test_networks_compile(backend, monkeypatch):
             gradients = torch.autograd.grad(y.square().sum(), [leaf, *network.parameters()])
             results.append([y, *gradients])
         for ours, theirs in zip(*results, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+            difference = (ours - theirs).norm() / theirs.norm().clamp(min=1e-3)
+            assert difference < (1e-3 if kernels else 1e-6)  # Kernels round differently.

@@ -25,4 +25,6 @@ def available(x: Tensor) -> bool:
 
     torch.compile traces plain torch, which it can fuse.
     """
-    return enabled and x.device.type == "cpu" and jit.supports(x.dtype) and not torch.compiler.is_compiling()
+    if not enabled or torch.compiler.is_compiling():
+        return False
+    return x.device.type == "cpu" and jit.supports(x.dtype)

@@ -99,8 +99,8 @@ class TileProgram(WinogradProgram):
     def transform_inputs(
         self, matrices: Sequence[Matrix], first: Value, num_tiles: Value, all_tiles: Index, ring: Value, put: Put
     ) -> None:  # fmt: skip
-        """Transforms x for `all_tiles` tiles from `first` on, two neighbours at a time, and has `put` store the results.
-        Tiles after `num_tiles` see zeros.
+        """Transforms x for `all_tiles` tiles from `first` on, two neighbours at a time, and has `put` store the
+        results. Tiles after `num_tiles` see zeros.
 
         Along the width tiles overlap. A ring keeps the columns of x after the first two matrices for all tiles that see
         them.
