@@ -17,7 +17,7 @@ setup: .venv/ready ## make .venv and install everything into it
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo "Installing what constraints.txt lists into .venv: about 2 GB, 2 to 10 minutes, once ..."
 	$(PYTHON) -m venv .venv
-	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[pipeline,dask,test]'
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,pipeline,dask,test]'
 	touch $@
 
 checkout:
@@ -70,7 +70,7 @@ bench: setup ## what we claim about speed, against a plain version or a floor
 	python -m benchmarks.training_step --sizes 32 64 --rivals
 	python -m benchmarks.drawing --sizes 32 64
 	python -m benchmarks.convolutions
-	python -m benchmarks.chains
+	python -m benchmarks.elementwise
 	python -m benchmarks.clip_reads
 	python -m benchmarks.overhead
 	python -m benchmarks.features

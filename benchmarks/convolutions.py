@@ -12,8 +12,9 @@ from torch import nn
 
 from benchmarks.kernels import arguments, milliseconds
 from hrvgan.models.hrvgan import frames_at, ladder, num_channels, scale
-from hrvgan.ops.conv3d import Conv3d, UpConv3d
-from hrvgan.ops.cpu import winograd_conv as products
+from hrvgan.ops.conv3d import Conv3d
+from hrvgan.ops.cpu import winograd_conv
+from hrvgan.ops.upsample_conv3d import UpConv3d
 
 
 def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> list[list[float]]:
@@ -47,7 +48,7 @@ def main() -> None:
         for kind, layer, shape in levels(given.size):
             x = torch.randn(given.batch, layer.in_channels, *shape, dtype=dtype)
             x = x.contiguous(memory_format=torch.channels_last_3d).requires_grad_()
-            if not products.takes(x, layer.out_channels, getattr(layer, "factor", (1, 1, 1))):
+            if not winograd_conv.supports(x, layer.out_channels, getattr(layer, "factor", (1, 1, 1))):
                 continue
             with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
                 medians = measure(layer, x, given.rounds)

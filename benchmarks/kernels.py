@@ -1,4 +1,4 @@
-"""What the benchmarks of our kernels (hrvgan/ops/cpu) have in common."""
+"""Shared by the benchmarks of our kernels (hrvgan/ops/cpu): arguments and timing."""
 
 import argparse
 from collections.abc import Callable
@@ -7,10 +7,10 @@ import torch
 
 from benchmarks.processes import Key, interleaved
 from benchmarks.training_step import BATCH, seconds
+from hrvgan.ops import cpu
 from hrvgan.ops.allocator import keep_freed_memory
-from hrvgan.ops.cpu import launch as launching
 
-Task = tuple[Callable[[], object], bool]  # what to do, and whether kernels do it
+Task = tuple[Callable[[], object], bool]  # a function, and cpu.enabled while it runs
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -29,7 +29,7 @@ def milliseconds(tasks: dict[Key, Task], rounds: int) -> dict[Key, float]:
     """Medians."""
 
     def run(task: Callable[[], object], enabled: bool) -> float:
-        launching.enabled = enabled
+        cpu.enabled = enabled
         return 1e3 * seconds(task)
 
     return interleaved({key: lambda about=about: run(*about) for key, about in tasks.items()}, rounds)

@@ -26,8 +26,8 @@ ANY_KEY = "[0-9a-f]" * 16  # for glob; `*` would match other runs whose names be
 # Modules that change no step: registries, errors, files, locks, arguments, progress bars, where freed memory and
 # compiled kernels are kept.
 NO_STEP = {
-    "hrvgan", "hrvgan.config", "hrvgan.errors", "hrvgan.files", "hrvgan.lock", "hrvgan.models", "hrvgan.ops.allocator",
-    "hrvgan.ops.cpu.kernel_cache", "hrvgan.progress",
+    "hrvgan", "hrvgan.config", "hrvgan.errors", "hrvgan.files", "hrvgan.models", "hrvgan.ops.allocator",
+    "hrvgan.progress",
 }  # fmt: skip
 
 

@@ -9,8 +9,7 @@ from hrvgan import checkpoint
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.models.hrvgan import level_at
-from hrvgan.nn.base import Batch
-from hrvgan.nn.growing import Level, at_level, enlarge, position
+from hrvgan.nn.base import Batch, Level, at_level, enlarge, position
 from hrvgan.training.loop import train
 
 GROWING = {"num_classes": 8, "size": 32, "width": 0.04, "grow_clips": 8}

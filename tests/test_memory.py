@@ -17,7 +17,7 @@ from hrvgan.models import MODELS, build_model
 from hrvgan.nn.base import Batch, drawn_at_once
 from hrvgan.nn.memory import SHARE, LiveBytes, process_bytes, training_bytes
 from hrvgan.nn.summary import draw, on_meta
-from hrvgan.ops.cpu import buffer_pool as memory
+from hrvgan.ops import allocator as memory
 from hrvgan.training.iteration import use_bfloat16
 
 

@@ -13,8 +13,8 @@ from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER
 from hrvgan.nn.base import Batch
 from hrvgan.nn.layers import InstanceNorm, MinibatchStd, PixelNorm
 from hrvgan.nn.summary import layer_table
-from hrvgan.ops.conv3d import UpConv3d
-from hrvgan.ops.leaky_relu_pool import pool
+from hrvgan.ops.leaky_relu_pool import avg_pool
+from hrvgan.ops.upsample_conv3d import UpConv3d
 
 SMALL = {"hrvgan": {"size": 8, "width": 0.1}}
 SMALL |= {name: {"size": 32, "width": 0.1} for name in ("vgan", "tgan", "mocogan")}
@@ -157,7 +157,7 @@ def test_up_convolution_is_upsampling_then_convolution(factor):
 @pytest.mark.parametrize("factor", [(2, 2, 2), (1, 2, 2)])
 def test_average_pool_is_torchs(factor):
     x = torch.randn(2, 3, 4, 6, 8, dtype=torch.float64).contiguous(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(pool(x, factor), F.avg_pool3d(x, factor), rtol=0, atol=1e-15)
+    torch.testing.assert_close(avg_pool(x, factor), F.avg_pool3d(x, factor), rtol=0, atol=1e-15)
 
 
 def test_pixel_norm_by_hand():

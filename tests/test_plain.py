@@ -1,10 +1,15 @@
-"""The fast networks compute what the plain ones of benchmarks/ compute: outputs and gradients, in float64."""
+"""HRVGAN against the plain version of benchmarks/: equal outputs and gradients in float64, and as few operations."""
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain import PlainDiscriminator, PlainGenerator
+from benchmarks.training_step import Iteration
 from hrvgan.models.hrvgan import HRVGAN
+from hrvgan.nn.losses import zero_centred_penalty
+from hrvgan.ops import cpu
 
 
 def agree(fast, plain, inputs):
@@ -38,3 +43,73 @@ def test_fast_and_plain_networks_are_the_same_function(size, temporal, width):
     agree(gan.G, PlainGenerator(3, size, temporal, width).double(), (z, c))
     x = torch.randn(2, 3, gan.num_frames, size, size, dtype=torch.float64, requires_grad=True)
     agree(gan.D, PlainDiscriminator(3, size, temporal, width).double(), (x, c))
+
+
+def penalty_gradients(network, x, c):
+    """The gradients w.r.t. the weights of R1 plus a loss of the logits, as D is trained."""
+    x = x.detach().requires_grad_()
+    logits = network(x, c)
+    loss = zero_centred_penalty(logits, x) + F.softplus(-logits).mean()
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    return dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+
+
+def test_the_penalty_has_the_same_gradients():
+    torch.manual_seed(0)
+    gan = HRVGAN(3, 32, temporal="ancestor", width=0.1).double()
+    plain = PlainDiscriminator(3, 32, "ancestor", 0.1).double()
+    plain.load_state_dict(gan.D.state_dict())
+    x, c = torch.randn(2, 3, gan.num_frames, 32, 32, dtype=torch.float64), torch.tensor([0, 2])
+    ours, theirs = penalty_gradients(gan.D, x, c), penalty_gradients(plain, x, c)
+    for name, expected in theirs.items():
+        scale = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(ours[name], expected, rtol=0, atol=1e-9 * scale)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what reaches torch's dispatcher, views included."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_reference_path_makes_no_more_operations_than_the_plain_version(monkeypatch):
+    """A training step of D with both penalties, of G and of the average; on a GPU each operation is a launch."""
+    monkeypatch.setattr(cpu, "enabled", False)
+    counts = {}
+    for plain in (False, True):
+        step = Iteration(32, plain=plain)
+        step.batch.real, step.batch.c = step.batch.real[:2], step.batch.c[:2]
+        for phase in step.phases:
+            phase.optimizer.param_groups[0]["foreach"] = True
+        with Operations() as operations:
+            step()
+        counts[plain] = operations.count
+    assert counts[True] > 1000
+    assert counts[False] <= 1.1 * counts[True]
+
+
+@pytest.mark.parametrize(("backend", "kernels"), [("eager", False), ("aot_eager", False), ("eager", True)])
+def test_networks_compile(backend, kernels, monkeypatch):
+    """Forward and first gradient, with torch.compile's backends that need no compiler. It traces the
+    reference, whatever runs without it."""
+    monkeypatch.setattr(cpu, "enabled", kernels and cpu.enabled)
+    torch.manual_seed(0)
+    gan = HRVGAN(3, 16, width=0.1)
+    c = torch.tensor([0, 2])
+    x = torch.randn(2, 3, gan.num_frames, 16, 16)
+    for network, inputs in ((gan.G, torch.randn(2, 128)), (gan.D, x)):
+        torch._dynamo.reset()
+        compiled = torch.compile(network, backend=backend)
+        results = []
+        for function in (network, compiled):
+            leaf = inputs.clone().requires_grad_()
+            y = function(leaf, c)
+            gradients = torch.autograd.grad(y.square().sum(), [leaf, *network.parameters()])
+            results.append([y, *gradients])
+        for ours, theirs in zip(*results, strict=True):
+            difference = (ours - theirs).norm() / theirs.norm().clamp(min=1e-3)
+            assert difference < (1e-3 if kernels else 1e-6)  # Kernels round differently.

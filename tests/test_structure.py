@@ -118,6 +118,16 @@ def test_only_the_tracking_room_knows_mlflow():
     assert users == {"tracking"}
 
 
+def test_only_operations_know_the_cpu_kernels():
+    users = {
+        file.relative_to(ROOT).parts[:2]
+        for room in ("hrvgan", "pipeline", "flows")
+        for file in (ROOT / room).rglob("*.py")
+        if any(name.startswith("hrvgan.ops.cpu") for name in imported(file))
+    }
+    assert users == {("hrvgan", "ops")}
+
+
 def test_reading_clips_needs_no_video_library():
     code = "import sys, hrvgan.clipstore.clips; sys.exit(str({'av', 'ffmpeg', 'PIL', 'skvideo'} & set(sys.modules)))"
     done = processes.run([sys.executable, "-c", code], cwd=ROOT, check=False)

@@ -1,6 +1,5 @@
 """The kernels that compute convolutions on a CPU, against torch in float64."""
 
-import importlib.util
 import itertools
 
 import numpy as np
@@ -9,27 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.training_step import Iteration
-from hrvgan.ops.conv3d import Conv3d, UpConv3d, gradients_by_inputs_alone
-from hrvgan.ops.cpu import kernel_cache as compiled
-from hrvgan.ops.cpu import launch as launching
-from hrvgan.ops.cpu import winograd_conv as products
-from hrvgan.ops.cpu.winograd_matrices import DOWN, SAME, UP
+from hrvgan.ops import cpu
+from hrvgan.ops.conv3d import Conv3d, gradients_by_inputs_alone
+from hrvgan.ops.cpu import jit, winograd_conv
+from hrvgan.ops.cpu.winograd_schemes import DOWN, SAME, UP
+from hrvgan.ops.upsample_conv3d import UpConv3d
 
-machine = launching.machine()
-pytestmark = pytest.mark.skipif(not machine.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
+pytestmark = pytest.mark.skipif(not jit.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
 FACTORS = [(1, 1, 1), (2, 2, 2), (1, 2, 2)]
-DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if machine.able(dtype)]
+DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if jit.supports(dtype)]
 # Rounding: of float32; and of bfloat16, in whose transformed operands it is twice that of the operands themselves.
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 8e-3}
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """Kernels are compiled anew, and kept in an empty folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    machine.function.cache_clear()
-    yield tmp_path / "hrvgan" / "kernels"
-    machine.function.cache_clear()
 
 
 def reference(x, weight, bias, factor):
@@ -81,15 +70,17 @@ def test_schemes_in_one_dimension(scheme):
 )
 def test_a_convolution_and_its_gradients(c_in, c_out, size, factor, dtype, lanes, monkeypatch):
     """With registers of AVX-512, and as with AVX2."""
-    if lanes > machine.lanes():
+    if lanes > jit.lanes():
         pytest.skip("this processor has no AVX-512")
-    monkeypatch.setattr(machine, "lanes", lambda: lanes)
+    monkeypatch.setattr(jit, "lanes", lambda: lanes)
     x, weight, bias, g = operands(c_in, c_out, size, factor, dtype)
     leaves = [v.double().requires_grad_() for v in (x, weight, bias)]
     y = reference(*leaves, factor)
     wanted = torch.autograd.grad(y, leaves, g.double())
-    assert error(products.convolve(x, weight, bias, factor), y.detach()) < TOLERANCE[dtype]
-    for mine, its in zip(products.gradients(g, x, weight, factor, (True, True, True)), wanted, strict=True):
+    assert error(winograd_conv.convolve(x, weight, bias, factor), y.detach()) < TOLERANCE[dtype]
+    for mine, its in zip(
+        winograd_conv.gradients(g, x, weight, factor, (True, True, True)), wanted, strict=True
+    ):
         assert error(mine, its) < TOLERANCE[dtype]
 
 
@@ -100,7 +91,7 @@ def test_layers_learn_through_the_kernels(dtype):
         (UpConv3d(16, 32, (1, 2, 2)), (1, 2, 2)),
     ):
         x = torch.randn(2, 16, 8, 8, 8, requires_grad=True)
-        assert products.takes(x, 32, factor)
+        assert winograd_conv.supports(x, 32, factor)
         with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
             y = layer(x)
         assert y.dtype == dtype
@@ -117,7 +108,7 @@ def test_a_penalty_has_the_gradients_that_torch_gives():
     torch.manual_seed(0)
     first, second = Conv3d(16, 16, 3, padding=1), Conv3d(16, 32, 3, padding=1)
     x = torch.randn(2, 16, 8, 8, 8)
-    assert products.takes(x, 16)
+    assert winograd_conv.supports(x, 16)
 
     def penalty(x, layers, alone):
         x = x.requires_grad_()
@@ -142,8 +133,8 @@ def test_results_depend_on_no_threads_and_no_neighbours(dtype, monkeypatch):
 
     def results():
         return [
-            products.convolve(x, weight, bias),
-            *products.gradients(g, x, weight, (1, 1, 1), (True, True, True)),
+            winograd_conv.convolve(x, weight, bias),
+            *winograd_conv.gradients(g, x, weight, (1, 1, 1), (True, True, True)),
         ]
 
     threads = torch.get_num_threads()
@@ -152,14 +143,14 @@ def test_results_depend_on_no_threads_and_no_neighbours(dtype, monkeypatch):
         alone = results()
         torch.set_num_threads(3)
         together = results()
-        monkeypatch.setattr(machine, "openmp", lambda: None)  # where torch has another OpenMP
+        monkeypatch.setattr(jit, "openmp", lambda: None)  # where torch has another OpenMP
         pooled = results()
     finally:
         torch.set_num_threads(threads)
     for one, three, pool in zip(alone, together, pooled, strict=True):
         assert torch.equal(one, three)
         assert torch.equal(one, pool)
-    assert torch.equal(products.convolve(x[3:4], weight, bias), alone[0][3:4])
+    assert torch.equal(winograd_conv.convolve(x[3:4], weight, bias), alone[0][3:4])
 
 
 @pytest.mark.parametrize(
@@ -175,54 +166,14 @@ def test_results_depend_on_no_threads_and_no_neighbours(dtype, monkeypatch):
 )
 def test_what_the_kernels_leave_to_torch(shape, c_out, why):
     layer, x = Conv3d(shape[1], c_out, 3, padding=1), torch.randn(shape)
-    assert not products.takes(x, c_out), why
+    assert not winograd_conv.supports(x, c_out), why
     torch.testing.assert_close(
         layer(x), F.conv3d(x, layer.weight, layer.bias, padding=1), rtol=1e-4, atol=1e-5
     )
 
 
 def test_float64_is_left_to_torch():
-    assert not products.takes(torch.randn(1, 16, 8, 16, 16, dtype=torch.float64), 16)
-
-
-@pytest.mark.parametrize(("value", "expected"), [("torch", False), ("winograd", True), (None, True)])
-def test_the_user_may_choose(value, expected, monkeypatch):
-    """When a program starts, as here a second copy of the module does."""
-    monkeypatch.delenv("HRVGAN_KERNELS", raising=False)
-    if value:
-        monkeypatch.setenv("HRVGAN_KERNELS", value)
-    copy = importlib.util.module_from_spec(launching.__spec__)
-    copy.__spec__.loader.exec_module(copy)
-    assert copy.enabled == expected
-
-
-def test_compiled_kernels_are_kept_and_a_damaged_one_is_made_anew(cache):
-    x, weight, bias, _ = operands(16, 16, (4, 8, 8), (1, 1, 1), torch.float32)
-    y = products.convolve(x, weight, bias)
-    files = {file: file.read_bytes() for file in cache.glob("*.o")}
-    assert len(files) == 2  # the weights', and the convolution
-    for file, content in files.items():
-        file.write_bytes(content[:-100])  # cut off
-        assert compiled.read(file.name) is None
-    machine.function.cache_clear()
-    assert torch.equal(products.convolve(x, weight, bias), y)
-    assert {file: file.read_bytes() for file in cache.glob("*.o")} == files
-    machine.function.cache_clear()
-    times = {file: file.stat().st_mtime_ns for file in files}
-    assert torch.equal(products.convolve(x, weight, bias), y)  # as they are
-    assert {file: file.stat().st_mtime_ns for file in files} == times
-
-
-def test_without_a_place_to_keep_them_kernels_work(cache):
-    cache.parent.mkdir(parents=True)
-    cache.write_text("a file in place of the folder")
-    x, weight, bias, _ = operands(16, 16, (4, 8, 8), (1, 1, 1), torch.float32)
-    assert (
-        error(
-            products.convolve(x, weight, bias), reference(*(v.double() for v in (x, weight, bias)), (1, 1, 1))
-        )
-        < 1e-5
-    )
+    assert not cpu.available(torch.randn(1, 16, 8, 16, 16, dtype=torch.float64))
 
 
 def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch):
@@ -230,7 +181,7 @@ def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch
     of an activation, a slope changes: torch's own gradients move by 1e-3 when weights are rounded once more."""
 
     def gradients(enabled):
-        monkeypatch.setattr(launching, "enabled", enabled)
+        monkeypatch.setattr(cpu, "enabled", enabled)
         step, found = Iteration(32, plain=False), []
         step.batch.real, step.batch.c = step.batch.real[:2], step.batch.c[:2]
         for phase in step.phases:
@@ -247,22 +198,22 @@ def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch
 
 @pytest.mark.parametrize("lanes", [16, 8])
 def test_plans_are_of_whole_rows_and_vectors(lanes, monkeypatch):
-    monkeypatch.setattr(machine, "lanes", lambda: lanes)
-    axes = [products.axes(factor) for factor in FACTORS] + [(DOWN, DOWN, DOWN), (SAME, DOWN, DOWN)]
+    monkeypatch.setattr(jit, "lanes", lambda: lanes)
+    axes = [winograd_conv.schemes(factor) for factor in FACTORS] + [(DOWN, DOWN, DOWN), (SAME, DOWN, DOWN)]
     channels = [8, 16, 24, 32, 48, 64, 128, 512]
     for these, dtype, c_in, c_out in itertools.product(
         axes, (torch.float32, torch.bfloat16), channels, channels
     ):
-        plan = products.plan(these, dtype, c_in, c_out)
+        plan = winograd_conv.convolution_plan(these, dtype, c_in, c_out)
         assert plan.tiles % plan.rows == 0
         assert c_out % plan.wide == c_in % plan.lanes == 0
-        by_weight = products.plan_by_weight(these, dtype, c_in, c_out)
+        by_weight = winograd_conv.weight_gradient_plan(these, dtype, c_in, c_out)
         assert c_in % by_weight.rows == c_out % by_weight.wide == 0
 
 
 def test_a_layer_without_a_bias_is_torchs():
     layer, x = Conv3d(16, 16, 3, padding=1, bias=False), torch.randn(2, 16, 8, 8, 8)
-    assert products.takes(x, 16)
+    assert winograd_conv.supports(x, 16)
     layer(x).square().sum().backward()
     leaf = layer.weight.detach().double().requires_grad_()
     F.conv3d(x.double(), leaf, padding=1).square().sum().backward()

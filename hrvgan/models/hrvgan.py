@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from hrvgan.errors import InputError
 from hrvgan.nn import losses
 from hrvgan.nn.augment import Augment
-from hrvgan.nn.base import Batch, Phase, VideoGAN
-from hrvgan.nn.growing import Level, at_level, enlarge, fade, position
+from hrvgan.nn.base import Batch, Level, Phase, VideoGAN, at_level, enlarge, fade, position
 from hrvgan.nn.layers import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
 from hrvgan.nn.optim import OPTIMIZERS, make_optimizer
-from hrvgan.ops import batch_rng as draws
-from hrvgan.ops.conv3d import Conv3d, FromRGB, UpConv3d, without_autocast
-from hrvgan.ops.leaky_relu_pool import pool
+from hrvgan.ops import batch_rng
+from hrvgan.ops.conv3d import Conv3d, FromRGB, without_autocast
+from hrvgan.ops.leaky_relu_pool import avg_pool
+from hrvgan.ops.upsample_conv3d import UpConv3d
 
 LADDER = (8, 16, 32, 64, 128, 256)
 # The sizes at which time doubles too: Table 1, and the progressive GAN that its tables descend from
@@ -213,7 +213,7 @@ class Discriminator(nn.Module):
         x, (top, alpha) = x.contiguous(memory_format=torch.channels_last_3d), level_at(position, len(self.levels))
         first, *others = list(self.levels.values())[len(self.levels) - 1 - top :]
         h = first([*self.small_rgbs, self.rgb][top](x) if self.small_rgbs else self.rgb(x))
-        x = fade(self.small_rgbs[top - 1](pool(x, first[-1].factor)), h, alpha) if alpha < 1 else h
+        x = fade(self.small_rgbs[top - 1](avg_pool(x, first[-1].factor)), h, alpha) if alpha < 1 else h
         for level in others:
             x = level(x)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
         x = self.top(self.std(x))                             # (N, 128w, 4, 4, 4)
@@ -377,7 +377,7 @@ class HRVGAN(VideoGAN):
         return terms
 
     def noise(self, batch: Batch) -> Tensor:
-        return draws.randn(len(batch.real), *self.z_shape, like=batch.real)
+        return batch_rng.randn(len(batch.real), *self.z_shape, like=batch.real)
 
     def draw_fake(self, z: Tensor, c: Tensor, real: Tensor) -> Tensor:
         """Clips from latents, and in task "predict" from the first frames of `real`, with which they then begin."""
@@ -386,7 +386,7 @@ class HRVGAN(VideoGAN):
     def show(self, clips: Tensor) -> Tensor:
         """Input of D: clips, real or generated, with augmentation and instance noise."""
         clips = self.augment(clips)
-        return clips + self.instance_noise * draws.randn(*clips.shape, like=clips) if self.instance_noise else clips
+        return clips + self.instance_noise * batch_rng.randn(*clips.shape, like=clips) if self.instance_noise else clips
 
     def generate(self, z: Tensor, c: Tensor, x: Tensor | None = None, *, psi: float = 1.0) -> Tensor:
         """z (N, *z_shape), c (N,) int64, and in task "predict" the first frames x (N, 3, context, size, size) in

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
 from hrvgan.nn.losses import logistic_d, logistic_g
 from hrvgan.nn.optim import adam
-from hrvgan.ops import batch_rng as draws
+from hrvgan.ops import batch_rng
 
 SHAPES = ((32, 16), (64, 16))  # (pixels, frames)
 
@@ -75,7 +75,7 @@ class Noise(nn.Module):
         self.sigma = sigma
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.sigma * draws.randn(*x.shape, like=x) if self.training and self.sigma else x
+        return x + self.sigma * batch_rng.randn(*x.shape, like=x) if self.training and self.sigma else x
 
 
 class ImageDiscriminator(nn.Sequential):
@@ -106,7 +106,7 @@ class VideoDiscriminator(nn.Sequential):
 
 def one_each(sequences: Tensor) -> Tensor:
     """(N, T, ...) -> (N, ...): of each sequence one step, at random."""
-    when = draws.randint(sequences.shape[1], len(sequences), like=sequences)
+    when = batch_rng.randint(sequences.shape[1], len(sequences), like=sequences)
     return sequences[torch.arange(len(sequences), device=sequences.device), when]
 
 
@@ -172,8 +172,8 @@ class MoCoGAN(VideoGAN):
 
     def drawn(self, real: Tensor) -> tuple[Tensor, Tensor]:
         """(z, c) of as many clips as `real`, classes drawn evenly."""
-        z = draws.randn(len(real), self.z_dim, like=real)
-        return z, draws.randint(max(self.num_classes, 1), len(real), like=real)
+        z = batch_rng.randn(len(real), self.z_dim, like=real)
+        return z, batch_rng.randint(max(self.num_classes, 1), len(real), like=real)
 
     def fake_frames(self, real: Tensor) -> Tensor:
         """(N, 3, H, W): one frame of each of N clips of their own. (The authors choose from the latents of a large set

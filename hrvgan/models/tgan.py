@@ -18,7 +18,7 @@ from hrvgan.errors import InputError
 from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
 from hrvgan.nn.losses import wasserstein_d, wasserstein_g
 from hrvgan.nn.optim import rmsprop
-from hrvgan.ops import batch_rng as draws
+from hrvgan.ops import batch_rng
 
 SHAPES = ((32, 16), (64, 16))  # (pixels, frames)
 INITS = ("image", "all")
@@ -194,7 +194,7 @@ class TGAN(VideoGAN):
         ]
 
     def g_terms(self, batch: Batch) -> dict[str, Tensor]:
-        z = draws.rand(len(batch.real), self.z_dim, like=batch.real) * 2 - 1
+        z = batch_rng.rand(len(batch.real), self.z_dim, like=batch.real) * 2 - 1
         fake = self.G(z)
         batch.fake = fake.detach()
         return {"adv": wasserstein_g(self.D(fake).float())}

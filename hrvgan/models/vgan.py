@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
 from hrvgan.nn.optim import adam
-from hrvgan.ops import batch_rng as draws
+from hrvgan.ops import batch_rng
 
 SHAPES = ((32, 16), (64, 16), (64, 32))  # (pixels, frames)
 REAL, FAKE = 0, 1  # what D's two logits stand for
@@ -138,7 +138,7 @@ class VGAN(VideoGAN):
     def d_terms(self, batch: Batch) -> dict[str, Tensor]:
         # The step of G needs the graph of these fakes, so G is not frozen while it draws them.
         self.G.requires_grad_(True)
-        z = draws.randn(len(batch.real), self.z_dim, like=batch.real)
+        z = batch_rng.randn(len(batch.real), self.z_dim, like=batch.real)
         foreground, mask, background = self.G.streams(z)
         batch.fake, batch.extra["mask"] = blend(foreground, mask, background), mask
         self.G.requires_grad_(False)

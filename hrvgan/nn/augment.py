@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvgan.errors import InputError
-from hrvgan.ops import batch_rng as draws
+from hrvgan.ops import batch_rng
 
 
 def per_clip(clips: Tensor) -> Tensor:
     """Uniform numbers in [0, 1), one a clip, that broadcast over (N, C, T, H, W)."""
-    return draws.rand(len(clips), 1, 1, 1, 1, like=clips)
+    return batch_rng.rand(len(clips), 1, 1, 1, 1, like=clips)
 
 
 def colour(clips: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def translation(clips: Tensor, ratio: float = 0.125) -> Tensor:
     """Moved by up to `ratio` of the size along both axes; what comes in is black (-1)."""
     size = clips.shape[-1]
     most = max(1, int(size * ratio + 0.5))
-    rows, columns = (draws.randint(2 * most + 1, len(clips), 1, like=clips) for _ in range(2))
+    rows, columns = (batch_rng.randint(2 * most + 1, len(clips), 1, like=clips) for _ in range(2))
     inside = torch.arange(size, device=clips.device)
     rows, columns = rows + inside, columns + inside  # (N, size)
     padded = F.pad(clips + 1, [most] * 4).permute(0, 3, 4, 1, 2)  # (N, H + 2 most, W + 2 most, C, T)
@@ -44,7 +44,7 @@ def cutout(clips: Tensor, ratio: float = 0.5) -> Tensor:
     inside = torch.arange(size, device=clips.device)
     hit = [
         (inside >= first - side // 2) & (inside < first - side // 2 + side)  # (N, size)
-        for first in (draws.randint(size + 1, len(clips), 1, like=clips) for _ in range(2))
+        for first in (batch_rng.randint(size + 1, len(clips), 1, like=clips) for _ in range(2))
     ]
     return clips * ~(hit[0][:, :, None] & hit[1][:, None])[:, None, None]
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hrvgan.ops.conv3d import Conv3d
-from hrvgan.ops.leaky_relu_pool import PooledConv3d, leaky_relu, leaky_relu_pooled
-from hrvgan.ops.pixel_norm_act import pixel_norm_modulated
+from hrvgan.ops.leaky_relu_pool import ConvLeakyReLUPool, leaky_relu, leaky_relu_pool
+from hrvgan.ops.pixel_norm_act import pixel_norm, pixel_norm_act
 
 
 def full(x: Tensor) -> Tensor:
@@ -20,7 +20,7 @@ class PixelNorm(nn.Module):
     """b = a / sqrt(mean over channels of a^2 + 1e-8) (eq. 8). Channels are axis 1."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
+        return pixel_norm(x)
 
 
 class InstanceNorm(nn.Module):
@@ -94,7 +94,7 @@ class Block(nn.Module):
             spans = spans.repeat_interleave(x.shape[2] // spans.shape[2], 2)
         gain, shift = spans[..., None, None].chunk(2, 1)
         if isinstance(self.norm, PixelNorm) and self.act.negative_slope == 0:
-            return pixel_norm_modulated(x, 1 + gain, shift)
+            return pixel_norm_act(x, 1 + gain, shift)
         return self.act(torch.addcmul(shift, self.norm(x), 1 + gain))
 
 
@@ -103,13 +103,13 @@ class DownBlock(Block):
 
     def __init__(self, c_in: int, c_out: int, norm: str, slope: float, factor: tuple[int, int, int]):
         bare = norm == "none"
-        layer = PooledConv3d(c_in, c_out, slope, factor) if bare else Conv3d(c_in, c_out, 3, padding=1)
+        layer = ConvLeakyReLUPool(c_in, c_out, slope, factor) if bare else Conv3d(c_in, c_out, 3, padding=1)
         super().__init__(layer, norm, slope)
         self.bare, self.factor = bare, factor
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer(x)
-        return x if self.bare else leaky_relu_pooled(self.norm(x), self.act.negative_slope, self.factor)
+        return x if self.bare else leaky_relu_pool(self.norm(x), self.act.negative_slope, self.factor)
 
 
 class Scale(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvgan.ops import batch_rng as draws
+from hrvgan.ops import batch_rng
 from hrvgan.ops.conv3d import gradients_by_inputs_alone
 
 
@@ -107,7 +107,7 @@ def mode_seeking(fake: Tensor, z: Tensor) -> Tensor:
 
 def gradient_penalty(D, real: Tensor, fake: Tensor, c: Tensor) -> Tensor:
     """E (||grad_x D(x)|| - 1)^2 at points between real and fake (HRVGAN eq. 6; Gulrajani et al. 2017, eq. 3)."""
-    mix = draws.rand(len(real), 1, 1, 1, 1, like=real)
+    mix = batch_rng.rand(len(real), 1, 1, 1, 1, like=real)
     between = torch.lerp(real, fake, mix).requires_grad_()
     with gradients_by_inputs_alone():
         (gradient,) = torch.autograd.grad(D(between, c).sum(), between, create_graph=True)

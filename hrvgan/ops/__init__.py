@@ -1,1 +1,1 @@
-"""Operations that networks are made of: a plain torch reference each, and kernels for a CPU (`cpu/`)."""
+"""Operations of the networks: a reference in plain torch each, and fast kernels for a CPU (`cpu/`)."""

@@ -1,8 +1,93 @@
-"""Memory of tensors on a CPU under Linux."""
+"""Memory for tensors on a CPU under Linux: a pool for large results of the kernels, and glibc's settings for the rest.
 
+Memory from the system costs a page fault for every 4 kB, which takes as long as computing what is stored there.
+"""
+
+import contextlib
 import ctypes
+import math
+import mmap
 import os
 import sys
+import threading
+import weakref
+from collections import defaultdict, deque
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SMALL = 2**20  # bytes: torch's own memory is as good for what is smaller
+
+
+class Pool:
+    """Blocks of memory of the system's, by their size in bytes."""
+
+    def __init__(self):
+        self.idle: dict[int, list[mmap.mmap]] = defaultdict(list)
+        self.held = self.used = self.most = 0  # bytes: of all blocks; of those in use, now and at most
+        self.lock = threading.Lock()
+        # Blocks come back at any moment, also while the lock is held.
+        self.returned: deque[mmap.mmap] = deque()
+
+    def take(self, size: int) -> np.ndarray:
+        """`size` bytes of any content, uint8. They come back when nothing refers to them any more."""
+        with self.lock:
+            self.collect()
+            block = self.idle[size].pop() if self.idle[size] else self.new(size)
+            self.used += size
+            self.most = max(self.most, self.used)
+        array = np.frombuffer(block, np.uint8)
+        weakref.finalize(array, self.returned.append, block).atexit = False
+        return array
+
+    def collect(self) -> None:
+        while self.returned:
+            block = self.returned.popleft()
+            self.idle[len(block)].append(block)
+            self.used -= len(block)
+
+    def new(self, size: int) -> mmap.mmap:
+        """A block of the system's, for which others go back to it where too much would be held."""
+        self.shrink(max(self.most, self.used + size) - size)
+        block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError, AttributeError):  # Some systems have no huge pages.
+            block.madvise(mmap.MADV_HUGEPAGE)
+        self.held += size
+        return block
+
+    def shrink(self, limit: int) -> None:
+        for size, idle in sorted(self.idle.items(), reverse=True):
+            while idle and self.held > limit:
+                idle.pop()
+                self.held -= size
+
+    def release(self) -> None:
+        """Gives the system all that is not in use."""
+        with self.lock:
+            self.collect()
+            self.shrink(0)
+            self.most = self.used
+
+
+blocks = Pool()
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A contiguous tensor of any content on the CPU."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALL or sys.platform != "linux":
+        return torch.empty(shape, dtype=dtype)
+    # Not a view: autograd allows no in-place operation on what a Function returns if that is one.
+    return torch.empty(0, dtype=dtype).set_(torch.from_numpy(blocks.take(size)).untyped_storage(), 0, shape)
+
+
+def empty_clips(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Clips (N, C, T, H, W) of any content on the CPU, channels-last."""
+    n, c, *size = shape
+    flat = empty((n, *size, c), dtype)
+    return flat.set_(flat.untyped_storage(), 0, shape, flat.permute(0, 4, 1, 2, 3).stride())
+
 
 # Of glibc's malloc.h: below how many bytes at its end the heap is not cut, how many blocks may lie outside of it, and
 # how much it grows by.

@@ -1,8 +1,8 @@
-"""Random numbers by the clip, for a batch that is trained in parts: by several processes, or in micro-batches.
+"""Random numbers per clip, for a batch that is trained in parts: by several processes, or in micro-batches.
 
-Axis 0 counts clips. Within `part`, the part gets its rows of what the whole batch would draw: so the parts add up to
-what one process would have done with the whole. Outside of it these are torch's own functions. A model that calls
-torch's instead gets numbers as good, but others in each split.
+Axis 0 counts clips. Within `part`, a part gets its rows of the numbers for the whole batch, so that the parts add up to
+the step that one process would make with the whole. Outside of `part` these are torch's own functions. A model that
+calls torch's functions instead gets numbers as good, but others for each number of parts.
 """
 
 import itertools
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# A few numbers a clip are drawn for the whole batch. Of more, such as noise on pixels, each clip has a seed of its own,
-# and a part takes the time and the memory of its own rows.
+# Numbers per clip below which they are drawn for the whole batch. With more, such as noise on pixels, each clip has a
+# seed of its own, and a part takes the time and the memory of its own rows.
 SMALL = 4096
 
 
@@ -25,7 +25,7 @@ class Part:
     index: int
     count: int
     seed: tuple[int, ...]
-    calls: Iterator[int]  # numbers the draws
+    calls: Iterator[int]  # counts the calls of this part
 
 
 _active: ContextVar[Part | None] = ContextVar("part", default=None)
@@ -33,8 +33,8 @@ _active: ContextVar[Part | None] = ContextVar("part", default=None)
 
 @contextmanager
 def part(index: int, count: int, seed: tuple[int, ...]) -> Iterator[None]:
-    """What is drawn within are the rows of part `index` of `count` equal ones; all of it follows from `seed`."""
-    # For those who call torch: parts must not repeat each other.
+    """Within it, random numbers are the rows of part `index` of `count` equal ones, and follow from `seed` alone."""
+    # For models that call torch's functions: parts must not repeat each other.
     torch.manual_seed(np.random.SeedSequence(seed).generate_state(1).item() + index)
     token = _active.set(Part(index, count, seed, itertools.count()))
     try:
@@ -44,12 +44,12 @@ def part(index: int, count: int, seed: tuple[int, ...]) -> Iterator[None]:
 
 
 def randn(*shape: int, like: Tensor) -> Tensor:
-    """Standard normal, of the dtype and on the device of `like`."""
+    """Standard normal numbers with the dtype and on the device of `like`."""
     return _fill(torch.empty(shape, dtype=like.dtype, device=like.device), Tensor.normal_)
 
 
 def rand(*shape: int, like: Tensor) -> Tensor:
-    """Uniform in [0, 1), of the dtype and on the device of `like`."""
+    """Uniform numbers in [0, 1) with the dtype and on the device of `like`."""
     return _fill(torch.empty(shape, dtype=like.dtype, device=like.device), Tensor.uniform_)
 
 

@@ -1,12 +1,12 @@
-"""A 3-D convolution for networks whose gradient is penalised, so that it is differentiated twice.
+"""3-D convolution with stride 1 whose gradient can be penalised (differentiated twice).
 
-torch's own gradient of a gradient is exact, but takes the one by the weights for a convolution whose kernel is a whole
-clip; here it is a gradient by the weights like any other (on two CPU cores ten times as fast at 64 px), and the first
-gradient, of which a penalty needs that by the clips alone, leaves out the one by the weights.
+The reference is `F.conv3d`. torch's own double backward is exact, but computes the weight gradient as a convolution
+whose kernel is a whole clip (ten times as slow at 64 px). `Convolution` computes it as an ordinary weight gradient, in
+fewer operations, and a gradient penalty, which needs the gradient w.r.t. the clips alone, skips the others.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 import torch
@@ -14,16 +14,86 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from hrvgan.ops.cpu import winograd_conv as products
+from hrvgan.ops import cpu
 
-_penalties, _lock = 0, Lock()  # that are under way
+with suppress(ImportError):  # Without llvmlite, cpu.available() is False.
+    from hrvgan.ops.cpu import winograd_conv
+
+Gradients = tuple[Tensor | None, ...]  # w.r.t. x, weight and bias
+Triple = tuple[int, ...]
+
+
+def conv3d_reference(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Triple) -> Tensor:
+    """F.conv3d with stride 1 in the dtype of x; weight and bias may have a wider one."""
+    bias = None if bias is None else bias.to(x.dtype)
+    with without_autocast(x):
+        return F.conv3d(x, weight.to(x.dtype), bias, padding=padding)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Triple) -> Tensor:
+    """`conv3d_reference`, on a CPU by our kernels where they are faster, else by oneDNN's by name: for one small clip,
+    and on one thread for 1x1x1, torch would choose an algorithm that takes five times as long and leaves channels-last.
+    """
+    if cpu.available(x):
+        if uses_winograd(x, weight, padding):
+            return winograd_conv.convolve(x, weight, bias)
+        if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+            return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1, 1, 1], [1, 1, 1], 1)
+    return conv3d_reference(x, weight, bias, padding)
+
+
+def gradients(g: Tensor, x: Tensor, weight: Tensor, padding: Triple, wanted: tuple[bool, ...]) -> Gradients:
+    """The `wanted` gradients w.r.t. (x, weight, bias) of `convolve`, given g = dL/dy."""
+    if cpu.available(x):
+        if uses_winograd(x, weight, padding):
+            return winograd_conv.gradients(g, x, weight, (1, 1, 1), wanted)
+        if wanted == (True, False, False):  # a convolution of g with the flipped kernel, faster in oneDNN
+            padding = tuple(size - 1 - pad for size, pad in zip(weight.shape[2:], padding, strict=True))
+            return convolve(g, weight.transpose(0, 1).flip(2, 3, 4), None, padding), None, None
+    dx, dweight, dbias = torch.ops.aten.convolution_backward(
+        g, x, weight.to(x.dtype), [len(weight)], [1, 1, 1], padding, [1, 1, 1], False, [0, 0, 0], 1, wanted
+    )
+    return dx, *(None if v is None else v.to(weight.dtype) for v in (dweight, dbias))
+
+
+def uses_winograd(x: Tensor, weight: Tensor, padding: Triple) -> bool:
+    return weight.shape[2:] == (3, 3, 3) and padding == (1, 1, 1) and winograd_conv.supports(x, len(weight))
+
+
+def double_gradients(
+    dd: Gradients, g: Tensor, x: Tensor, weight: Tensor, padding: Triple, wanted: tuple[bool, ...]
+) -> Gradients:
+    """The `wanted` gradients w.r.t. (g, x, weight) of <ddx, dx> + <ddweight, dweight> + <ddbias, dbias>, where
+    (dx, dweight, dbias) = gradients(g, x, weight): dx is linear in g and weight, dweight in g and x, dbias in g."""
+    ddx, ddweight, ddbias = dd
+    by_g = by_x = by_weight = None
+    if ddx is not None:
+        if wanted[0]:
+            by_g = convolve(ddx, weight, None, padding)
+        if wanted[2]:
+            by_weight = gradients(g, ddx, weight, padding, (False, True, False))[1]
+    if ddweight is not None:
+        if wanted[0]:
+            by_g = plus(by_g, convolve(x, ddweight, None, padding))
+        if wanted[1]:
+            by_x = gradients(g, x, ddweight, padding, (True, False, False))[0]
+    if ddbias is not None and wanted[0]:
+        by_g = plus(by_g, ddbias[:, None, None, None].expand_as(g))
+    return by_g, by_x, by_weight
+
+
+def plus(a: Tensor | None, b: Tensor) -> Tensor:
+    return b if a is None else a + b
+
+
+_penalties, _lock = 0, Lock()  # number of penalties under way
 
 
 @contextmanager
 def gradients_by_inputs_alone() -> Iterator[None]:
-    """While it lasts, backward passes through `Conv3d` make no gradients by weights and biases: those of all threads,
-    so train one model a process."""
-    global _penalties  # Autograd tells a Function nothing of what it was asked for, and has threads of its own.
+    """Within it, backward passes through `Conv3d` skip the gradients w.r.t. weights and biases: in all threads, so that
+    a process can train one model at a time."""
+    global _penalties  # Autograd does not tell a Function what the caller asked for, and has its own threads.
     with _lock:
         _penalties += 1
     try:
@@ -33,18 +103,62 @@ def gradients_by_inputs_alone() -> Iterator[None]:
             _penalties -= 1
 
 
+def wanted_gradients(ctx: FunctionCtx) -> tuple[bool, ...]:
+    """Which of (dx, dweight, dbias) this backward pass needs."""
+    needs_x, *needs_weights = ctx.needs_input_grad[:3]
+    return needs_x, *(needed and not _penalties for needed in needs_weights)
+
+
+class Convolution(torch.autograd.Function):
+    """`convolve`, differentiable twice."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: Triple) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return convolve(x, weight, bias, padding)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, g: Tensor) -> Gradients:
+        x, weight = ctx.saved_tensors
+        if x.is_contiguous(memory_format=torch.channels_last_3d):
+            g = g.contiguous(memory_format=torch.channels_last_3d)
+        return *ConvolutionGradients.apply(g, x, weight, ctx.padding, wanted_gradients(ctx)), None
+
+
+class ConvolutionGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, g: Tensor, x: Tensor, weight: Tensor, padding: Triple, wanted: tuple[bool, ...]
+    ) -> Gradients:
+        ctx.save_for_backward(g, x, weight)
+        ctx.padding = padding
+        ctx.set_materialize_grads(False)
+        return gradients(g, x, weight, padding, wanted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *dd: Tensor | None) -> Gradients:
+        return *double_gradients(dd, *ctx.saved_tensors, ctx.padding, ctx.needs_input_grad[:3]), None, None
+
+
 class Conv3d(nn.Conv3d):
     """nn.Conv3d with stride 1: the same function, parameters and gradients."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return Convolution.apply(autocast(x), self.weight, self.bias, self.padding)
+        x = autocast(x)
+        if (
+            torch.compiler.is_compiling()
+        ):  # AOTAutograd differentiates once, for which the reference is as good.
+            return conv3d_reference(x, self.weight, self.bias, self.padding)
+        return Convolution.apply(x, self.weight, self.bias, self.padding)
 
 
 class FromRGB(Conv3d):
-    """1x1x1, from clips (N, 3, T, H, W) to features: in float32 also where autocast has the others in bfloat16.
+    """1x1x1 convolution from clips (N, 3, T, H, W) to features: in float32 also under autocast to bfloat16.
 
-    bfloat16 would round colours by up to half a level of 255, all pixels of a plain background alike. What D learns of
-    colours is what real clips ask of this layer less what generated ones do: such roundings could outweigh it.
+    bfloat16 would round colours by up to half a level of 255, all pixels of a plain background alike. D learns colours
+    from the difference between real and generated clips at this layer, which such roundings could outweigh.
     """
 
     def __init__(self, c_out: int):
@@ -52,7 +166,7 @@ class FromRGB(Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         with without_autocast(x):
-            features = Convolution.apply(x, self.weight, self.bias, self.padding)
+            features = super().forward(x)
         return autocast(features)
 
 
@@ -61,155 +175,7 @@ def without_autocast(x: Tensor) -> torch.autocast:
 
 
 def autocast(x: Tensor) -> Tensor:
-    """x in the dtype that autocast has convolutions computed in."""
+    """x in the dtype in which autocast computes convolutions."""
     if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
         return x
     return x.to(torch.get_autocast_dtype(x.device.type))
-
-
-class Convolution(torch.autograd.Function):
-    """Computed in the dtype of x; weight and bias, and the gradients by them, may have a wider one."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, ...]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return convolve(x, weight, bias, padding)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
-        wanted = wanted_gradients(ctx)
-        if ctx.saved_tensors[0].is_contiguous(memory_format=torch.channels_last_3d):
-            g = g.contiguous(memory_format=torch.channels_last_3d)
-        return *Gradients.apply(g, *ctx.saved_tensors, ctx.padding, wanted), None
-
-
-def wanted_gradients(ctx: FunctionCtx) -> tuple[bool, ...]:
-    """Of those by x, weight and bias."""
-    x_too, *weights_too = ctx.needs_input_grad[:3]
-    return x_too, *(too and not _penalties for too in weights_too)
-
-
-class Gradients(torch.autograd.Function):
-    """g and what the convolution saw -> the gradients by x, weight and bias, where `wanted`."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, g: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...], wanted: tuple[bool, ...]
-    ) -> tuple[Tensor | None, ...]:  # fmt: skip
-        ctx.save_for_backward(g, x, weight)
-        ctx.padding = padding
-        ctx.set_materialize_grads(False)
-        return gradients(g, x, weight, padding, wanted)
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: FunctionCtx, by_x: Tensor | None, by_weight: Tensor | None, by_bias: Tensor | None
-    ) -> tuple[Tensor | None, ...]:  # fmt: skip
-        needed = ctx.needs_input_grad[:3]
-        return (
-            *gradients_again((by_x, by_weight, by_bias), *ctx.saved_tensors, ctx.padding, needed),
-            None,
-            None,
-        )
-
-
-def gradients_again(
-    by: tuple[Tensor | None, ...], g: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...],
-    wanted: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """The gradients by g, x and weight, where `wanted`, of what depends on `gradients`, given those `by` these three:
-    <by_x, x'> + <by_weight, w'> + <by_bias, b'>. x' is linear in g and weight, w' in g and x, b' in g alone."""
-    by_x, by_weight, by_bias = by
-    g_too, x_too, weight_too = wanted
-    of_g = of_x = of_weight = None
-    if by_x is not None:
-        if g_too:
-            of_g = convolve(by_x, weight, None, padding)
-        if weight_too:
-            of_weight = gradients(g, by_x, weight, padding, (False, True, False))[1]
-    if by_weight is not None:
-        if g_too:
-            of_g = plus(of_g, convolve(x, by_weight, None, padding))
-        if x_too:
-            of_x = gradients(g, x, by_weight, padding, (True, False, False))[0]
-    if by_bias is not None and g_too:
-        of_g = plus(of_g, by_bias[:, None, None, None].expand_as(g))
-    return of_g, of_x, of_weight
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]) -> Tensor:
-    """F.conv3d with stride 1. On a CPU by our own kernels where they are faster, else it asks oneDNN by name: for one
-    small clip, and on one thread for a kernel of 1x1x1, torch would choose a convolution of its own that takes five
-    times as long and leaves channels-last."""
-    if ours(x, weight, padding):
-        return products.convolve(x, weight, bias)
-    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1, 1, 1], [1, 1, 1], 1)
-    with without_autocast(x):  # It is in the dtype of x already.
-        return F.conv3d(x, weight, bias, padding=padding)
-
-
-def ours(x: Tensor, weight: Tensor, padding: tuple[int, ...]) -> bool:
-    return weight.shape[2:] == (3, 3, 3) and padding == (1, 1, 1) and products.takes(x, len(weight))
-
-
-def gradients(
-    g: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, ...], wanted: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients by x, weight and bias of a convolution with stride 1, given that by its output."""
-    if ours(x, weight, padding):
-        return products.gradients(g, x, weight, (1, 1, 1), wanted)
-    if wanted == (True, False, False):  # It is one too: of g, with the kernel turned round.
-        around = tuple(size - 1 - pad for size, pad in zip(weight.shape[2:], padding, strict=True))
-        return convolve(g, weight.transpose(0, 1).flip(2, 3, 4), None, around), None, None
-    by_x, *by_parameters = torch.ops.aten.convolution_backward(
-        g, x, weight.to(x.dtype), [len(weight)], [1, 1, 1], padding, [1, 1, 1], False, [0, 0, 0], 1, wanted
-    )
-    return by_x, *(None if v is None else v.to(weight.dtype) for v in by_parameters)
-
-
-def plus(a: Tensor | None, b: Tensor) -> Tensor:
-    return b if a is None else a + b
-
-
-class UpConv3d(nn.Conv3d):
-    """Nearest upsampling by `factor`, then a 3x3x3 convolution: exactly the same function, with no upsampled tensor.
-
-    By our own kernels where they are faster, else as one transposed convolution: along an axis that doubles, the kernel
-    summed over two shifts, with stride 2. That is half the work or less (twice as fast at 32 px).
-    """
-
-    def __init__(self, c_in: int, c_out: int, factor: tuple[int, int, int]):
-        super().__init__(c_in, c_out, 3, padding=1)
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = autocast(x)
-        if products.takes(x, self.out_channels, self.factor):
-            return UpConvolution.apply(x, self.weight, self.bias, self.factor)
-        weight = self.weight.transpose(0, 1).flip(2, 3, 4)  # (c_in, c_out, 3, 3, 3)
-        for axis, factor in enumerate(self.factor, start=2):
-            if factor == 2:  # 3 taps become 4
-                before = [0, 0] * (4 - axis)
-                weight = F.pad(weight, [*before, 1, 0]) + F.pad(weight, [*before, 0, 1])
-        return F.conv_transpose3d(x, weight, self.bias, stride=self.factor, padding=1)
-
-
-class UpConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, factor: tuple[int, int, int]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.factor = factor
-        return products.convolve(x, weight, bias, factor)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
-        return *products.gradients(g, *ctx.saved_tensors, ctx.factor, ctx.needs_input_grad[:3]), None

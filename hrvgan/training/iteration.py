@@ -10,8 +10,7 @@ from torch import Tensor
 from hrvgan.clipstore.batches import BatchStream, prefetch
 from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.layout import to_float
-from hrvgan.nn.base import Batch, Phase, VideoGAN
-from hrvgan.nn.growing import at_level
+from hrvgan.nn.base import Batch, Phase, VideoGAN, at_level
 from hrvgan.nn.optim import clip_norm, scale_rates
 from hrvgan.ops import batch_rng as draws
 from hrvgan.training import distributed

@@ -63,8 +63,8 @@ class RunResults:
         if not self.manifest:
             return self.name  # Unknown protocols equal no other.
         facts = {name: protocol_entry(name, self.manifest) for name in self.manifest["protocols"]}
-        # Models without labels lack the scores that ask for one, and are compared by the others. What is not in COMPARED_FIELDS
-        # (warnings, the number of draws) describes the run, not the measurement.
+        # Models without labels lack the scores that ask for one, and are compared by the others. What is not in
+        # COMPARED_FIELDS (warnings, the number of draws) describes the run, not the measurement.
         shared = {
             name: [fact.get(key) for key in COMPARED_FIELDS]
             for name, fact in facts.items()

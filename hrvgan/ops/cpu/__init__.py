@@ -1,8 +1,30 @@
-"""CPU kernels, generated as LLVM IR and compiled at run time by llvmlite; no compiler needs to be installed.
+"""CPU kernels, generated as LLVM IR and compiled at run time by llvmlite (extra `cpu`); no compiler is needed.
 
-jit, kernel_cache            compile for this processor; keep compiled code in the user's cache folder
-llvm_ir, kernel_base         IR builder; how a kernel receives its arguments and divides its work among threads
-launch, buffer_pool          call a kernel on tensors; memory for its results
-winograd_*                   3x3x3 convolutions by Winograd's minimal filtering (Lavin & Gray 2016) in three dimensions
-elementwise, pixel_norm_kernels, leaky_relu_kernels    fused elementwise operations, one pass over memory each
+jit                                                 compile for this processor, cache the code, call it on tensors
+llvm_ir                                             IR builder; kernel arguments and work distribution over threads
+elementwise                                         fused elementwise operations, one pass over memory each
+winograd_conv, winograd_tiles, winograd_kernels     3x3x3 convolutions by Winograd's minimal filtering
+                                                    (Lavin & Gray 2016) in three dimensions
 """
+
+import os
+
+import torch
+from torch import Tensor
+
+try:
+    from hrvgan.ops.cpu import jit
+except ImportError:  # llvmlite is missing or has another version
+    jit = None
+
+enabled = jit is not None and os.environ.get("HRVGAN_KERNELS") != "torch"
+
+
+def available(x: Tensor) -> bool:
+    """The switch between kernels and plain torch: True where kernels run on tensors with x's device and dtype.
+
+    torch.compile traces plain torch, which it can fuse.
+    """
+    if not enabled or torch.compiler.is_compiling():
+        return False
+    return x.device.type == "cpu" and jit.supports(x.dtype)

@@ -1,73 +1,116 @@
-"""From tensors to the kernels and back. Clips are (N, C, T, H, W), in float32 or bfloat16."""
+"""Fused elementwise operations in one pass over memory: pixel norm with modulation and ReLU; LeakyReLU with pooling.
+
+Clips are (N, C, T, H, W), float32 or bfloat16, and lie as (N, T, H, W, C). First come the calls on tensors, then the
+kernels' generators.
+"""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
+from llvmlite import ir
 from torch import Tensor
 
-from hrvgan.ops.cpu.buffer_pool import empty_clips
-from hrvgan.ops.cpu.elementwise_plan import FIELDS, Plan
-from hrvgan.ops.cpu.launch import able, launch, machine
+from hrvgan.ops.allocator import empty_clips
+from hrvgan.ops.cpu import jit
+from hrvgan.ops.cpu.jit import Layout
+from hrvgan.ops.cpu.llvm_ir import F32, Index, Program, Value, number, vector
 
-MOST_CHANNELS = 256  # of a pixel norm: its code grows with them
+MAX_NORM_CHANNELS = 256  # a pixel's channels are in registers; the code grows with them
+EPSILON = 1e-8
 Factor = tuple[int, int, int]  # of the blocks whose means are taken
 FACTORS = ((1, 2, 2), (2, 2, 2))
 
 
-@functools.cache
-def writers() -> dict[str, Callable]:
-    """Loaded for the first chain: LLVM is large, and may not be installed."""
-    from hrvgan.ops.cpu.leaky_relu_kernels import (
-        leaky_relu_pooled,
-        leaky_relu_pooled_again,
-        leaky_relu_spread,
-    )
-    from hrvgan.ops.cpu.pixel_norm_kernels import pixel_norm, pixel_norm_gradients
+class Plan(NamedTuple):
+    """Constants that a kernel is compiled for."""
 
-    found = (pixel_norm, pixel_norm_gradients, leaky_relu_pooled, leaky_relu_spread, leaky_relu_pooled_again)
-    return {write.__name__: write for write in found}
+    lanes: int  # channels in a vector of float32
+    half: bool  # bfloat16 in memory
+    channels: int
+    slope: float = 0.0  # of LeakyReLU
+    time: int = 1  # frames in a block
 
 
-def takes_norm(x: Tensor, gain: Tensor, shift: Tensor) -> bool:
-    """Whether the kernels of the pixel norm run on this machine, and on these."""
-    whole = x.numel() > 0 and x.shape[1] % 8 == 0 and x.shape[1] <= MOST_CHANNELS
+def supports_pixel_norm(x: Tensor, gain: Tensor, shift: Tensor) -> bool:
+    """True if the kernels take these shapes."""
     fit = gain.shape == shift.shape and gain.shape in ((*x.shape[:2], t, 1, 1) for t in (1, x.shape[2]))
-    return whole and fit and able(x)
+    return fit and x.numel() > 0 and x.shape[1] % 8 == 0 and x.shape[1] <= MAX_NORM_CHANNELS
 
 
-def takes_pooling(x: Tensor, factor: Factor) -> bool:
-    """Whether the kernels of LeakyReLU and pooling run on this machine, and on x."""
-    whole = x.numel() > 0 and x.shape[1] % 8 == 0 and factor in FACTORS
-    return whole and all(n % f == 0 for n, f in zip(x.shape[2:], factor, strict=True)) and able(x)
-
-
-def plan(x: Tensor, slope: float = 0.0, time: int = 1) -> Plan:
-    channels = x.shape[1]
-    lanes = 16 if machine().lanes() == 16 and channels % 16 == 0 else 8
-    return Plan(lanes, x.dtype == torch.bfloat16, channels, slope, time)
+def supports_pooling(x: Tensor, factor: Factor) -> bool:
+    """True if the kernels take these clips."""
+    whole = all(n % f == 0 for n, f in zip(x.shape[2:], factor, strict=True))
+    return whole and x.numel() > 0 and x.shape[1] % 8 == 0 and factor in FACTORS
 
 
 def pixel_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """ReLU(PixelNorm(x) * gain + shift). gain and shift (N, C, 1 or T, 1, 1)."""
+    """ReLU(pixel_norm(x) * gain + shift). gain and shift (N, C, 1 or T, 1, 1)."""
     x = channels_last(x)
     y = empty_clips(x.shape, x.dtype)
     tensors = {"x": x, "y": y, "gain": rows(gain), "shift": rows(shift)}
-    run("pixel_norm", plan(x), tensors, frames=x, span=x.shape[2] // gain.shape[2])
+    launch(generate_pixel_norm, plan(x), tensors, frames=x, span=x.shape[2] // gain.shape[2])
     return y
 
 
 def pixel_norm_gradients(g: Tensor, x: Tensor, gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by x, gain and shift, given g, that by y."""
+    """The gradients w.r.t. x, gain and shift, given g = dL/dy."""
     x, g = channels_last(x), channels_last(g)
     n, c, t = x.shape[:3]
-    by_x, sums = empty_clips(x.shape, x.dtype), torch.empty(2, n, t, c)
-    tensors = {"x": x, "y": by_x, "g": g, "gain": rows(gain), "shift": rows(shift)}
-    tensors |= {"by_gain": sums[0], "by_shift": sums[1]}
-    run("pixel_norm_gradients", plan(x), tensors, frames=x, span=t // gain.shape[2])
+    dx, sums = empty_clips(x.shape, x.dtype), torch.empty(2, n, t, c)
+    tensors = {"x": x, "dx": dx, "g": g, "gain": rows(gain), "shift": rows(shift)}
+    tensors |= {"dgain": sums[0], "dshift": sums[1]}
+    launch(generate_pixel_norm_gradients, plan(x), tensors, frames=x, span=t // gain.shape[2])
     if gain.shape[2] == 1:
         sums = sums.sum(2, keepdim=True)
-    return by_x, *(v.transpose(1, 2)[..., None, None].to(gain.dtype) for v in sums)
+    return dx, *(v.transpose(1, 2)[..., None, None].to(gain.dtype) for v in sums)
+
+
+def leaky_relu_pool(x: Tensor, slope: float, factor: Factor) -> tuple[Tensor, Tensor]:
+    """Means of blocks of LeakyReLU(x), and the signs of x, a bit each: uint8 (N, T, H, W, C / 8)."""
+    x = channels_last(x)
+    n, c, *size = x.shape
+    y = empty_clips((n, c, *pooled_size(size, factor)), x.dtype)
+    signs = torch.empty(n, *size, c // 8, dtype=torch.uint8)
+    launch(generate_leaky_relu_pool, plan(x, slope, factor[0]), {"x": x, "y": y, "signs": signs}, frames=y)
+    return y, signs
+
+
+def leaky_relu_pool_gradient(g: Tensor, signs: Tensor, slope: float, factor: Factor) -> Tensor:
+    """dL/dx, given g = dL/dy."""
+    g = channels_last(g)
+    dx = empty_clips((*g.shape[:2], *signs.shape[1:4]), g.dtype)
+    launch(
+        generate_leaky_relu_pool_gradient,
+        plan(g, slope, factor[0]),
+        {"g": g, "dx": dx, "signs": signs},
+        frames=g,
+    )
+    return dx
+
+
+def leaky_relu_pool_double_gradient(gg: Tensor, signs: Tensor, slope: float, factor: Factor) -> Tensor:
+    """The gradient w.r.t. g of <gg, dx>, where dx = leaky_relu_pool_gradient(g)."""
+    gg = channels_last(gg)
+    dg = empty_clips((*gg.shape[:2], *pooled_size(gg.shape[2:], factor)), gg.dtype)
+    tensors = {"x": gg, "y": dg, "signs": signs}
+    launch(generate_leaky_relu_pool_double_gradient, plan(gg, slope, factor[0]), tensors, frames=dg)
+    return dg
+
+
+def launch(generate: Callable, plan: Plan, tensors: dict[str, Tensor], frames: Tensor, span: int = 1) -> None:
+    """Runs a kernel, of whose work an item is one of `frames`; `span` of them in a row have one gain and one shift."""
+    n, _, t, h, w = frames.shape
+    jit.launch(generate, plan, tensors, items=n * t, height=h, width=w, span=span)
+
+
+def plan(x: Tensor, slope: float = 0.0, time: int = 1) -> Plan:
+    channels = x.shape[1]
+    lanes = 16 if jit.lanes() == 16 and channels % 16 == 0 else 8
+    return Plan(lanes, x.dtype == torch.bfloat16, channels, slope, time)
 
 
 def rows(v: Tensor) -> Tensor:
@@ -75,35 +118,7 @@ def rows(v: Tensor) -> Tensor:
     return v.flatten(2).transpose(1, 2).float().contiguous()
 
 
-def leaky_relu_pooled(x: Tensor, slope: float, factor: Factor) -> tuple[Tensor, Tensor]:
-    """Means of blocks of LeakyReLU(x), and the signs of x: uint8 (N, T, H, W, C / 8)."""
-    x = channels_last(x)
-    n, c, *size = x.shape
-    y = empty_clips((n, c, *smaller(size, factor)), x.dtype)
-    kept = torch.empty(n, *size, c // 8, dtype=torch.uint8)
-    run("leaky_relu_pooled", plan(x, slope, factor[0]), {"x": x, "y": y, "kept": kept}, frames=y)
-    return y, kept
-
-
-def leaky_relu_spread(g: Tensor, kept: Tensor, slope: float, factor: Factor) -> Tensor:
-    """The gradient by x, given g, that by the means."""
-    g = channels_last(g)
-    by_x = empty_clips((*g.shape[:2], *kept.shape[1:4]), g.dtype)
-    run("leaky_relu_spread", plan(g, slope, factor[0]), {"g": g, "y": by_x, "kept": kept}, frames=g)
-    return by_x
-
-
-def leaky_relu_pooled_again(gg: Tensor, kept: Tensor, slope: float, factor: Factor) -> Tensor:
-    """The gradient by g, given that by what `leaky_relu_spread` returns."""
-    gg = channels_last(gg)
-    by_g = empty_clips((*gg.shape[:2], *smaller(gg.shape[2:], factor)), gg.dtype)
-    run(
-        "leaky_relu_pooled_again", plan(gg, slope, factor[0]), {"x": gg, "y": by_g, "kept": kept}, frames=by_g
-    )
-    return by_g
-
-
-def smaller(size: list[int], factor: Factor) -> list[int]:
+def pooled_size(size: list[int], factor: Factor) -> list[int]:
     return [n // f for n, f in zip(size, factor, strict=True)]
 
 
@@ -111,7 +126,181 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def run(kernel: str, how: Plan, tensors: dict[str, Tensor], frames: Tensor, span: int = 1) -> None:
-    """An item for each of `frames`."""
-    n, _, t, h, w = frames.shape
-    launch(writers()[kernel], how, FIELDS, tensors, items=n * t, height=h, width=w, span=span)
+class PixelNormProgram(Program):
+    def __init__(self, plan: Plan, layout: Layout):
+        super().__init__(layout, plan.lanes, plan.half)
+        self.plan, self.kind = plan, vector(F32, plan.lanes)
+        self.pixels = self.code.mul(self.args["height"], self.args["width"])
+        self.places = range(0, plan.channels, plan.lanes)
+        name = f"v{plan.lanes}f32"
+        self.fma = self.declare(f"llvm.fma.{name}", self.kind, [self.kind] * 3)
+        self.add_lanes = self.declare(f"llvm.vector.reduce.fadd.{name}", F32, [F32, self.kind])
+        self.root = self.declare("llvm.sqrt.f32", F32, [F32])
+
+    def pointers(self, name: str, frame: Value, pixel: Index) -> list[Value]:
+        """Pointers to the vectors of a pixel in a tensor (frames, pixels, channels)."""
+        c = self.code
+        first = c.mul(c.sum((frame, self.pixels), pixel), number(self.plan.channels))
+        return [c.at(self.args[name], c.sum(first, place), c.element) for place in self.places]
+
+    def row(self, name: str, index: Value) -> list[Value]:
+        """Pointers to the vectors of a row in float32 (rows, channels)."""
+        c, first = self.code, self.code.mul(index, number(self.plan.channels))
+        return [c.at(self.args[name], c.sum(first, place), F32) for place in self.places]
+
+    def vector_at(self, pointer: Value) -> Value:
+        return self.code.load(pointer, typ=self.kind, align=4)
+
+    def mean_product(self, a: list[Value], b: list[Value]) -> Value:
+        """The mean over channels of a b, as a number."""
+        c, zero = self.code, ir.Constant(F32, 0.0)
+        total = functools.reduce(lambda so_far, pair: c.call(self.fma, [*pair, so_far]), zip(a, b, strict=True),
+                                 c.constant(F32, 0.0))  # fmt: skip
+        whole = c.call(self.add_lanes, [zero, total], fastmath=("reassoc",))
+        return c.fmul(whole, ir.Constant(F32, 1 / self.plan.channels))
+
+    def normalised(self, x: list[Value]) -> tuple[list[Value], Value]:
+        """n = pixel_norm(x), and the factor x was multiplied by."""
+        c = self.code
+        square = c.fadd(self.mean_product(x, x), ir.Constant(F32, EPSILON))
+        scale = c.spread(c.fdiv(ir.Constant(F32, 1.0), c.call(self.root, [square])))
+        return [c.fmul(v, scale) for v in x], scale
+
+    def modulated(self, n: list[Value], span: Value) -> tuple[list[Value], list[Value]]:
+        """n * gain + shift, and gain."""
+        gain, shift = ([self.vector_at(p) for p in self.row(name, span)] for name in ("gain", "shift"))
+        return [self.code.call(self.fma, each) for each in zip(n, gain, shift, strict=True)], gain
+
+    def flat_below_zero(self, value: Value, then: Value) -> Value:
+        """`then` where `value` is above zero or NaN, so that a diverged training shows."""
+        c, zero = self.code, self.code.constant(F32, 0.0)
+        return c.select(c.fcmp_unordered(">", value, zero), then, zero)
+
+
+def generate_pixel_norm(plan: Plan, layout: Layout) -> ir.Module:
+    """y from x, gain and shift; x and y in the dtype of the tensors, gain and shift float32 (spans, channels)."""
+    k = PixelNormProgram(plan, layout)
+    c = k.code
+    with k.items() as frame:
+        span = c.udiv(frame, k.args["span"])
+        with c.loop(k.pixels) as pixel:
+            n, _ = k.normalised([c.channels(p) for p in k.pointers("x", frame, pixel)])
+            values, _ = k.modulated(n, span)
+            for value, pointer in zip(values, k.pointers("y", frame, pixel), strict=True):
+                c.put_channels(k.flat_below_zero(value, value), pointer)
+    return k.module
+
+
+def generate_pixel_norm_gradients(plan: Plan, layout: Layout) -> ir.Module:
+    """dx, dgain and dshift from g and x; dgain and dshift float32 (frames, channels)."""
+    k = PixelNormProgram(plan, layout)
+    c, zero = k.code, k.code.constant(F32, 0.0)
+    with k.items() as frame:
+        span = c.udiv(frame, k.args["span"])
+
+        totals = k.row("dgain", frame) + k.row("dshift", frame)
+        for pointer in totals:
+            c.store(zero, pointer, align=4)
+
+        def through(pixel: Value, sums: list[Value]) -> list[Value]:
+            """Stores dx of a pixel; adds to its line's `sums` of dgain and dshift."""
+            n, scale = k.normalised([c.channels(p) for p in k.pointers("x", frame, pixel)])
+            values, gain = k.modulated(n, span)
+            g = [c.channels(p) for p in k.pointers("g", frame, pixel)]
+            inner = [k.flat_below_zero(*pair) for pair in zip(values, g, strict=True)]
+            outer = [c.fmul(*pair) for pair in zip(inner, gain, strict=True)]
+
+            # Through x / |x|: remove the component along x.
+            along = c.spread(k.mean_product(outer, n))
+            for v, each, pointer in zip(n, outer, k.pointers("dx", frame, pixel), strict=True):
+                c.put_channels(c.fmul(c.fsub(each, c.fmul(v, along)), scale), pointer)
+
+            dgain, dshift = sums[: len(n)], sums[len(n) :]
+            dgain = [c.call(k.fma, each) for each in zip(inner, n, dgain, strict=True)]
+            return dgain + [c.fadd(*pair) for pair in zip(inner, dshift, strict=True)]
+
+        with c.loop(k.args["height"]) as h:  # Sums of sums: rounding grows with how many are added to one.
+            start = c.mul(h, k.args["width"])
+            line = c.repeat(
+                k.args["width"], [zero] * len(totals), lambda w, sums: through(c.sum(start, w), sums)
+            )
+            for value, pointer in zip(line, totals, strict=True):
+                c.store(c.fadd(k.vector_at(pointer), value), pointer, align=4)
+    return k.module
+
+
+class PoolProgram(Program):
+    def __init__(self, plan: Plan, layout: Layout):
+        super().__init__(layout, plan.lanes, plan.half)
+        self.plan, self.bits = plan, ir.IntType(plan.lanes)
+
+    @contextmanager
+    def blocks(self) -> Iterator[tuple[Value, list[Value]]]:
+        """The loop over vectors of means: the index of each, and those of the vectors that it is the mean of."""
+        c, args, plan = self.code, self.args, self.plan
+        with self.items() as frame, c.loop(args["height"]) as h, c.loop(args["width"]) as w:
+            mean = c.sum((c.sum((frame, args["height"]), h), args["width"]), w)
+            pixels = []
+            for t, i, j in itertools.product(range(plan.time), range(2), range(2)):
+                row = c.sum((c.sum((frame, plan.time), t), c.mul(args["height"], number(2))), (h, 2), i)
+                pixels.append(c.sum((row, c.mul(args["width"], number(2))), (w, 2), j))
+            with c.loop(plan.channels, plan.lanes) as channel:
+                first, *others = (c.sum((pixel, plan.channels), channel) for pixel in (mean, *pixels))
+                yield first, others
+
+    def read(self, name: str, place: Value) -> Value:
+        return self.code.channels(self.code.at(self.args[name], place, self.code.element))
+
+    def write(self, value: Value, name: str, place: Value) -> None:
+        self.code.put_channels(value, self.code.at(self.args[name], place, self.code.element))
+
+    def sign_bits(self, place: Value) -> Value:
+        """A pointer to the signs of the vector there."""
+        return self.code.at(self.args["signs"], self.code.udiv(place, number(self.plan.lanes)), self.bits)
+
+    def signs(self, place: Value) -> Value:
+        c = self.code
+        lanes = ir.VectorType(ir.IntType(1), self.plan.lanes)
+        return c.bitcast(c.load(self.sign_bits(place), typ=self.bits, align=1), lanes)
+
+    def sloped(self, positive: Value, value: Value) -> Value:
+        """`value` where `positive`, elsewhere times the slope."""
+        c = self.code
+        return c.select(positive, value, c.fmul(value, c.constant(F32, self.plan.slope)))
+
+    def mean(self, values: list[Value]) -> Value:
+        c = self.code
+        return c.fmul(functools.reduce(c.fadd, values), c.constant(F32, 1 / len(values)))
+
+
+def generate_leaky_relu_pool(plan: Plan, layout: Layout) -> ir.Module:
+    """y, the means, and signs, those of x, from x."""
+    k = PoolProgram(plan, layout)
+    c, zero = k.code, k.code.constant(F32, 0.0)
+    with k.blocks() as (mean, places):
+        values = []
+        for place in places:
+            value = k.read("x", place)
+            positive = c.fcmp_ordered(">", value, zero)
+            c.store(c.bitcast(positive, k.bits), k.sign_bits(place), align=1)
+            values.append(k.sloped(positive, value))
+        k.write(k.mean(values), "y", mean)
+    return k.module
+
+
+def generate_leaky_relu_pool_gradient(plan: Plan, layout: Layout) -> ir.Module:
+    """dx from g and signs."""
+    k = PoolProgram(plan, layout)
+    with k.blocks() as (mean, places):
+        share = k.code.fmul(k.read("g", mean), k.code.constant(F32, 1 / len(places)))
+        for place in places:
+            k.write(k.sloped(k.signs(place), share), "dx", place)
+    return k.module
+
+
+def generate_leaky_relu_pool_double_gradient(plan: Plan, layout: Layout) -> ir.Module:
+    """y = dg from x = gg and signs."""
+    k = PoolProgram(plan, layout)
+    with k.blocks() as (mean, places):
+        k.write(k.mean([k.sloped(k.signs(place), k.read("x", place)) for place in places]), "y", mean)
+    return k.module

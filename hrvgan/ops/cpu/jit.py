@@ -1,23 +1,38 @@
-"""What this processor can do; compiling for it, and running on its cores."""
+"""From a kernel's generator to a call: detect the processor's features, compile, cache the object code, launch."""
 
+import contextlib
 import ctypes
 import functools
+import hashlib
+import os
 import platform
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import llvmlite.binding as llvm
+import llvmlite
 import numpy as np
 import torch
+from torch import Tensor
 
-from hrvgan.ops.cpu import kernel_cache as compiled
+from hrvgan.files import atomic_path, user_cache
+from hrvgan.ops.allocator import empty
 
-# LLVM would load far ahead of use in the long rounds of a product, and run out of registers.
+if not llvmlite.__version__.startswith("0.50."):  # of extra `cpu`: kernels name instructions of its LLVM
+    raise ImportError(f"kernels need llvmlite 0.50, not {llvmlite.__version__}")
+
+import llvmlite.binding as llvm
+
+# Global: holds for all that this process compiles with llvmlite, where it costs others a little speed. LLVM has no such
+# switch for one function or module. With its scheduler, the loads of a long unrolled product move so far ahead of their
+# use that registers spill (a convolution takes 36 ms, not 26; docs/results/speed.md).
 llvm.set_option("hrvgan", "-enable-misched=0")
 llvm.initialize_native_target()
 llvm.initialize_native_asmprinter()
+
+CACHE_BYTES = 64 * 2**20  # most that the cache folder holds; the default run needs about 1 MB
 
 
 @functools.cache
@@ -32,36 +47,106 @@ def lanes() -> int:
 
 
 @functools.cache
-def able(dtype: torch.dtype) -> bool:
-    """Whether kernels run here on tensors of `dtype`, float32 or bfloat16."""
-    has = llvm.get_host_cpu_features()
-    return lanes() > 0 if dtype == torch.float32 else bool(lanes() == 16 and has.get("avx512bf16"))
+def supports(dtype: torch.dtype) -> bool:
+    """True if kernels run here on tensors of `dtype`, which may be float32 or bfloat16."""
+    if dtype == torch.bfloat16:
+        return bool(lanes() == 16 and llvm.get_host_cpu_features().get("avx512bf16"))
+    return dtype == torch.float32 and lanes() > 0
 
 
 @functools.cache
 def has_amx() -> bool:
-    """Whether torch multiplies matrices of bfloat16 several times as fast as vectors would."""
+    """True if torch multiplies bfloat16 matrices several times as fast as vector instructions could."""
     return bool(llvm.get_host_cpu_features().get("amx-bf16"))
 
 
+class Layout(NamedTuple):
+    """Names of the 64-bit words of a kernel's argument array, in order. Threads increment the first two: the next item
+    of the work, and the next thread's number."""
+
+    pointers: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("item", "thread", *self.pointers, *self.numbers)
+
+
+def launch(
+    generate: Callable,
+    plan: NamedTuple,
+    tensors: dict[str, Tensor],
+    items: int,
+    scratch_size: int = 0,
+    **counts: int,
+) -> None:
+    """Runs the kernel that `generate(plan, layout)` generates, on as many threads as torch has.
+
+    It finds `tensors` and `counts` under their names (see llvm_ir.Program), and `scratch_size` words of 4 bytes for
+    each thread under "scratch"; a name that it does not find is a KeyError when it is generated.
+    """
+    threads = min(torch.get_num_threads(), items)
+    scratch = empty((threads * scratch_size,))
+    pointers, numbers = (
+        {"scratch": scratch} | tensors,
+        {"items": items, "scratch_size": scratch_size} | counts,
+    )
+    kernel = function(generate, plan, Layout(tuple(pointers), tuple(numbers)))
+    words = [0, 0, *(tensor.data_ptr() for tensor in pointers.values()), *numbers.values()]
+    run(kernel, np.array(words, dtype=np.int64), threads)
+
+
+def run(kernel: ctypes._CFuncPtr, arguments: np.ndarray, threads: int) -> None:
+    """Calls `kernel` with the same arguments on so many threads, which share its items out among them."""
+    pointer = arguments.ctypes.data
+    if threads == 1:
+        kernel(pointer)
+    elif parallel := openmp():
+        parallel(kernel, pointer, threads, 0)
+    else:
+        list(workers().map(kernel, [pointer] * threads))
+
+
 @functools.cache
-def function(write: Callable[[NamedTuple], object], plan: NamedTuple) -> ctypes._CFuncPtr:
-    """The kernel that `write` writes for `plan`, compiled for this processor (a third of a second, or found compiled
-    already)."""
+def openmp() -> ctypes._CFuncPtr | None:
+    """GOMP_parallel of torch's OpenMP, the entry point of `#pragma omp parallel`; None where that is another OpenMP.
+
+    It shares torch's team of threads with torch: these wait for work on their cores (spinning), which threads of our
+    own would have to share with them. It changes no setting of that OpenMP.
+    """
+    try:
+        parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    parallel.argtypes, parallel.restype = (
+        [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint],
+        None,
+    )
+    return parallel
+
+
+@functools.cache
+def workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(torch.get_num_threads(), "kernels")
+
+
+@functools.cache
+def function(generate: Callable, plan: NamedTuple, layout: Layout) -> ctypes._CFuncPtr:
+    """The compiled kernel (a third of a second, or from the cache)."""
     cpu, features = llvm.get_host_cpu_name(), f"{llvm.get_host_cpu_features().flatten()},-prefer-256-bit"
     target = llvm.Target.from_triple(llvm.get_process_triple())
     machine = target.create_target_machine(cpu=cpu, features=features, opt=3)
-    name = compiled.name(write, plan, cpu, features, llvm.llvm_version_info)
-    code = compiled.read(name)
+    name = cache_key(generate, plan, layout, cpu, features, llvm.llvm_version_info)
+    code = read_cached(name)
     if code is None:
-        code = compile_module(str(write(plan)), machine)
-        compiled.write(name, code)
+        code = compile_module(str(generate(plan, layout)), machine)
+        write_cached(name, code)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    run = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address("run"))
-    run.engine = engine  # It lives as long as its code does.
-    return run
+    kernel = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(engine.get_function_address("run"))
+    kernel.engine = engine  # It lives as long as its code does.
+    return kernel
 
 
 def compile_module(text: str, machine: llvm.TargetMachine) -> bytes:
@@ -74,29 +159,58 @@ def compile_module(text: str, machine: llvm.TargetMachine) -> bytes:
     return machine.emit_object(module)
 
 
-def run(function: ctypes._CFuncPtr, fields: np.ndarray, threads: int) -> None:
-    """Calls `function` with the same fields on so many threads, which share its items out among them."""
-    pointer = fields.ctypes.data
-    if threads == 1:
-        function(pointer)
-    elif team := openmp():
-        team(function, pointer, threads, 0)
-    else:
-        list(workers().map(function, [pointer] * threads))
+def cache_folder() -> Path:
+    return user_cache() / "kernels"
+
+
+def cache_key(generate: Callable, *arguments: object) -> str:
+    """File name: hash of the generator function, its arguments and the source of this package."""
+    text = repr((generate.__module__, generate.__qualname__, arguments, source_hash()))
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.o"
 
 
 @functools.cache
-def openmp() -> ctypes._CFuncPtr | None:
-    """GOMP_parallel of the OpenMP that torch has loaded: the threads of its team wait for work on their cores, which
-    threads of our own would have to share with them."""
+def source_hash() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
+
+
+def read_cached(name: str) -> bytes | None:
+    """The object code, if it is there, whole and safe: it is going to be executed."""
     try:
-        team = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
-    except (OSError, AttributeError):  # torch has another OpenMP here
+        if not is_private(os.stat(cache_folder())):
+            return None
+        with open(cache_folder() / name, "rb") as file:
+            content = file.read() if is_private(os.fstat(file.fileno())) else b""
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
-    team.argtypes, team.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
-    return team
+    digest, code = content[:32], content[32:]
+    return code if hashlib.sha256(code).digest() == digest else None
 
 
-@functools.cache
-def workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(torch.get_num_threads(), "kernels")
+def is_private(status: os.stat_result) -> bool:
+    """True for a file or folder that belongs to this user and that nobody else may write to."""
+    if not hasattr(os, "geteuid"):  # Windows: the user's folders are private by their access lists.
+        return True
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def write_cached(name: str, code: bytes) -> None:
+    """Keeps the code for later processes. Where that fails, they compile again."""
+    with contextlib.suppress(OSError, RuntimeError):
+        cache_folder().parent.mkdir(parents=True, exist_ok=True)
+        cache_folder().mkdir(mode=0o700, exist_ok=True)
+        if is_private(os.stat(cache_folder())):
+            with atomic_path(cache_folder() / name) as file:
+                file.write_bytes(hashlib.sha256(code).digest() + code)
+            evict()
+
+
+def evict() -> None:
+    """Deletes the oldest entries, by the time they were written, until the others take no more than CACHE_BYTES."""
+    sizes = {file: file.stat() for file in cache_folder().glob("*.o")}
+    total = 0
+    for file, status in sorted(sizes.items(), key=lambda entry: entry[1].st_mtime_ns, reverse=True):
+        total += status.st_size
+        if total > CACHE_BYTES:
+            file.unlink(missing_ok=True)

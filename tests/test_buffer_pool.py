@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
-from hrvgan.ops.cpu import buffer_pool as memory
-from hrvgan.ops.cpu.buffer_pool import Pool, empty_clips
+from hrvgan.ops import allocator as memory
+from hrvgan.ops.allocator import Pool, empty_clips
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch's own memory is used")
 SHAPE = (2, 16, 4, 64, 64)  # 2 MiB in float32
