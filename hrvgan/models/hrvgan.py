@@ -41,7 +41,7 @@ def ladder(size: int) -> tuple[int, ...]:
 
 
 def scale(px: int, temporal: str) -> tuple[int, int, int]:
-    """How much larger (T, H, W) is at `px` than one level below."""
+    """Factor of (T, H, W) from one level below to `px`."""
     return (2 if px in DOUBLES_TIME[temporal] else 1, 2, 2)
 
 
@@ -360,8 +360,8 @@ class HRVGAN(VideoGAN):
     def g_terms(self, batch: Batch) -> dict[str, Tensor]:
         z, c, given = self.noise(batch), batch.c, batch.real
         if self.ms_weight:  # Neighbours share their class and first frames, so that z alone tells them apart.
-            twins = torch.arange(len(z)) // 2 * 2
-            c, given = c[twins], given[twins]
+            first = torch.arange(len(z)) // 2 * 2
+            c, given = c[first], given[first]
         fake = self.draw_fake(z, c, given)
         real_logits = None
         if self.paired:
@@ -384,7 +384,7 @@ class HRVGAN(VideoGAN):
         return self.G(z, c, real[:, :, : self.context] if self.context else None, self.position)
 
     def show(self, clips: Tensor) -> Tensor:
-        """What D sees of clips, real or generated."""
+        """Clips as D sees them, real or generated: augmented, with instance noise."""
         clips = self.augment(clips)
         return clips + self.instance_noise * batch_rng.randn(*clips.shape, like=clips) if self.instance_noise else clips
 

@@ -23,7 +23,7 @@ SHAPES = ((32, 16), (64, 16))  # (pixels, frames)
 
 
 def channels(size: int, width: float) -> list[int]:
-    """Of the maps of half of `size`, a quarter, ..., 4x4: 64, 128, 256, 512 at 64 px, times `width`."""
+    """Channels of the maps of half of `size`, a quarter, ..., 4x4: 64, 128, 256, 512 at 64 px, times `width`."""
     return [max(2, round(width * 64 * 2**level)) for level in range(int(math.log2(size)) - 2)]
 
 

@@ -23,7 +23,7 @@ REAL, FAKE = 0, 1  # what D's two logits stand for
 
 
 def channels(size: int, width: float) -> list[int]:
-    """Of the maps of 4x4, 8x8, ... up to half of `size`: 512, 256, 128, 64 at 64 px, times `width`."""
+    """Channels of the maps of 4x4, 8x8, ... up to half of `size`: 512, 256, 128, 64 at 64 px, times `width`."""
     levels = int(math.log2(size)) - 2
     return [max(2, round(width * 64 * 2**level)) for level in reversed(range(levels))]
 
@@ -62,7 +62,7 @@ class Generator(nn.Module):
 
 
 def blend(foreground: Tensor, mask: Tensor, background: Tensor) -> Tensor:
-    """What the two streams make together."""
+    """Composition of the two streams."""
     return mask * foreground + (1 - mask) * background
 
 
