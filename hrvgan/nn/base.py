@@ -151,8 +151,8 @@ class VideoGAN(nn.Module):
         return self.draw(self.latent(n, seed), self.cycle_labels(n) if c is None else c, batch_size=batch_size)
 
     def predict(self, clips: Tensor, c: Tensor, seed: int = 0) -> Tensor:
-        """Continuations of the first `context` frames of `clips`, uint8 (n, T, H, W, 3), labels `c` (n,): clips that begin
-        with them, uint8 (n, num_frames, H, W, 3)."""
+        """Continuations of the first `context` frames of `clips`, uint8 (n, T, H, W, 3), labels `c` (n,): clips that
+        begin with them, uint8 (n, num_frames, H, W, 3)."""
         return self.draw(self.latent(len(clips), seed), c, to_float(clips[:, : self.context]))
 
 
@@ -171,8 +171,8 @@ def check_shape(model: str, size: int, num_frames: int, known: Sequence[tuple[in
 # Progressive growing (Karras et al. 2018; over space and time Acharya et al. 2018).
 
 def position(num_clips: int, clips_per_level: int, num_levels: int) -> float:
-    """Position on the ladder of a model that trains each level for `clips_per_level` clips and fades to the next over as many:
-    1.25 is a quarter of the way from level 1 to level 2."""
+    """Position on the ladder of a model that trains each level for `clips_per_level` clips and fades to the next over
+    as many: 1.25 is a quarter of the way from level 1 to level 2."""
     level, within = divmod(num_clips / clips_per_level, 2)
     return min(level + max(0.0, within - 1), num_levels - 1.0)
 

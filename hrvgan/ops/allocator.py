@@ -101,7 +101,8 @@ def keep_freed_memory() -> bool:
     glibc gives large blocks back to the system at once, so that each large tensor is a page fault every 4 kB. The large
     results of our kernels come from the pool above; with the others a training step at 256 px is up to a seventh
     faster, and its peak a quarter higher, as free blocks between others do not always fit. For programs, not for the
-    library: a process is its owner's. Nothing happens without glibc, or where the user has tuned or replaced the allocator: any variable MALLOC_*, such as MALLOC_TRIM_THRESHOLD_=131072, GLIBC_TUNABLES, LD_PRELOAD.
+    library: a process is its owner's. Nothing happens without glibc, or where the user has tuned or replaced the
+    allocator: any variable MALLOC_*, such as MALLOC_TRIM_THRESHOLD_=131072, GLIBC_TUNABLES, LD_PRELOAD.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     tuned = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")) for name in os.environ)
