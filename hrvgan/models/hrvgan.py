@@ -360,8 +360,8 @@ class HRVGAN(VideoGAN):
     def g_terms(self, batch: Batch) -> dict[str, Tensor]:
         z, c, given = self.noise(batch), batch.c, batch.real
         if self.ms_weight:  # Neighbours share their class and first frames, so that z alone tells them apart.
-            twins = torch.arange(len(z)) // 2 * 2
-            c, given = c[twins], given[twins]
+            first = torch.arange(len(z)) // 2 * 2
+            c, given = c[first], given[first]
         fake = self.draw_fake(z, c, given)
         real_logits = None
         if self.paired:

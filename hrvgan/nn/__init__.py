@@ -1,1 +1,1 @@
-"""What the models share: their contract, layers, losses, optimizers."""
+"""Parts that the models share: their contract, layers, losses, optimizers, augmentation, layer table, memory."""

@@ -1,4 +1,4 @@
-"""Differentiable augmentation of clips (Zhao et al. 2020, DiffAugment): what D sees, real and generated alike.
+"""Differentiable augmentation of the clips that D sees, real and generated (Zhao et al. 2020, DiffAugment).
 
 A clip gets one draw for all its frames, so that its motion stays its own.
 """

@@ -26,7 +26,7 @@ class Level(NamedTuple):
 
 @dataclass
 class Batch:
-    """What one training step sees. A phase may leave something on it for the next (a fake that both use)."""
+    """Inputs of one training step. A phase may leave something on it for the next (a fake that both use)."""
 
     real: Tensor  # (N, C, T, H, W) in [-1, 1]
     c: Tensor  # (N,) int64 labels; zeros when there are no classes
@@ -79,11 +79,11 @@ class VideoGAN(nn.Module):
 
     @property
     def z_shape(self) -> tuple[int, ...]:
-        """Of the latent of one clip."""
+        """Shape of the latent of one clip."""
         return (self.z_dim,)
 
     def phases(self) -> list[Phase]:
-        """What one training iteration does, in order. Makes the optimisers: call it once, on the final device."""
+        """The phases of one training iteration, in order. Makes the optimisers: call it once, on the final device."""
         raise TypeError(f"{type(self).__name__} does not say how it is trained")
 
     def grow(self, num_clips: int) -> Level:
@@ -151,13 +151,13 @@ class VideoGAN(nn.Module):
         return self.draw(self.latent(n, seed), self.cycle_labels(n) if c is None else c, batch_size=batch_size)
 
     def predict(self, clips: Tensor, c: Tensor, seed: int = 0) -> Tensor:
-        """How the first `context` frames of `clips`, uint8 (n, T, H, W, 3), of labels `c` (n,), may go on: clips that
+        """Continuations of the first `context` frames of `clips`, uint8 (n, T, H, W, 3), labels `c` (n,): clips that
         begin with them, uint8 (n, num_frames, H, W, 3)."""
         return self.draw(self.latent(len(clips), seed), c, to_float(clips[:, : self.context]))
 
 
 def drawn_at_once(shape: tuple[int, int, int]) -> int:
-    """How many clips (T, H, W) to draw at a time: 32, or as many as have a million pixels, one of 256 px."""
+    """Number of clips (T, H, W) to draw at a time: 32, or as many as have a million pixels, one of 256 px."""
     return max(1, min(32, 2**20 // math.prod(shape)))
 
 
@@ -171,8 +171,8 @@ def check_shape(model: str, size: int, num_frames: int, known: Sequence[tuple[in
 # Progressive growing (Karras et al. 2018; over space and time Acharya et al. 2018).
 
 def position(num_clips: int, clips_per_level: int, num_levels: int) -> float:
-    """Where a model stands that trains each level for `clips_per_level` clips and fades to the next over as many:
-    1.25 is a quarter of the way from level 1 to level 2."""
+    """Position on the ladder of a model that trains each level for `clips_per_level` clips and fades to the next over
+    as many: 1.25 is a quarter of the way from level 1 to level 2."""
     level, within = divmod(num_clips / clips_per_level, 2)
     return min(level + max(0.0, within - 1), num_levels - 1.0)
 

@@ -52,7 +52,7 @@ NORMS = {
 
 
 class LeakyReLU(nn.LeakyReLU):
-    """In place of its input."""
+    """LeakyReLU in place of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return leaky_relu(x, self.negative_slope)
@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class DownBlock(Block):
-    """A block that ends with means of blocks of `factor`. Without a norm the layer takes them itself."""
+    """A block that ends with average pooling by `factor`; without a norm, the layer pools as well."""
 
     def __init__(self, c_in: int, c_out: int, norm: str, slope: float, factor: tuple[int, int, int]):
         bare = norm == "none"
@@ -113,7 +113,7 @@ class DownBlock(Block):
 
 
 class Scale(nn.Module):
-    """Weight = c * what is stored."""
+    """Parametrisation: weight = c * stored."""
 
     def __init__(self, c: float):
         super().__init__()

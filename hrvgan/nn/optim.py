@@ -1,4 +1,4 @@
-"""Optimisers by name, their learning rates over time, and the gradients that they are given."""
+"""Optimisers by name, learning rate schedules, gradient clipping."""
 
 from collections.abc import Callable, Iterable
 
@@ -19,7 +19,7 @@ def sgd(parameters, lr: float, *, momentum: float = 0.0, weight_decay: float = 0
 
 
 def rmsprop(parameters, lr: float, *, alpha: float = 0.99, eps: float = 1e-8):
-    """What Wasserstein GANs with clipped weights are trained with (Arjovsky et al. 2017)."""
+    """RMSprop, for Wasserstein GANs with clipped weights (Arjovsky et al. 2017)."""
     return torch.optim.RMSprop(parameters, lr, alpha, eps, foreach=True)
 
 

@@ -1,4 +1,4 @@
-"""What a model is made of and what it costs: layers, parameters, arithmetic. Nothing is computed: shapes suffice."""
+"""Layer table and cost of a model: parameters and arithmetic, from shapes alone, on the meta device."""
 
 import copy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hrvgan.nn.base import VideoGAN
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network."""
+    """Cost of one network."""
 
     parameters: int
     gflop: float  # 1e9 operations (a multiplication and an addition are two) for one clip forward
@@ -34,7 +34,7 @@ def layer_table(gan: VideoGAN) -> str:
         if is_layer(name, module)
     }
     for name, module in layers.items():
-        module.register_forward_hook(recorder(name, lines))
+        module.register_forward_hook(line_hook(name, lines))
     with torch.no_grad():
         clips = draw(shapes)
         shapes.judge(clips, labels(shapes))
@@ -50,13 +50,13 @@ def layer_table(gan: VideoGAN) -> str:
 
 
 def is_layer(name: str, module: nn.Module) -> bool:
-    """Whether it has no parts; what makes a layer's weight (`equalise`) is none."""
+    """True for a module without parts; a parametrisation (`equalise`) is no layer."""
     parts = {part for part, _ in module.named_children()}
     return parts <= {"parametrizations"} and "parametrizations" not in name
 
 
 def costs(gan: VideoGAN) -> dict[str, Cost]:
-    """What G and D cost: G to draw a clip, D to judge it (all its parts, every frame)."""
+    """Costs of G (to draw a clip) and of D (to judge it: all its parts, every frame)."""
     shapes = on_meta(gan)
     with torch.no_grad():
         clips, g_flop = counted(lambda: draw(shapes))
@@ -91,7 +91,7 @@ def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def recorder(name: str, lines: dict[str, str]):
+def line_hook(name: str, lines: dict[str, str]):
     def hook(module: nn.Module, inputs, output) -> None:
         count = num_parameters(module)
         if name not in lines and (count or output.shape != inputs[0].shape):

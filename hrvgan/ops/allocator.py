@@ -21,7 +21,8 @@ SMALL = 2**20  # bytes: torch's own memory is as good for what is smaller
 
 
 class Pool:
-    """Blocks of memory of the system's, by their size in bytes."""
+    """Blocks of memory from the system, by size in bytes. Freed blocks wait for the next result of their size; no more
+    is held than was in use at once."""
 
     def __init__(self):
         self.idle: dict[int, list[mmap.mmap]] = defaultdict(list)
@@ -95,12 +96,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, M_TOP_PAD = -1, -4, -2
 
 
 def keep_freed_memory() -> bool:
-    """Has this process keep the memory that it frees, for the next tensors; returns whether it does.
+    """Makes this process keep the memory that it frees, for the next tensors; returns True if it does.
 
     glibc gives large blocks back to the system at once, so that each large tensor is a page fault every 4 kB. The large
-    ones of our kernels have memory of their own (ops/cpu/buffer_pool.py); with the others a training step at 256 px is
-    up to a seventh faster, and its peak a quarter higher, as free blocks between others do not always fit. It is
-    for programs: a process is its owner's. Nothing happens without glibc, or where the user has tuned or replaced the
+    results of our kernels come from the pool above; with the others a training step at 256 px is up to a seventh
+    faster, and its peak a quarter higher, as free blocks between others do not always fit. For programs, not for the
+    library: a process is its owner's. Nothing happens without glibc, or where the user has tuned or replaced the
     allocator: any variable MALLOC_*, such as MALLOC_TRIM_THRESHOLD_=131072, GLIBC_TUNABLES, LD_PRELOAD.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
