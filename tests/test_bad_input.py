@@ -174,6 +174,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(processes.faults(300, 1800))
 def test_damaged_files_are_all_accounted_for(tmp_path):
     """The fast part of `make fuzz`."""
     count = processes.faults(150, 2000)

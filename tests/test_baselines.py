@@ -18,6 +18,7 @@ from hrvgan.models.tgan import TGAN, clip_scale, clip_singular_values
 from hrvgan.models.vgan import blend
 from hrvgan.nn.base import Batch
 from hrvgan.nn.summary import costs, layer_table
+from hrvgan.training import ema as averaging
 
 BASELINES = ("vgan", "tgan", "mocogan")
 
@@ -158,7 +159,9 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_each_is_trained_resumed_and_released_by_the_same_command(name, store, tmp_path):
+def test_each_is_trained_resumed_and_released_by_the_same_command(name, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(averaging, "BATCHES", 2)  # The same for all, however many.
+
     def train(out, steps):
         options = f"{{steps: {steps}, batch_size: 4, log_every: 2, save_every: 2, sample_every: 1000}}"
         command = ["train", str(store), str(tmp_path / out), "--model", name, "--net", "{width: 0.05}"]

@@ -7,8 +7,7 @@ import pytest
 
 from hrvgan.errors import InputError
 from pipeline.tracking import client, registry
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.project import NO_TRACKER, ROOT
 
 
 @pytest.fixture
@@ -77,6 +76,7 @@ def test_a_prediction_that_is_nearer_is_better():
 
 
 def test_a_registry_that_is_away_is_a_warning(project, monkeypatch, capfd):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for name, value in NO_TRACKER.items():
+        monkeypatch.setenv(name, value)
     registry.try_promote("laptop")
     assert "warning: laptop is not registered in MLflow at http://127.0.0.1:9" in capfd.readouterr().err

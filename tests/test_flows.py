@@ -1,5 +1,6 @@
 """The flow on a toy DVC project, under the server, worker and deployments that `make schedule` starts."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,9 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from dvc.exceptions import DvcException
 from flows import child_process
 from flows.graph import in_words, plan
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
+from tests import processes
+from tests.processes import wait_for
 
 PROJECT = Path(__file__).resolve().parents[1]
 SENTENCE = "params.yaml: runs.toy.width = -3, must be positive; raise it"
@@ -81,23 +83,24 @@ class Toy:
 
     def __init__(self, root: Path, port: int):
         self.root, self.port, self.api = root, port, f"http://127.0.0.1:{port}/api"
+        self.kept: dict[Path, bytes] = {}
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
         self.env = {**clean, "HOME": str(root / "home"), "PREFECT_API_URL": self.api}
         self.env["PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS"] = "0"
+        self.env["DVC_SITE_CACHE_DIR"] = str(root / ".dvc/tmp/site")
         for name in ("home", "source"):
             (root / name).mkdir()
         shutil.copytree(PROJECT / "flows", root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("prefect.yaml", "prefect.toml"):
-            shutil.copy(PROJECT / name, root)
+        (root / ".dvc").mkdir()
+        for name in ("prefect.yaml", "prefect.toml", ".dvc/config", ".dvc/.gitignore"):
+            shutil.copy(PROJECT / name, root / name)
         (root / "dvc.yaml").write_text(DVC_YAML)
         (root / "stage.py").write_text(STAGE)
         (root / "pipeline").mkdir()
         (root / "pipeline/checks.py").write_text(CHECK)
         (root / "pipeline/__init__.py").touch()
         self.source("first"), self.temper("mild")
-        subprocess.run(["git", "init", "--quiet", root], check=True)
-        self.python("-m", "dvc", "init", "--quiet")
-        self.python("-m", "dvc", "config", "core.analytics", "false")
+        processes.run(["git", "init", "--quiet", root])
 
     def source(self, text: str) -> None:
         (self.root / "source/data.txt").write_text(text)
@@ -105,30 +108,26 @@ class Toy:
     def temper(self, temper: str) -> None:
         (self.root / "params.yaml").write_text(f"temper: {temper}\n")
 
-    def python(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-        command = [sys.executable, *arguments]
-        done = subprocess.run(
-            command, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=120
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
+    def python(self, *arguments: str) -> str:
+        return processes.run([sys.executable, *arguments], cwd=self.root, env=self.env).stdout
 
-    def start_flows(self) -> subprocess.Popen:
+    @contextlib.contextmanager
+    def start_flows(self) -> Iterator[processes.Process]:
         """A process that runs the flow, without a deployment, for each line of parameters that it is sent."""
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        return subprocess.Popen(
-            [sys.executable, "-c", FLOWS], cwd=self.root, env=self.env, text=True, **pipes
-        )
+        command = [sys.executable, "-c", FLOWS]
+        with processes.start(command, cwd=self.root, env=self.env, stdin=subprocess.PIPE) as flows:
+            yield flows
 
     def flow(self, **parameters) -> str:
         """Type and message of the state in which a run of the flow ends."""
-        self.flows.stdin.write(json.dumps(parameters) + "\n")
-        self.flows.stdin.flush()
-        hung = threading.Timer(180, self.flows.kill)  # ends the reading, too
-        hung.start()
-        end = next((line for line in self.flows.stdout if line.startswith("END ")), "no end within 180 s")
-        hung.cancel()
-        return end.removeprefix("END ").strip()
+
+        def ends() -> list[str]:
+            return re.findall("^END (.*)\n", self.flows.output(), re.MULTILINE)
+
+        before = len(ends())
+        send(self.flows, parameters)
+        wait_for(lambda: len(ends()) > before, "the end of a flow", process=self.flows)
+        return ends()[before]
 
     def diary(self) -> list[str]:
         """Stages that ran since the last call, in order."""
@@ -138,13 +137,19 @@ class Toy:
         return names
 
     def up_to_date(self) -> None:
-        self.temper("mild")
-        self.python("-m", "dvc", "repro", "--quiet")
+        """All files as `dvc repro` left them the first time, and an empty diary."""
+        if not self.kept:
+            self.python("-m", "dvc", "repro", "--quiet")
+            names = ("dvc.lock", "source/data.txt", "params.yaml", "raw.txt", "model.txt", "score.json")
+            self.kept = {self.root / name: (self.root / name).read_bytes() for name in names}
+        for path, data in self.kept.items():
+            path.write_bytes(data)
         self.diary()
 
-    def deployment_run(self, name: str) -> str:
-        said = self.python("-m", "prefect", "deployment", "run", name).stdout
-        return re.search(r"UUID: (\S+)", said)[1]
+    def start_run(self, deployment: str) -> str:
+        """The id of a new run, as `prefect deployment run` and the button of the UI make it."""
+        found = self.ask(f"deployments/name/train-flow/{deployment}")
+        return self.ask(f"deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
 
     def ask(self, path: str, body: dict | None = None):
         data = None if body is None else json.dumps(body).encode()
@@ -158,13 +163,15 @@ class Toy:
     def end(self, run: str) -> tuple[str, str]:
         """Type and message of the state in which a flow run ends."""
         final = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-        wait_for(lambda: self.state(run)["type"] in final)
+        wait_for(
+            lambda: self.state(run)["type"] in final, f"the end of run {run}", pause=0.2, process=self.serve
+        )
         return self.state(run)["type"], self.state(run)["message"]
 
     def slow_stage(self) -> int:
         """The pid of the sleeping stage, once it sleeps."""
         path = self.root / "pid.txt"
-        wait_for(path.exists)
+        wait_for(path.exists, "the slow stage", process=self.serve)
         pid = int(path.read_text())
         path.unlink()
         return pid
@@ -181,11 +188,9 @@ class Toy:
         return found
 
 
-def wait_for(condition, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
-        time.sleep(0.1)
+def send(flows: processes.Process, parameters: dict) -> None:
+    flows.stdin.write(json.dumps(parameters).encode() + b"\n")
+    flows.stdin.flush()
 
 
 def alive(pid: int) -> bool:
@@ -202,24 +207,21 @@ def toy(tmp_path_factory):
         port = probe.getsockname()[1]
     toy = Toy(tmp_path_factory.mktemp("toy"), port)
     command = [sys.executable, "-m", "flows.serve", "--port", str(port)]
-    log_path = toy.root / "serve.log"
-    with open(log_path, "w") as log:
-        serve = subprocess.Popen(command, cwd=toy.root, env=toy.env, stdout=log, stderr=log)
-    try:
-        wait_for(lambda: "Ctrl-C stops" in log_path.read_text() or serve.poll() is not None, 200)
-        assert serve.poll() is None, log_path.read_text()
+    with processes.start(command, cwd=toy.root, env=toy.env) as toy.serve:
+        started = "Ctrl-C stops"
+        wait_for(lambda: started in toy.serve.output(), "a worker", 250, pause=0.1, process=toy.serve)
         with toy.start_flows() as toy.flows:
             yield toy
-        serve.terminate()
-        assert serve.wait(timeout=90) == 0, log_path.read_text()
+            toy.flows.stdin.close()
+            assert toy.flows.finish() == 0, toy.flows
+        toy.serve.terminate()
+        assert toy.serve.finish() == 0, toy.serve
         assert toy.processes() == []
-    finally:
-        serve.kill()  # its child processes end with it
-        serve.wait()
 
 
 def test_deployment_runs_every_stage_in_the_order_of_the_graph(toy):
-    run = toy.deployment_run("train-flow/train-flow")
+    said = toy.python("-m", "prefect", "deployment", "run", "train-flow/train-flow")
+    run = re.search(r"UUID: (\S+)", said)[1]
     assert toy.end(run) == ("COMPLETED", "Changed since the last run: ran fetch, fit, score.")
     assert toy.diary() == ["fetch", "fit", "score"]
     assert json.loads((toy.root / "score.json").read_text()) == {"chars": len("firstfetchfit")}
@@ -231,7 +233,8 @@ def test_deployment_runs_every_stage_in_the_order_of_the_graph(toy):
 def test_nightly_is_scheduled(toy):
     nightly = {"deployments": {"name": {"any_": ["nightly"]}}}
     scheduled = {**nightly, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    wait_for(lambda: toy.ask("flow_runs/filter", scheduled))  # with SQLAlchemy 2.1 it stays empty for ever
+    # With SQLAlchemy 2.1 it stays empty for ever.
+    wait_for(lambda: toy.ask("flow_runs/filter", scheduled), "a scheduled run", pause=0.2, process=toy.serve)
     assert all("T02:00:00" in run["expected_start_time"] for run in toy.ask("flow_runs/filter", scheduled))
 
 
@@ -289,24 +292,26 @@ def test_retries_are_of_the_stage(toy):
 def test_cancelling_ends_the_stage_and_a_second_nightly_does_not_pile_up(toy):
     toy.up_to_date()
     toy.temper("slow")
-    run = toy.deployment_run("train-flow/nightly")
+    run = toy.start_run("nightly")
     stage = toy.slow_stage()
-    assert toy.end(toy.deployment_run("train-flow/nightly"))[0] == "CANCELLED"
+    assert toy.end(toy.start_run("nightly"))[0] == "CANCELLED"
     assert alive(stage)
-    toy.python("-m", "prefect", "flow-run", "cancel", run)
+    toy.ask(
+        f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}}
+    )  # as `prefect flow-run cancel` does
     assert toy.end(run)[0] == "CANCELLED"
-    wait_for(lambda: not alive(stage), 20)
+    wait_for(lambda: not alive(stage), "the end of the stage", 20)
 
 
+@pytest.mark.faults
 def test_a_flow_that_is_killed_outright_takes_its_stage_along(toy):
     toy.up_to_date()
     toy.temper("slow")
     with toy.start_flows() as flows:
-        flows.stdin.write("{}\n")
-        flows.stdin.flush()
+        send(flows, {})
         stage = toy.slow_stage()
         flows.kill()
-    wait_for(lambda: not alive(stage), 20)
+        wait_for(lambda: not alive(stage), "the end of the stage", 20)  # and not by the end of this block
 
 
 @pytest.mark.parametrize("code", [0, 3])
@@ -365,9 +370,7 @@ def test_without_a_server_the_flow_says_how_to_start_one():
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
         command = [sys.executable, "-m", "flows.train_flow"]
-        done = subprocess.run(
-            command, cwd=PROJECT, env={**os.environ, "PREFECT_API_URL": url}, capture_output=True, text=True
-        )
+        done = processes.run(command, cwd=PROJECT, env={**os.environ, "PREFECT_API_URL": url}, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"error: no Prefect server at {url}")
     assert "Traceback" not in done.stderr

@@ -2,20 +2,13 @@
 
 import hashlib
 import io
-import os
-import re
-import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import rar_writer
-import yaml
 from PIL import Image
 from web_server import Site
 
@@ -27,8 +20,8 @@ from hrvgan.extraction.videos import write_videos_csv
 from hrvgan.fetching.transfer import Unavailable
 from hrvgan.files import PublishedFile
 from hrvgan.video.io import encode
+from tests.project import Project
 
-ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("ApplyEyeMakeup", "HandstandPushups", "YoYo")  # Labels 1 to 3.
 TEST_GROUPS = {1: (1, 2), 2: (3, 4), 3: (5, 6)}
 
@@ -298,58 +291,35 @@ def test_aeroplane_lists_strips_without_classes_by_folder(tmp_path):
 # New data upstream, through DVC.
 
 
-class Project:
-    """A copy of the project with one data set at an address of your own."""
-
-    def __init__(self, root: Path, url: str):
-        self.root = root
-        for room in ("hrvgan", "pipeline"):
-            shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore"):
-            shutil.copy(ROOT / file, root / file)
-        values = yaml.safe_load((root / "params.yaml").read_text())
-        options = {"split": 0, "path": url}
-        watch = "hrvgan/datasets/ucf101.py"
-        values["datasets"] = {"mine": {"source": "ucf101", "watch": watch, "options": options, "clips": {}}}
-        values["runs"]["laptop"]["dataset"] = "mine"
-        (root / "params.yaml").write_text(yaml.safe_dump(values))
-        self.dvc("init", "--no-scm")
-
-    def dvc(self, *arguments: str) -> str:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments], cwd=self.root, text=True, check=False, timeout=300,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PATH": path},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def repro(self, *arguments: str) -> list[str]:
-        return re.findall(r"Running stage '([^']+)'", self.dvc("repro", *arguments))
+def use(values: dict, url: str) -> None:
+    """Params with one data set, at an address of your own."""
+    options, watch = {"split": 0, "path": url}, "hrvgan/datasets/ucf101.py"
+    values["datasets"] = {"mine": {"source": "ucf101", "watch": watch, "options": options, "clips": {}}}
+    values["runs"]["laptop"]["dataset"] = "mine"
 
 
-def test_new_data_upstream_is_noticed_and_nothing_else_runs(avis, tmp_path, monkeypatch):
-    monkeypatch.delenv("HRVGAN_DOWNLOADS", raising=False)
+def test_new_data_upstream_is_noticed_and_nothing_else_runs(avis, tmp_path):
     with Site() as site:
         site.files["/mine.zip"] = zipped(dict(list(avis.items())[:12]))
-        project = Project(tmp_path, f"{site.url}/mine.zip")
-        assert project.repro("download@mine") == ["upstream@mine", "download@mine"]
+        project = Project.new(tmp_path, lambda v: use(v, f"{site.url}/mine.zip"))
+        assert project.repro("download@mine") == {"upstream@mine", "download@mine"}
         assert len(list((tmp_path / "data/raw/mine").rglob("*.avi"))) == 12
         assert (tmp_path / "data/downloads/mine.zip").exists()
-        assert project.repro("download@mine") == []  # And no request either.
         asked = len(site.log)
-        assert project.repro("--single-item", "--force", "upstream@mine") == [
+        assert project.repro("download@mine") == set()
+        assert len(site.log) == asked
+        assert project.repro("--single-item", "--force", "upstream@mine") == {
             "upstream@mine"
-        ]  # As every night.
+        }  # As every night.
         assert len(site.log) == asked + 1
-        assert project.repro("download@mine") == []
+        assert project.repro("download@mine") == set()
         site.files["/mine.zip"] = zipped(avis)
         project.repro("--single-item", "--force", "upstream@mine")
-        assert project.repro("download@mine") == ["download@mine"]
+        assert project.repro("download@mine") == {"download@mine"}
         assert len(list((tmp_path / "data/raw/mine").rglob("*.avi"))) == 18
     # The server is gone: what was noted stays, and so does the data set.
     project.repro("--single-item", "--force", "upstream@mine")
-    assert project.repro("download@mine") == []
+    assert project.repro("download@mine") == set()
 
 
 def test_a_suffix_in_capitals_is_a_video_too(tmp_path):

@@ -153,6 +153,7 @@ def ends_as_if_nothing_happened(folder, state):
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(processes.faults(300, 1800))
 def test_killed_at_random_moments_it_ends_with_the_same_bits(shapes_clips, tmp_path):
     """Somewhere in the iteration after the second one, which may take as long as that on this machine."""
     state, moments, kills = tmp_path / "state.pt", random.Random(0), processes.faults(4, 20)

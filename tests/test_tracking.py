@@ -11,6 +11,7 @@ from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import dropped_table
 from pipeline.tracking import client as tracking
 from pipeline.tracking import mlflow_logger
+from tests.project import NO_TRACKER
 from tests.test_extraction import SMALL, write_raw
 
 
@@ -32,7 +33,8 @@ def test_an_extraction_is_a_run_with_its_counts_and_a_table_of_what_was_left_out
 
 
 def test_a_tracker_that_is_away_is_a_warning(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for name, value in NO_TRACKER.items():
+        monkeypatch.setenv(name, value)
     (tmp_path / "videos.parquet").write_bytes(b"")
     tracking.log_clips("mine", tmp_path / "videos.parquet", {}, {})
     assert (
