@@ -12,11 +12,15 @@ import sys
 import threading
 import weakref
 from collections import defaultdict, deque
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+META_AS_CPU: ContextVar[bool] = ContextVar("meta_as_cpu", default=False)
 SMALL = 2**20  # bytes: torch's own memory is as good for what is smaller
 
 
@@ -74,20 +78,32 @@ class Pool:
 blocks = Pool()
 
 
-def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """A contiguous tensor of any content on the CPU."""
+def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> Tensor:
+    """A contiguous tensor of any content, on the CPU or the meta device."""
     size = math.prod(shape) * dtype.itemsize
-    if size < SMALL or sys.platform != "linux":
-        return torch.empty(shape, dtype=dtype)
+    if size < SMALL or sys.platform != "linux" or device.type == "meta":
+        return torch.empty(shape, dtype=dtype, device=device)
     # Not a view: autograd allows no in-place operation on what a Function returns if that is one.
     return torch.empty(0, dtype=dtype).set_(torch.from_numpy(blocks.take(size)).untyped_storage(), 0, shape)
 
 
-def empty_clips(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Clips (N, C, T, H, W) of any content on the CPU, channels-last."""
+def empty_clips(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device = CPU) -> Tensor:
+    """Clips (N, C, T, H, W) of any content, channels-last, on the CPU or the meta device."""
     n, c, *size = shape
-    flat = empty((n, *size, c), dtype)
+    flat = empty((n, *size, c), dtype, device)
     return flat.set_(flat.untyped_storage(), 0, shape, flat.permute(0, 4, 1, 2, 3).stride())
+
+
+@contextlib.contextmanager
+def meta_as_cpu() -> Iterator[None]:
+    """Within it, CPU kernels also take meta tensors and return their shapes, so that the memory of a training step can
+    be followed without computing it. Without it, meta tensors take plain torch, whose arithmetic torch's counters know.
+    """
+    token = META_AS_CPU.set(True)
+    try:
+        yield
+    finally:
+        META_AS_CPU.reset(token)
 
 
 # Of glibc's malloc.h: below how many bytes at its end the heap is not cut, how many blocks may lie outside of it, and

@@ -37,7 +37,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Triple) ->
     if cpu.available(x):
         if uses_winograd(x, weight, padding):
             return winograd_conv.convolve(x, weight, bias)
-        if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        if x.dtype == torch.float32 and not x.is_meta and torch.backends.mkldnn.is_available():
             return torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1, 1, 1], [1, 1, 1], 1)
     return conv3d_reference(x, weight, bias, padding)
 
@@ -170,12 +170,16 @@ class FromRGB(Conv3d):
         return autocast(features)
 
 
+def autocast_device(x: Tensor) -> str:
+    """Device type whose autocast applies to x; meta tensors follow that of the CPU."""
+    return "cpu" if x.is_meta else x.device.type
+
+
 def without_autocast(x: Tensor) -> torch.autocast:
-    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
+    return torch.autocast(autocast_device(x), enabled=False)
 
 
 def autocast(x: Tensor) -> Tensor:
     """x in the dtype in which autocast computes convolutions."""
-    if x.device.type == "meta" or not torch.is_autocast_enabled(x.device.type):
-        return x
-    return x.to(torch.get_autocast_dtype(x.device.type))
+    device = autocast_device(x)
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x

@@ -103,7 +103,7 @@ class LeakyReLUGradient(torch.autograd.Function):
 def leaky_relu_gradient(g: Tensor, y: Tensor, slope: float) -> Tensor:
     if not cpu.available(y) or y.ndim != 5:
         return torch.ops.aten.leaky_relu_backward(g, y, slope, True)
-    dx = empty_clips(y.shape, y.dtype)
+    dx = empty_clips(y.shape, y.dtype, y.device)
     return torch.ops.aten.leaky_relu_backward.grad_input(g, y, slope, True, grad_input=dx)
 
 

@@ -12,6 +12,8 @@ import os
 import torch
 from torch import Tensor
 
+from hrvgan.ops.allocator import META_AS_CPU
+
 try:
     from hrvgan.ops.cpu import jit
 except ImportError:  # llvmlite is missing or has another version
@@ -27,4 +29,5 @@ def available(x: Tensor) -> bool:
     """
     if not enabled or torch.compiler.is_compiling():
         return False
-    return x.device.type == "cpu" and jit.supports(x.dtype)
+    on_cpu = x.device.type == "cpu" or (x.is_meta and META_AS_CPU.get())
+    return on_cpu and jit.supports(x.dtype)

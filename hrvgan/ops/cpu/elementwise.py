@@ -50,7 +50,7 @@ def supports_pooling(x: Tensor, factor: Factor) -> bool:
 def pixel_norm(x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
     """ReLU(pixel_norm(x) * gain + shift). gain and shift (N, C, 1 or T, 1, 1)."""
     x = channels_last(x)
-    y = empty_clips(x.shape, x.dtype)
+    y = empty_clips(x.shape, x.dtype, x.device)
     tensors = {"x": x, "y": y, "gain": rows(gain), "shift": rows(shift)}
     launch(generate_pixel_norm, plan(x), tensors, frames=x, span=x.shape[2] // gain.shape[2])
     return y
@@ -60,7 +60,7 @@ def pixel_norm_gradients(g: Tensor, x: Tensor, gain: Tensor, shift: Tensor) -> t
     """The gradients w.r.t. x, gain and shift, given g = dL/dy."""
     x, g = channels_last(x), channels_last(g)
     n, c, t = x.shape[:3]
-    dx, sums = empty_clips(x.shape, x.dtype), torch.empty(2, n, t, c)
+    dx, sums = empty_clips(x.shape, x.dtype, x.device), torch.empty(2, n, t, c, device=x.device)
     tensors = {"x": x, "dx": dx, "g": g, "gain": rows(gain), "shift": rows(shift)}
     tensors |= {"dgain": sums[0], "dshift": sums[1]}
     launch(generate_pixel_norm_gradients, plan(x), tensors, frames=x, span=t // gain.shape[2])
@@ -73,8 +73,8 @@ def leaky_relu_pool(x: Tensor, slope: float, factor: Factor) -> tuple[Tensor, Te
     """Means of blocks of LeakyReLU(x), and the signs of x, a bit each: uint8 (N, T, H, W, C / 8)."""
     x = channels_last(x)
     n, c, *size = x.shape
-    y = empty_clips((n, c, *pooled_size(size, factor)), x.dtype)
-    signs = torch.empty(n, *size, c // 8, dtype=torch.uint8)
+    y = empty_clips((n, c, *pooled_size(size, factor)), x.dtype, x.device)
+    signs = torch.empty(n, *size, c // 8, dtype=torch.uint8, device=x.device)
     launch(generate_leaky_relu_pool, plan(x, slope, factor[0]), {"x": x, "y": y, "signs": signs}, frames=y)
     return y, signs
 
@@ -82,7 +82,7 @@ def leaky_relu_pool(x: Tensor, slope: float, factor: Factor) -> tuple[Tensor, Te
 def leaky_relu_pool_gradient(g: Tensor, signs: Tensor, slope: float, factor: Factor) -> Tensor:
     """dL/dx, given g = dL/dy."""
     g = channels_last(g)
-    dx = empty_clips((*g.shape[:2], *signs.shape[1:4]), g.dtype)
+    dx = empty_clips((*g.shape[:2], *signs.shape[1:4]), g.dtype, g.device)
     launch(
         generate_leaky_relu_pool_gradient,
         plan(g, slope, factor[0]),
@@ -95,7 +95,7 @@ def leaky_relu_pool_gradient(g: Tensor, signs: Tensor, slope: float, factor: Fac
 def leaky_relu_pool_double_gradient(gg: Tensor, signs: Tensor, slope: float, factor: Factor) -> Tensor:
     """The gradient w.r.t. g of <gg, dx>, where dx = leaky_relu_pool_gradient(g)."""
     gg = channels_last(gg)
-    dg = empty_clips((*gg.shape[:2], *pooled_size(gg.shape[2:], factor)), gg.dtype)
+    dg = empty_clips((*gg.shape[:2], *pooled_size(gg.shape[2:], factor)), gg.dtype, gg.device)
     tensors = {"x": gg, "y": dg, "signs": signs}
     launch(generate_leaky_relu_pool_double_gradient, plan(gg, slope, factor[0]), tensors, frames=dg)
     return dg

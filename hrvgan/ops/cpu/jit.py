@@ -86,7 +86,10 @@ def launch(
     each thread under "scratch"; a name that it does not find is a KeyError when it is generated.
     """
     threads = min(torch.get_num_threads(), items)
-    scratch = empty((threads * scratch_size,))
+    device = next(iter(tensors.values())).device
+    scratch = empty((threads * scratch_size,), device=device)
+    if device.type == "meta":
+        return
     pointers, numbers = (
         {"scratch": scratch} | tensors,
         {"items": items, "scratch_size": scratch_size} | counts,

@@ -55,8 +55,8 @@ def filtered(x: Tensor, weight: Tensor, bias: Tensor | None, axes: Axes, flipped
     c_out, c_in = weight.shape[:2] if not flipped else weight.shape[1::-1]
     plan, tiles = convolution_plan(axes, x.dtype, c_in, c_out), num_tiles(x, axes)
     size = [tiles[name] * axis.outputs for name, axis in zip(SIZES, axes, strict=True)]
-    y = empty_clips((len(x), c_out, *size), x.dtype)
-    bias = torch.zeros(c_out) if bias is None else bias.float().contiguous()
+    y = empty_clips((len(x), c_out, *size), x.dtype, x.device)
+    bias = torch.zeros(c_out, device=x.device) if bias is None else bias.float().contiguous()
     tensors = {"x": x, "y": y, "weight": transformed_weight(weight, plan, flipped), "bias": bias}
     work = {"items": -(-tiles["tiles"] // plan.tiles), "scratch_size": plan.scratch(c_in)}
     jit.launch(winograd_kernels.generate_convolution, plan, tensors, **work, **tiles, c_in=c_in, c_out=c_out)
@@ -71,11 +71,12 @@ def transformed_weight(weight: Tensor, plan: Plan, flipped: bool) -> Tensor:
     if flipped:
         c_out, c_in, first = c_in, c_out, 26
         strides = {"out_stride": 27, "in_stride": c_out * 27, "weight_stride": -1}
-    tensors = {"x": weight.flatten()[first:], "weight": empty((plan.points * c_in * c_out // plan.pair,))}
+    words = empty((plan.points * c_in * c_out // plan.pair,), device=weight.device)
+    tensors = {"x": weight.flatten()[first:], "weight": words}
     sizes = {"items": c_in // plan.pair, "c_in": c_in, "c_out": c_out}
     plan = plan._replace(rows=0, tiles=0, num_points=1)
     jit.launch(winograd_kernels.generate_weight_transform, plan, tensors, **strides, **sizes)
-    return tensors["weight"]
+    return words
 
 
 def parameter_gradients(x: Tensor, g: Tensor, axes: Axes) -> tuple[Tensor, Tensor]:
@@ -85,15 +86,15 @@ def parameter_gradients(x: Tensor, g: Tensor, axes: Axes) -> tuple[Tensor, Tenso
     plan, tiles = weight_gradient_plan(axes, x.dtype, c_in, c_out), num_tiles(x, axes)
     segments = max(1, min(8, tiles["tiles"] // 4096))  # Not by threads: sums stay the same to the bit.
     segment = -(-tiles["tiles"] // segments // NUM_NEIGHBOURS) * NUM_NEIGHBOURS
-    sums = empty((segments, plan.points, c_in, c_out))
-    totals = torch.empty(segments, axes[0].points, c_out)
+    sums = empty((segments, plan.points, c_in, c_out), device=x.device)
+    totals = torch.empty(segments, axes[0].points, c_out, device=x.device)
     channels = {"c_in": c_in, "c_out": c_out}
     tensors = {"x": x, "y": g, "sums": sums, "totals": totals}
     work = {"items": segments * axes[0].points, "scratch_size": plan.weight_gradient_scratch(c_in, c_out)}
     generate = winograd_kernels.generate_weight_gradient
     jit.launch(generate, plan, tensors, **work, **tiles, **channels, segment=segment)
 
-    gradient = empty((c_out, c_in, 3, 3, 3))
+    gradient = empty((c_out, c_in, 3, 3, 3), device=x.device)
     tensors = {"x": sums[0] if segments == 1 else sums.sum(0), "y": gradient}
     generate = winograd_kernels.generate_weight_gradient_transform
     jit.launch(generate, plan._replace(rows=0, tiles=0, half=False), tensors, items=c_in, **channels)
