@@ -54,7 +54,7 @@ def run(store: Path, folder: Path, **arguments) -> None:
         return lambda step, values: file.write_text(json.dumps([step, kind]))
 
     recipe = {
-        "steps": 3, "batch_size": 8, "log_every": 1, "save_every": 3, "precision": "float32", "flip": True,
+        "steps": 3, "batch_size": 4, "log_every": 1, "save_every": 3, "precision": "float32", "flip": True,
         "class_balanced": True, **arguments,
     }  # fmt: skip
     train(

@@ -118,7 +118,7 @@ def test_told_to_stop_all_processes_end_at_the_same_step_and_it_is_saved(shapes_
 
 def test_a_batch_that_does_not_divide_is_refused(shapes_clips, tmp_path):
     with pytest.raises(
-        InputError, match=r"batch_size \(8\) must be a multiple of 3: 1 processes, train.accumulate 3"
+        InputError, match=r"batch_size \(4\) must be a multiple of 3: 1 processes, train.accumulate 3"
     ):
         part_training.run(shapes_clips.folder, tmp_path, accumulate=3)
 
