@@ -1,6 +1,7 @@
 """A small copy of the project for tests: finished once a session, then copied for whatever a test does to it."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -101,6 +102,7 @@ class Project:
             for name, value in variables.items():
                 patch.setenv(name, value)
             status = exit_status(program, said)
+            gc.unfreeze()  # A program's process is its own, and this one is not.
         said = said.getvalue()
         assert status == code, f"exit status {status} of {program} {' '.join(arguments)}:\n{said}"
         return said
