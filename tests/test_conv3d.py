@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
-from hrvgan.ops.conv3d import Conv3d, Convolution, FromRGB, gradients_by_inputs_alone
+from hrvgan.ops.conv3d import Conv3d, Convolution, FromRGB
+from hrvgan.ops.penalty import gradients_by_inputs_alone
 
 
 def operands(kernel=3):

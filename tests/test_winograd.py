@@ -9,9 +9,10 @@ import torch.nn.functional as F
 
 from benchmarks.training_step import Iteration
 from hrvgan.ops import cpu
-from hrvgan.ops.conv3d import Conv3d, gradients_by_inputs_alone
+from hrvgan.ops.conv3d import Conv3d
 from hrvgan.ops.cpu import jit, winograd_conv
 from hrvgan.ops.cpu.winograd_schemes import DOWN, SAME, UP
+from hrvgan.ops.penalty import gradients_by_inputs_alone
 from hrvgan.ops.upsample_conv3d import UpConv3d
 
 pytestmark = pytest.mark.skipif(not jit.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hrvgan.ops import batch_rng
-from hrvgan.ops.conv3d import gradients_by_inputs_alone
+from hrvgan.ops.penalty import gradients_by_inputs_alone
 
 
 def logistic_d(real: Tensor, fake: Tensor) -> Tensor:

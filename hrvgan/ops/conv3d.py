@@ -5,16 +5,14 @@ whose kernel is a whole clip (ten times as slow at 64 px). `Convolution` compute
 fewer operations, and a gradient penalty, which needs the gradient w.r.t. the clips alone, skips the others.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from threading import Lock
+from contextlib import suppress
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from hrvgan.ops import cpu
+from hrvgan.ops import cpu, penalty
 
 with suppress(ImportError):  # Without llvmlite, cpu.available() is False.
     from hrvgan.ops.cpu import winograd_conv
@@ -86,27 +84,10 @@ def plus(a: Tensor | None, b: Tensor) -> Tensor:
     return b if a is None else a + b
 
 
-_penalties, _lock = 0, Lock()  # number of penalties under way
-
-
-@contextmanager
-def gradients_by_inputs_alone() -> Iterator[None]:
-    """Within it, backward passes through `Conv3d` skip the gradients w.r.t. weights and biases: in all threads, so that
-    a process can train one model at a time."""
-    global _penalties  # Autograd does not tell a Function what the caller asked for, and has its own threads.
-    with _lock:
-        _penalties += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _penalties -= 1
-
-
 def wanted_gradients(ctx: FunctionCtx) -> tuple[bool, ...]:
     """Which of (dx, dweight, dbias) this backward pass needs."""
     needs_x, *needs_weights = ctx.needs_input_grad[:3]
-    return needs_x, *(needed and not _penalties for needed in needs_weights)
+    return needs_x, *(needed and not penalty.under_way() for needed in needs_weights)
 
 
 class Convolution(torch.autograd.Function):

@@ -12,7 +12,7 @@ from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.layout import to_float
 from hrvgan.nn.base import Batch, Phase, VideoGAN, at_level
 from hrvgan.nn.optim import clip_norm, scale_rates
-from hrvgan.ops import batch_rng as draws
+from hrvgan.ops import batch_rng
 from hrvgan.training import distributed
 from hrvgan.training.ema import update_average
 from hrvgan.training.meter import Meter
@@ -84,7 +84,7 @@ def update(
     phase.module.requires_grad_(True)
     log: dict[str, Tensor] = {}
     for batch in parts:
-        with draws.part(*batch.part, seed), autocast:
+        with batch_rng.part(*batch.part, seed), autocast:
             terms = phase.loss(batch)
         (sum(terms.values()) / len(parts)).backward()
         values = {f"loss/{phase.name}/{name}": term for name, term in terms.items()} | batch.notes
