@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -9,9 +10,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from hrvgan.lock import locked
-
 from hrvgan.errors import InputError, one_sentence
+from hrvgan.files import locked
 from hrvgan.ops.allocator import keep_freed_memory
 
 
@@ -23,6 +23,8 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     arguments = vars(parser.parse_args())
     warnings.filterwarnings("ignore", category=FutureWarning)
     keep_freed_memory()
+    # Without this the collector would visit torch's modules again and again while MLflow is imported, for a second.
+    gc.freeze()
     try:
         name = "-".join([module_name(main), *arguments.values()])
         # Of processes that share a training, only the first one writes, so it alone takes the lock.
