@@ -10,7 +10,7 @@ from pipeline.report.score_display import read_scores
 NEXT = """
 what was made     open report/index.html
 how it came about make ui                       (MLflow, http://127.0.0.1:5000)
-other settings    make exp SET="train.steps=4000"
+other settings    make exp SET="train.steps=4000 train.lr_decay=4200"
 """
 # Suggestions by the source of the data set; those in use are left out.
 OTHERS = {

@@ -73,7 +73,7 @@ def test_make_runs_an_experiment_for_someone_whom_git_does_not_know(project):
     project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "as it is")
     said = project.run("make", "exp", "SET=report.title=Another extract.workers=1", HOME=str(home))
     assert running(said) == ["extract@shapes", "report"]  # All clips are there: nothing after it has changed.
-    assert 'make exp SET="train.steps=4000"' in said.partition("what was made")[2]
+    assert 'make exp SET="train.steps=4000 train.lr_decay=4200"' in said.partition("what was made")[2]
     assert "<title>Another" in (project.root / "report/index.html").read_text()
 
 
