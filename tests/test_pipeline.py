@@ -28,7 +28,8 @@ OWN = {"train@laptop", "sample@laptop", "evaluate@laptop"}  # the stages that a 
 
 @pytest.fixture
 def project(tmp_path, tmp_path_factory):
-    return finished(tmp_path_factory)[0].copy(tmp_path / "project")
+    with finished(tmp_path_factory)[0].copied(tmp_path / "project") as project:
+        yield project
 
 
 def test_one_command_makes_everything(tmp_path_factory):

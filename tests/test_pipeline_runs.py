@@ -23,7 +23,15 @@ from tests.project import NO_TRACKER, STORE, Project, digests, finished, running
 
 @pytest.fixture
 def project(tmp_path, tmp_path_factory):
-    return finished(tmp_path_factory)[0].copy(tmp_path / "project")
+    with finished(tmp_path_factory)[0].copied(tmp_path / "project") as project:
+        yield project
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory):
+    """A project for tests that change nothing, or put it back."""
+    with finished(tmp_path_factory)[0].copied(tmp_path_factory.mktemp("unchanged") / "project") as project:
+        yield project
 
 
 def history(project: Project) -> list[dict[str, str]]:
@@ -36,18 +44,18 @@ def steps(project: Project) -> list[int]:
     return [int(row["step"]) for row in history(project)]
 
 
-def test_mlflow_holds_one_run_a_model(project):
-    client, runs = project.records("laptop")
+def test_mlflow_holds_one_run_a_model(unchanged):
+    client, runs = unchanged.records("laptop")
     assert len(runs) == 1
     (run,) = runs
     assert run.info.status == "FINISHED"
-    assert run.data.tags["model_digest"] == file_digest(project.root / "models/laptop/model.safetensors")
+    assert run.data.tags["model_digest"] == file_digest(unchanged.root / "models/laptop/model.safetensors")
     assert run.data.params["train.steps"] == "4"
     assert run.data.params["net.width"] == "0.04"
     assert {"loss/d/adv", "loss/g/adv", "speed/clips_per_s", "metric/refnet_fd", "metric/refnet_acc"} <= set(
         run.data.metrics
     )
-    lock = yaml.safe_load((project.root / "dvc.lock").read_text())["stages"]["extract@shapes"]["outs"]
+    lock = yaml.safe_load((unchanged.root / "dvc.lock").read_text())["stages"]["extract@shapes"]["outs"]
     assert run.inputs.dataset_inputs[0].dataset.digest in {out["md5"] for out in lock}
     names = {
         file.path
@@ -124,7 +132,8 @@ def test_more_steps_have_a_record_of_their_own(project):
 def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, monkeypatch):
     """Experiments of a queue train beside one another, and teams share a tracker."""
     monkeypatch.chdir(project.root)
-    monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
+    for name in ("HRVGAN_STATE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
     client, experiment = tracking.connect()
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -187,14 +196,17 @@ def test_a_tracker_that_is_down_stops_nothing(project):
         (lambda v: None, "train lapto", "no 'lapto' in runs; active: laptop"),
     ],
 )
-def test_bad_input_is_one_sentence_and_nothing_is_lost(project, change, command, sentence):
-    before = made(project)
-    project.edit_params(change)
-    said = project.call(*command.split(), code=1)
+def test_bad_input_is_one_sentence_and_nothing_is_lost(unchanged, change, command, sentence):
+    kept, before = (unchanged.root / "params.yaml").read_text(), made(unchanged)
+    unchanged.edit_params(change)
+    try:
+        said = unchanged.call(*command.split(), code=1)
+    finally:
+        (unchanged.root / "params.yaml").write_text(kept)
     (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
     assert re.search(sentence, error)
     assert "Traceback" not in said
-    assert made(project) == before
+    assert made(unchanged) == before
 
 
 def made(project: Project) -> dict[str, dict[str, str]]:
@@ -204,8 +216,8 @@ def made(project: Project) -> dict[str, dict[str, str]]:
     }
 
 
-def test_the_sentence_is_all_that_a_process_says(project):
-    said = project.run(sys.executable, "-m", "pipeline.train", "lapto", code=1)
+def test_the_sentence_is_all_that_a_process_says(unchanged):
+    said = unchanged.run(sys.executable, "-m", "pipeline.train", "lapto", code=1)
     assert said == "error: params.yaml: no 'lapto' in runs; active: laptop\n"
 
 
@@ -242,10 +254,10 @@ def holder(project: Project, lock: str) -> Iterator[processes.Process]:
         yield process
 
 
-def test_two_programs_do_not_write_one_output(project):
-    lock = project.root / ".state/locks/sample-laptop.lock"
-    with holder(project, "__import__('pipeline.stage').stage.lock('sample-laptop')") as process:
-        said = project.call("sample", "laptop", code=1)
+def test_two_programs_do_not_write_one_output(unchanged):
+    lock = unchanged.root / ".state/locks/sample-laptop.lock"
+    with holder(unchanged, "__import__('pipeline.stage').stage.lock('sample-laptop')") as process:
+        said = unchanged.call("sample", "laptop", code=1)
         assert f"sample-laptop is running already (process {process.pid})" in said
     assert lock.exists()
 
