@@ -24,6 +24,12 @@ TOLERANCE = {
 }  # one rounding of what is stored, and half of one more
 
 
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch):
+    """Also where the user has turned them off, with HRVGAN_KERNELS=torch."""
+    monkeypatch.setattr(cpu, "enabled", True)
+
+
 @pytest.fixture(params=[16, 8])
 def lanes(request, monkeypatch):
     """With registers of AVX-512, and as with AVX2."""
