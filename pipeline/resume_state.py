@@ -23,8 +23,7 @@ from hrvgan.training.session import NOT_A_STATE
 from pipeline.stage import state_folder
 
 ANY_KEY = "[0-9a-f]" * 16  # for glob; `*` would match other runs whose names begin with this run's
-# Modules that change no step: registries, errors, files, locks, arguments, progress bars, where freed memory and
-# compiled kernels are kept.
+# Modules that change no step: registries, errors, files, locks, arguments, progress bars, where freed memory is kept.
 NO_STEP = {
     "hrvgan", "hrvgan.config", "hrvgan.errors", "hrvgan.files", "hrvgan.models", "hrvgan.ops.allocator",
     "hrvgan.progress",
@@ -67,19 +66,20 @@ def code_digest(model: str) -> str:
     """Hash of the code that a training step of `model` can reach: its syntax without paths, imports, comments and
     docstrings, so that none of these starts a training anew, nor does an operation that the model does not use."""
     modules = imported_modules({train.__module__, model_class(model).__module__})
-    code = {ast.dump(StripProse().visit(ast.parse(source_of(name)))) for name in modules}
+    code = {ast.dump(StripProse().visit(tree)) for tree in modules.values()}
     return hashlib.sha256("\n".join(sorted(code)).encode()).hexdigest()
 
 
-def imported_modules(names: set[str]) -> set[str]:
-    """`names` and all modules of `hrvgan` that they import, directly or not, at the top of a file or in a function."""
-    found, queue = set(), set(names)
+def imported_modules(names: set[str]) -> dict[str, ast.Module]:
+    """Syntax of `names` and of all modules of `hrvgan` that they import, directly or not, at the top of a file or in a
+    function."""
+    found, queue = {}, set(names)
     while queue:
         name = queue.pop()
-        if name in found or name in NO_STEP or not source_of(name):
+        if name in found or name in NO_STEP or not (source := source_of(name)):
             continue
-        found.add(name)
-        for node in ast.walk(ast.parse(source_of(name))):
+        found[name] = ast.parse(source)
+        for node in ast.walk(found[name]):
             if isinstance(node, ast.Import):
                 queue |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

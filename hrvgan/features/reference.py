@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.clips import SPLITS, Clips
 from hrvgan.errors import InputError
 from hrvgan.features.perturbations import PERTURBATIONS, PRETEXT
 from hrvgan.features.refnet import RefNet, batch_size_for, changes, featurise, save_refnet
@@ -17,7 +17,6 @@ from hrvgan.features.refnet_training import Task, calibrate, fit, label_task, pr
 from hrvgan.metrics.features import Features, save_features
 from hrvgan.progress import bar
 
-SPLITS = ("train", "val", "test")
 GAIN_OF, MOST_GAIN = 64, 50.0
 MEAN_OF = 32  # Clips in the mean clip of a class: enough for a blur, few enough for memory.
 
