@@ -127,9 +127,11 @@ class Scale(nn.Module):
 
 
 def equalise(network: nn.Module) -> None:
-    """Equalised learning rate (Karras et al. 2018, 4.1): every weight is stored divided by He's constant
-    sqrt(2 / fan in), so that an adaptive optimiser moves all layers alike. The function computed stays the same."""
+    """Equalised learning rate (Karras et al. 2018, 4.1): every weight is stored divided by the standard deviation with
+    which it was initialised, so that all are stored with sd 1 and an adaptive optimiser moves all layers alike. Their
+    He constant sqrt(2 / fan in) is that sd for the convolutions; dense and RGB layers begin with smaller weights, and
+    He's constant would let Adam move these 2.4 times as far. The function computed stays the same."""
     for module in list(network.modules()):
         if isinstance(module, nn.Conv3d | nn.Linear):
-            c = math.sqrt(2 / module.weight[0].numel())
+            c = module.weight.detach().std(correction=0).item() or math.sqrt(2 / module.weight[0].numel())   # for zeros
             parametrize.register_parametrization(module, "weight", Scale(c))
