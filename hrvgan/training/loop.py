@@ -4,13 +4,13 @@ import json
 import math
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.config import check_values, pick_device
@@ -35,9 +35,8 @@ def train(
     """Trains `gan` in place on `clips` for `steps` iterations in all; returns the EMA of G, and the history.
 
     Everything random in an iteration follows from (seed, step), so that the file `state`, written every `save_every`
-    steps, is enough to go on after a kill with the same bits; at SIGTERM it is written, and the program ends with exit
-    code 143. A `state` that is already there is continued. Under
-    torchrun every process takes its part of each batch; the first one writes and logs.
+    steps and at SIGTERM (exit code 143), is enough to go on after a kill with the same bits; a `state` that is already
+    there is continued. Under torchrun every process takes its part of each batch; the first one writes and logs.
 
     Args:
         minutes: of training in all, after which it ends at the next save, done or not; 0 = no limit.
@@ -52,56 +51,34 @@ def train(
         log_losses: called every `log_every` steps with the means since the last call, and the speed.
         log_samples: called every `sample_every` steps with clips (n, T, H, W, 3) uint8 of the EMA, same z each time.
 
-    Raises:
-        InputError: for clips that do not fit the model, a `state` of another training, and when losses, gradients or
-            weights are no longer finite; `state` is then the last good one.
+    Raises InputError for clips that do not fit the model, a `state` of another training, and when losses, gradients or
+    weights are no longer finite; `state` is then the last good one.
     """
-    check_values(
-        "train.", train, {key: value for key, value in locals().items() if key in train.__kwdefaults__}
-    )
-    recipe = {
-        "batch_size": batch_size, "accumulate": accumulate, "seed": seed, "ema": ema, "lr_decay": lr_decay,
-        "clip_grad": clip_grad, "flip": flip, "class_balanced": class_balanced,
-    }  # fmt: skip
+    arguments = {key: value for key, value in locals().items() if key in train.__kwdefaults__}
+    check_values("train.", train, arguments)
     check_clips(gan, clips, batch_size)
-    check_settings(
-        gan,
-        recipe | {"steps": steps, "precision": precision, "log_every": log_every, "save_every": save_every},
-    )
+    check_settings(gan, arguments)
     with distributed.joined(pick_device(device)) as place, sigterm_flag() as told_to_stop:
-        key = identity(gan, clips, **recipe, precision=precision)
-        session = Session.of(gan.to(place), key, use_bfloat16(precision, place))
+        session = Session.of(gan.to(place), identity(gan, clips, **arguments), use_bfloat16(precision, place))
         begin(session, state, steps, minutes)
-        began, first, meter = time.monotonic() - session.seconds, distributed.rank() == 0, session.meter
-        until = session.step if minutes and session.seconds > 60 * minutes else steps
-        trained = iterations(session, clips, until, **recipe)
-        progress = bar(trained, "train", total=steps, initial=session.step, unit="it", hidden=not first)
+        progress = steps_with_progress(session, clips, arguments)
         for done in progress:
             # Report.
-            if done % log_every == 0 or done == steps:
-                values = {**meter.means(), "ema/distance": distance(session.average, gan.G)}
-                stop_if_diverged(state, done, values)
-                session.report({"step": done, **values}, whole=done % log_every == 0)
-                if first:
-                    log_losses(done, {**values, **meter.timings()})
-                    progress.set_postfix_str(summary(values), refresh=False)
-            if first and (done % sample_every == 0 or done == steps):
+            whole, last = done % log_every == 0, done == steps
+            if whole or last:
+                values = report(session, state, whole, log_losses)
+                progress.set_postfix_str(summary(values), refresh=False)
+            if distributed.rank() == 0 and (done % sample_every == 0 or last):
                 log_samples(done, preview(gan, session.average, samples_per_class, clips))
 
             # Save.
-            stop = told_to_stop(done % log_every == 0)
-            if done % save_every == 0 or done == steps or stop:
-                session.saved = session.seconds
-                session.seconds = distributed.broadcast_from_rank0(time.monotonic() - began)
-                if first:
-                    save_state(state, session)
-                if minutes and session.seconds > 60 * minutes:
+            stop = told_to_stop(whole)
+            if done % save_every == 0 or last or stop:
+                save_state(state, session)
+                if session.out_of_time(minutes):
                     break
-            if stop and done < steps:
-                progress.close()
-                if first:
-                    print(f"stopped by SIGTERM; the same command goes on from step {done}", file=sys.stderr)
-                sys.exit(128 + signal.SIGTERM)
+            if stop and not last:
+                end_at_sigterm(progress, done)
     gan.grow(session.step * batch_size)
     average = with_batch_norm_statistics(gan, session.average, clips)
     gan.G.load_state_dict(average.state_dict())
@@ -117,12 +94,50 @@ FREE = (
 SETTINGS = [key for key in train.__kwdefaults__ if key not in ("seed", "log_losses", "log_samples")]
 
 
+# Arguments of `train` that `iterations` takes: what a step computes.
+RECIPE = (
+    "batch_size", "accumulate", "seed", "ema", "lr_decay", "clip_grad", "flip", "class_balanced",
+)  # fmt: skip
+
+
 def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
     """The identity of a training, as plain values: the model, its initial weights, the data, and those `arguments` of
     `train` (defaults included) that change what a step computes. A state resumes only under an equal identity."""
     recipe = {key: value for key, value in (train.__kwdefaults__ | arguments).items() if key not in FREE}
     values = {"model": gan.name, "net": gan.arguments, "origin": gan.origin, "data": clips.digest, **recipe}
     return json.loads(json.dumps(values))
+
+
+def steps_with_progress(session: Session, clips: Clips, arguments: dict) -> tqdm:
+    """Iterates over the steps that `arguments` of `train` ask for beyond those done, none when its minutes are over;
+    the first process shows a progress bar."""
+    steps = session.step if session.out_of_time(arguments["minutes"]) else arguments["steps"]
+    trained = iterations(session, clips, steps, **{key: arguments[key] for key in RECIPE})
+    return bar(
+        trained, "train", total=arguments["steps"], initial=session.step, unit="it",
+        hidden=distributed.rank() > 0,
+    )  # fmt: skip
+
+
+def report(
+    session: Session, state: str | Path, whole: bool, log_losses: Callable[[int, dict[str, float]], None]
+) -> dict[str, float]:
+    """Adds the means of the last steps to the history, as a `whole` row or the partial one at the end, and returns
+    them; the first process logs them. Raises InputError when one is not finite."""
+    values = {**session.meter.means(), "ema/distance": distance(session.average, session.gan.G)}
+    stop_if_diverged(state, session.step, values)
+    session.report({"step": session.step, **values}, whole=whole)
+    if distributed.rank() == 0:
+        log_losses(session.step, {**values, **session.meter.timings()})
+    return values
+
+
+def end_at_sigterm(progress: tqdm, step: int) -> None:
+    """Ends the program, saved at `step`, as a shell reports a program that SIGTERM has ended."""
+    progress.close()
+    if distributed.rank() == 0:
+        print(f"stopped by SIGTERM; the same command goes on from step {step}", file=sys.stderr)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> Tensor:

@@ -6,6 +6,7 @@ import inspect
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,12 +61,17 @@ class Session:
     partial: list[dict] = field(default_factory=list)
     seconds: float = 0.0  # of training so far, over all resumes
     saved: float = 0.0  # the same, at the last state but one
+    began: float = 0.0  # time.monotonic() less `seconds`, at the start or resume
 
     @classmethod
     def of(cls, gan: VideoGAN, identity: dict, bfloat16: bool) -> "Session":
         """A new training at step 0."""
         average = copy.deepcopy(gan.G).requires_grad_(False).eval()
         return cls(gan, average, gan.phases(), identity, bfloat16, Meter(gan.device))
+
+    def out_of_time(self, minutes: float) -> bool:
+        """True if at the last save the training had taken longer than `minutes`, 0 = no limit."""
+        return bool(minutes) and self.seconds > 60 * minutes
 
     def report(self, row: dict, whole: bool) -> None:
         """Adds a row to the history; a `whole` row resets the meter."""
@@ -91,10 +97,15 @@ def begin(session: Session, state: str | Path, steps: int, minutes: float = 0.0)
             f"{state}: trained for {session.seconds / 60:.3g} minutes already, {minutes:g} asked for; "
             "raise train.minutes, or remove the file to train anew"
         )
+    session.began = time.monotonic() - session.seconds
 
 
 def save_state(path: str | Path, session: Session) -> None:
-    """Writes the resume state, atomically."""
+    """Measures the time of training so far; the first process writes the resume state, atomically."""
+    session.saved = session.seconds
+    session.seconds = distributed.broadcast_from_rank0(time.monotonic() - session.began)
+    if distributed.rank():
+        return
     state = {
         "about": session.identity,
         "gan": session.gan.state_dict(),
