@@ -22,6 +22,7 @@ from hrvgan.datasets import folder
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import read_video_rows
 from hrvgan.extraction.videos import write_videos_csv
+from hrvgan.video.io import STRIP_SUFFIXES
 from tests import processes
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=12:duration=1.5"]
@@ -94,9 +95,9 @@ def fuzz(
     for number in range(count):
         name, other = (_any(draw, _any(draw, list(kinds.values()))) for _ in range(2))
         damaged = mutate(contents[name], contents[other], draw)
-        (root / "videos" / f"{number:05d}-{name}").write_bytes(damaged)
+        _place(root, f"{number:05d}-{name}", damaged)
     for name, content in contents.items():  # The sound ones must come through between them.
-        (root / "videos" / f"sound-{name}").write_bytes(content)
+        _place(root, f"sound-{name}", content)
     write_videos_csv(root / "videos.csv", folder.fetch(root, path=root / "videos"))
     options = {
         "size": 16,
@@ -108,19 +109,24 @@ def fuzz(
     }
     summary = extract(root, root / "clips", **options)
     rows = read_video_rows(root / "clips")
-    files = {path.name for path in (root / "videos").iterdir()}
+    files = {path.relative_to(root / "videos").as_posix() for path in (root / "videos").glob("*/*")}
     assert {row["video_id"] for row in rows} == files, "not every file is accounted for"
     assert all((row["failure"] and row["cause"]) or row["clips"] for row in rows), (
         "a file is lost without a cause"
     )
-    assert all(
-        row["clips"] for row in rows if row["video_id"].startswith("sound-") and row["failure"] != "duplicate"
-    )
+    assert all(row["clips"] for row in rows if "/sound-" in row["video_id"] and row["failure"] != "duplicate")
     clips = Clips(root / "clips")
     assert len(clips) == summary["clips"] == sum(row["clips"] for row in rows)
     assert clips.read(range(len(clips))).shape == (len(clips), 4, 16, 16, 3)
     assert not processes.children(), "processes are left behind"
     return collections.Counter(row["failure"] or "good" for row in rows)
+
+
+def _place(root: Path, name: str, content: bytes) -> None:
+    """Write a file among its like: pictures beside videos would be by-products."""
+    kind = "strips" if Path(name).suffix in STRIP_SUFFIXES else "videos"
+    (root / "videos" / kind).mkdir(parents=True, exist_ok=True)
+    (root / "videos" / kind / name).write_bytes(content)
 
 
 def _any(draw: np.random.Generator, things: list):

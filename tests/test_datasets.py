@@ -15,7 +15,7 @@ from PIL import Image
 from hrvgan.datasets import DATASETS, folder, load_source, shapes, skvideo, weizmann
 from hrvgan.errors import InputError
 from hrvgan.extraction.splits import assign_splits
-from hrvgan.extraction.videos import Video, read_videos_csv, write_videos_csv
+from hrvgan.extraction.videos import Video, read_notes, read_videos_csv, write_videos_csv
 from hrvgan.files import file_digest
 from hrvgan.video.io import probe, read_frames
 from tests import processes
@@ -177,6 +177,77 @@ def test_a_folder_with_the_name_of_a_video_is_no_class(tmp_path):
     touch(tmp_path, "run/a.avi")
     (tmp_path / "b.avi").mkdir()
     assert [v.video_id for v in folder.fetch(tmp_path, path=tmp_path)] == ["run/a.avi"]
+
+
+LAYOUTS = {
+    "splits above": "train/run/1.avi train/walk/2.avi test/run/3.avi val/walk/4.avi",
+    "splits below": "run/train/1.avi walk/train/2.avi run/test/3.avi walk/valid/4.avi",
+    "other names": "Train/run/1.avi TRAIN/walk/2.avi Test/run/3.avi validation/walk/4.avi",
+    "folder around, above": "UCF/train/run/1.avi UCF/train/walk/2.avi UCF/test/run/3.avi UCF/val/walk/4.avi",
+    "folder around, below": "a/b/run/train/1.avi a/b/walk/train/2.avi a/b/run/test/3.avi a/b/walk/val/4.avi",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_folders_of_splits_assign_them(tmp_path, layout):
+    videos, notes = folder.find(touch(tmp_path, *LAYOUTS[layout].split()))
+    assert {v.path.stem: (v.class_name, v.split) for v in videos} == {
+        "1": ("run", "train"), "2": ("walk", "train"), "3": ("run", "test"), "4": ("walk", "val"),
+    }  # fmt: skip
+    assert notes[-1] == "splits of the folders are kept: train (2 videos), val (1 videos), test (1 videos)"
+    assert [note for note in notes[:-1]] == (
+        [f"classes and splits are the folders in {LAYOUTS[layout].split('/run')[0].split('/train')[0]}"]
+        if "around" in layout else []
+    )  # fmt: skip
+
+
+def test_folders_around_the_classes_are_passed_over(tmp_path):
+    videos, notes = folder.find(touch(tmp_path, "set/videos/run/1.avi", "set/videos/walk/deep/2.avi"))
+    assert [(v.class_name, v.split) for v in videos] == [("run", ""), ("walk", "")]
+    assert notes == ["classes and splits are the folders in set/videos"]
+    one_class, _ = folder.find(touch(tmp_path / "one", "run/1.avi", "run/2.avi"))
+    assert {v.class_name for v in one_class} == {"run"}
+
+
+def test_a_class_named_train_beside_others_is_a_class(tmp_path):
+    videos, notes = folder.find(touch(tmp_path, "train/1.avi", "plane/2.avi"))
+    assert ({v.class_name: v.split for v in videos}, notes) == ({"train": "", "plane": ""}, [])
+
+
+def test_splits_without_classes(tmp_path):
+    videos, _ = folder.find(touch(tmp_path, "train/1.avi", "test/2.avi"))
+    assert [(v.class_name, v.split) for v in videos] == [("", "test"), ("", "train")]
+
+
+@pytest.mark.parametrize(
+    ("given", "drawn"), [("train", {"val", "test"}), ("train val", {"test"}), ("train test", {"val"})]
+)
+def test_splits_that_no_folder_names_are_drawn_from_train(tmp_path, given, drawn):
+    names = [
+        f"{split}/{kind}/{n}.avi" for split in given.split() for kind in ("run", "walk") for n in range(10)
+    ]
+    videos, notes = folder.find(touch(tmp_path, *names))
+    assert notes[0].endswith(f"; {' and '.join(sorted(drawn, reverse=True))} drawn from train by group")
+    splits = splits_of(videos)
+    assert drawn == {split for name, split in splits.items() if name.startswith("train/")} - {"train"}
+    assert all(split in name for name, split in splits.items() if not name.startswith("train/"))
+
+
+def test_a_test_folder_alone_leaves_all_splits_to_the_groups(tmp_path):
+    videos, notes = folder.find(touch(tmp_path, "test/run/1.avi", "test/walk/2.avi"))
+    assert [(v.class_name, v.split) for v in videos] == [("run", ""), ("walk", "")]
+    assert notes == ["no folder train among the splits: all splits are drawn by group"]
+
+
+def test_by_products_are_left_out_and_counted(tmp_path):
+    beside = ["1.jpg", "1.json", "1.srt", "Thumbs.db", "._1.mp4", "2.jpg", "thumbs/3.png", "README"]
+    names = ["run/1.mp4", "walk/2.mp4", *(f"run/{name}" for name in beside)]
+    videos = folder.fetch(tmp_path / "out", touch(tmp_path / "videos", *names))
+    assert [v.video_id for v in videos] == ["run/1.mp4", "walk/2.mp4"]
+    assert read_notes(tmp_path / "out") == [
+        "8 files are no videos and left out (1 .db, 2 .jpg, 1 .json, 1 .png, 1 .srt, 1 README, 1 hidden), "
+        "for example run/._1.mp4, run/1.jpg, run/1.json"
+    ]
 
 
 def test_folder_follows_links_and_survives_their_loops(tmp_path):

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.clips import Clips, common_rate
 from hrvgan.datasets import folder
 from hrvgan.errors import InputError
 from hrvgan.extraction.cut import spread
@@ -88,6 +88,52 @@ def test_a_bad_video_is_left_out_and_listed(tmp_path):
     cause = manifest["dropped"][1]["cause"]
     assert cause.startswith("cannot be decoded (Invalid data")  # No path: places differ.
     assert dropped_table(tmp_path / "clips")["video_id"] == ["b.avi", "c.avi", "d.avi", "short.avi"]
+
+
+def test_the_manifest_keeps_the_splits_of_folders_and_says_so(tmp_path):
+    lengths = {
+        f"{split}/{kind}/{n}.avi": 4 for split in ("train", "test") for kind in ("run", "walk") for n in "123"
+    }
+    write_raw(tmp_path, lengths)
+    (tmp_path / "videos" / "train" / "run" / "1.json").write_text("{}")
+    extract(list_raw(tmp_path), tmp_path / "clips", **SMALL | {"val_fraction": 0.15, "test_fraction": 0.2})
+    clips = Clips(tmp_path / "clips")
+    assert clips.classes == ["run", "walk"]
+    splits = {name.partition("/")[0]: set() for name in lengths}
+    for row in clips.index.to_pylist():
+        splits[row["video_id"].partition("/")[0]].add(row["split"])
+    assert splits == {"train": {"train", "val"}, "test": {"test"}}
+    assert json.loads((tmp_path / "clips" / "manifest.json").read_text())["notes"] == [
+        "splits of the folders are kept: train (6 videos), test (6 videos); val drawn from train by group",
+        "1 files are no videos and left out (1 .json), for example train/run/1.json",
+    ]
+
+
+def write_rates(root, rates):
+    for number, rate in enumerate(rates):
+        frames = np.random.default_rng(number).integers(256, size=(4, 16, 16, 3), dtype=np.uint8)
+        encode(root / "videos" / f"{number:02d}.avi", frames, fps=rate, vcodec="huffyuv", pix_fmt="rgb24")
+    extract(list_raw(root), root / "clips", **SMALL)
+    return Clips(root / "clips").fps, json.loads((root / "clips" / "manifest.json").read_text())["warnings"]
+
+
+def test_rates_of_phones_are_one_and_a_really_other_one_is_said(tmp_path, capfd):
+    phones = [29.91, 29.93, 29.94, 29.96, 29.97, 29.98, 30, 30.02, 30.03, 30.05]
+    assert write_rates(tmp_path / "phones", phones) == (pytest.approx(29.98, abs=0.02), [])
+    fps, warning = write_rates(tmp_path / "mixed", [*phones, 8])
+    assert fps == pytest.approx(29.98, abs=0.02)
+    assert warning == [
+        "10 videos have about 29.98 frames a second, 1 have 8; all count as 29.98: set extract.fps, "
+        "for example to 29.98, to resample them"
+    ]
+    assert warning[0] in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rates", "common"), [([25], 25), ([30, 30, 8], 30), ([8, 8, 8, 30, 30.1], 8), ([25, 25, 25.1], 25)]
+)
+def test_the_common_rate_is_one_that_occurs(rates, common):
+    assert common_rate(np.array(rates, float)) == common
 
 
 def test_too_many_bad_videos_end_it_and_leave_the_old_store(tmp_path):

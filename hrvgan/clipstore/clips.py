@@ -18,6 +18,7 @@ from hrvgan.errors import InputError
 INDEX = "index.parquet"
 FORMAT = "hrvgan-clips-2"
 SPLITS = ("train", "val", "test")
+SAME_RATE = 0.02  # Every file of a phone has a rate of its own, 29.91 to 30.05 frames a second.
 COLUMNS = {
     "clip_id": pa.string(),
     "video_id": pa.string(),
@@ -40,11 +41,22 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:03d}.parquet"
 
 
+def common_rate(rates: np.ndarray) -> float:
+    """Most common of `rates`, where rates within SAME_RATE are one: the median of the largest such set."""
+    values, counts = np.unique(rates, return_counts=True)
+    first = np.searchsorted(values, values * (1 - SAME_RATE))
+    end = np.searchsorted(values, values * (1 + SAME_RATE), side="right")
+    totals = np.concatenate([[0], counts.cumsum()])
+    best = np.lexsort((counts, totals[end] - totals[first]))[-1]
+    members = np.repeat(values[first[best] : end[best]], counts[first[best] : end[best]])
+    return float(members[len(members) // 2])
+
+
 class Clips:
     """Clips of a store or of one of its splits. Cheap to open, to copy and to send to another process.
 
     `shape` is (T, H, W, 3), `classes` the names in the order of the labels ([] if there are none), `fps` the frames
-    per second of the clips (the most common value, where videos differ), `crop` true if frames were cropped to squares
+    per second of the clips (where videos differ, `common_rate`), `crop` true if frames were cropped to squares
     and not squashed, `index` a pyarrow Table of everything but frames, `labels` int64 (N,), `digest` the sha256 of the
     content of the whole store, `metadata` that of the index. Raises InputError if `folder` is not a store.
     """
@@ -58,10 +70,7 @@ class Clips:
         self.digest: str = metadata["digest"]
         self.filters: str = metadata["filters"]
         self.crop = not self.filters or "crop=" in self.filters
-        rates, counts = np.unique(
-            table["fps"].to_numpy() / table["frame_step"].to_numpy(), return_counts=True
-        )
-        self.fps = float(rates[counts.argmax()])
+        self.fps = common_rate(table["fps"].to_numpy() / table["frame_step"].to_numpy())
         self._set_rows(table)
         self._reader = Reader(self.folder, int(np.prod(self.shape)))
 

@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from hrvgan.clipstore.clips import SPLITS
-from hrvgan.datasets.folder import fetch
+from hrvgan.datasets.folder import find
 from hrvgan.errors import InputError, VideoError
 from hrvgan.evaluation.sources import BATCH, ClipSource, FrameRange, StoreSource
 from hrvgan.files import file_digest
@@ -49,7 +49,7 @@ class FolderSource:
     """A folder of video files, one clip of each; subfolders are classes."""
 
     def __init__(self, path: Path):
-        self.name, self.files = str(path), fetch(path, path)
+        self.name, (self.files, _) = str(path), find(path)
         self.classes = sorted({video.class_name for video in self.files} - {""})
         numbers = {name: label for label, name in enumerate(self.classes)}
         self.labels = np.array([numbers.get(video.class_name, 0) for video in self.files])

@@ -17,7 +17,7 @@ from hrvgan.extraction.incremental_write import ExistingStore, ReadFrames, write
 from hrvgan.extraction.manifest import Manifest, first_few, read_video_rows
 from hrvgan.extraction.near_duplicates import find_near_duplicates, join_near_duplicates
 from hrvgan.extraction.splits import assign_splits, check_fractions
-from hrvgan.extraction.videos import Video, read_videos_csv
+from hrvgan.extraction.videos import Video, read_notes, read_videos_csv
 from hrvgan.extraction.work_dir import (
     cut_file,
     load_record,
@@ -79,6 +79,7 @@ def extract(
         # Select videos and assign splits; write new and changed shards, the index and the manifest.
         fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
         kept, manifest = select(videos, outcomes, most_bad, **fractions)
+        manifest.notes = read_notes(Path(raw))
         rows, metadata = index(kept, outcomes, spec)
         options = {"num_shards": num_shards, "compression": compression, "workers": workers}
         with write_errors(out), atomic_folder(out) as new:
@@ -177,6 +178,7 @@ def select(
         videos[number] = video
     manifest = Manifest(videos, records, left_out)
     manifest.check(most_bad)
+    manifest.check_rates()
     return [videos[number] for number in kept], manifest
 
 

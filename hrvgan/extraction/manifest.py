@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hrvgan.clipstore.clips import SPLITS
+from hrvgan.clipstore.clips import SAME_RATE, SPLITS, common_rate
 from hrvgan.errors import InputError
 from hrvgan.extraction.cut import Record
 from hrvgan.extraction.videos import Video
@@ -33,7 +33,9 @@ class Manifest:
     def __init__(
         self, videos: Sequence[Video], records: Sequence[Record], left_out: dict[int, tuple[str, str]]
     ):
-        """`left_out`: index of a video -> failure and cause that are not in its record."""
+        """`left_out`: index of a video -> failure and cause that are not in its record. `notes` of the source may be
+        added."""
+        self.notes = []
         self.rows = []
         for number, (video, record) in enumerate(zip(videos, records, strict=True)):
             failure, cause = left_out.get(number, (record.failure, record.cause))
@@ -73,6 +75,20 @@ class Manifest:
             self.warnings.insert(0, f"{title} and is left out: {first_few(causes)}")
             sys.stderr.write(f"warning: {self.warnings[0]}\n")
 
+    def check_rates(self) -> None:
+        """Warn if the frame rates of the videos in the store differ by more than SAME_RATE."""
+        rates = np.array([row["fps"] for row in self.rows if row["clips"]])
+        common = common_rate(rates)
+        others = rates[abs(rates - common) > SAME_RATE * common]
+        if len(others):
+            span = f"{others.min():.4g} to {others.max():.4g}" if np.ptp(others) else f"{others[0]:.4g}"
+            self.warnings.insert(
+                0,
+                f"{len(rates) - len(others)} videos have about {common:.4g} frames a second, {len(others)} have {span};"
+                f" all count as {common:.4g}: set extract.fps, for example to {common:.4g}, to resample them",
+            )
+            sys.stderr.write(f"warning: {self.warnings[0]}\n")
+
     def write(self, folder: Path) -> None:
         """Write videos.parquet, a row per video, and manifest.json, a summary to read."""
         counts = np.histogram(self.motions, MOTION_EDGES)[0].tolist()
@@ -82,6 +98,8 @@ class Manifest:
             "warnings": self.warnings,
             "motion": {"edges": list(MOTION_EDGES), "clips": counts},
         }
+        if self.notes:
+            manifest["notes"] = self.notes
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         table = pa.Table.from_pylist(self.rows, pa.schema(list(COLUMNS.items())))

@@ -22,15 +22,18 @@ def assign_splits(
     several classes (UCF101's g01) are ordered together and so bring every class into every split; groups of one class
     are ordered within it. With three or more groups each split gets at least one; one or two are train.
 
-    Where the data set itself assigns train and test but no val (UCF101's lists), `val_fraction` of its train groups
-    become val. Raises InputError if the fractions leave nothing to train, or the data set puts one group into two
-    splits.
+    Where the data set itself assigns some splits only (UCF101's lists have no val), the others are drawn from its
+    train groups by their fractions. Raises InputError if the fractions leave nothing to train, or the data set puts
+    one group into two splits.
     """
     check_fractions(val_fraction, test_fraction)
     splits = _official_splits(videos)
-    if splits and "val" not in splits.values():
-        train = [video for video in videos if splits.get(video.group) == "train"]
-        splits |= _hashed_splits(train, val_fraction, 0, seed)
+    train = [video for video in videos if splits.get(video.group) == "train"]
+    missing_val, missing_test = (
+        0 if name in splits.values() else fraction
+        for name, fraction in (("val", val_fraction), ("test", test_fraction))
+    )
+    splits |= _hashed_splits(train, missing_val, missing_test, seed)
     others = [video for video in videos if video.group not in splits]
     splits |= _hashed_splits(others, val_fraction, test_fraction, seed)
     return [replace(video, split=splits[video.group]) for video in videos]

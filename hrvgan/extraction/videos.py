@@ -3,7 +3,7 @@
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from hrvgan.errors import InputError
 from hrvgan.files import atomic_path, file_digest
 
 TEXT = {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+NOTES = "notes.txt"  # remarks of a source on its files, a line each, beside the list
 COLUMNS = ("video_id", "path", "class_name", "group", "split", "bytes", "md5")
 
 
@@ -70,3 +71,16 @@ def _video(row: dict, folder: Path) -> Video:
     inside = folder / row["path"]
     path = inside if os.path.lexists(inside) else Path(row["path"])
     return Video(path, row["class_name"], row["group"], row["split"], row["video_id"], row["md5"])
+
+
+def write_notes(folder: Path, notes: Sequence[str]) -> None:
+    if notes:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / NOTES).write_text(
+            "".join(f"{note}\n" for note in notes), encoding="utf-8", errors="backslashreplace"
+        )
+
+
+def read_notes(folder: Path) -> list[str]:
+    path = folder / NOTES
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
