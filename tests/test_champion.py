@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hrvgan.errors import InputError
@@ -26,8 +27,8 @@ def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a") -> st
     (model / "model.safetensors").write_text(weights)
     (model / "model.json").write_text(json.dumps({"arguments": {}, "steps": 800}))
     (model / "history.csv").write_text("step,loss/d/adv\n10,0.5\n")
-    entry = {"refnet_fd": {"value": fd, "sd": 0.1}, "gated": gated}
-    manifest = {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}}
+    entry = {"refnet_fd": {"value": fd, "sd": 0.05}, "gated": gated}
+    manifest = {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}, "num_draws": 5}
     (metrics / "laptop.json").write_text(json.dumps(entry))
     (metrics / "laptop.manifest.json").write_text(json.dumps(manifest))
     client.record_all("laptop")
@@ -44,16 +45,22 @@ def test_the_best_model_is_the_champion_whatever_comes_after(project):
     assert "version 1, whose scores may not be believed" in retrain("ungated", 0.1, gated=False)
     assert retrain("first", 0.8) == "laptop: version 2 is the champion, with refnet_fd 0.8"
     assert retrain("first", 0.8) == "laptop: version 2 is the champion, with refnet_fd 0.8"  # scored again
-    worse = "laptop: version 2 stays the champion, with 0.8; version 3 has refnet_fd 0.9"
-    assert retrain("worse", 0.9) == worse
+    stays = "laptop: version 2 stays the champion, with 0.8; version"
+    needed = "where more than 0.063 is needed"  # 2 sqrt(2 * 0.05^2 / 5)
+    assert retrain("worse", 0.9) == f"{stays} 3 has refnet_fd 0.9, a lead of -0.1 {needed}"
+    assert retrain("lucky", 0.75) == f"{stays} 4 has refnet_fd 0.75, a lead of 0.05 {needed}"
     assert "no champion" in retrain("unbelievable", 0.2, gated=False)
     assert registry.fetch("laptop", Path("best")) == "2"
     assert Path("best/model.safetensors").read_text() == "first"
-    assert "version 5 is the champion, with refnet_fd 0.7; version 2 had 0.8" in retrain("better", 0.7)
-    assert registry.fetch("laptop", Path("best")) == "5"
+    lead = f"a lead of 0.1 {needed}"
+    better = f"version 6 is the champion, with refnet_fd 0.7; version 2 had 0.8, {lead}"
+    assert better in retrain("better", 0.7)
+    assert registry.fetch("laptop", Path("best")) == "6"
     assert Path("best/model.safetensors").read_text() == "better"
-    retrain("on new clips", 3.0, clips="b")
-    assert promoted() == "6"  # By another yardstick nobody is better or worse.
+    assert "had 0.7, which cannot be compared: different real clips" in retrain(
+        "on new clips", 3.0, clips="b"
+    )
+    assert promoted() == "7"  # By another yardstick nobody is better or worse.
 
 
 def test_nothing_else_is_overwritten_and_runs_have_champions_of_their_own(project):
@@ -73,6 +80,27 @@ def test_a_prediction_that_is_nearer_is_better():
     manifest = {"protocols": {"predict_psnr": "as ever"}}
     assert registry.is_better("predict_psnr", (ours, manifest), (theirs, manifest))
     assert not registry.is_better("predict_psnr", (theirs, manifest), (ours, manifest))
+
+
+def scored(rng: np.random.Generator, fd: float) -> registry.Result:
+    """Result of a model whose draws are those of the default run: sd 0.11, five of them."""
+    draws = rng.normal(fd, 0.11, size=5)
+    entry = {"value": draws.mean(), "sd": draws.std(ddof=1)}
+    return {"refnet_fd": entry}, {"protocols": {"refnet_fd": {}}, "num_draws": 5}
+
+
+def test_noise_makes_no_champion_and_a_better_model_does():
+    rng, nights, repeats = np.random.default_rng(0), 20, 200
+    changes = 0
+    for _ in range(repeats):
+        best = scored(rng, 0.8)
+        for _ in range(nights):
+            new = scored(rng, 0.8)
+            if registry.is_better("refnet_fd", new, best):
+                best, changes = new, changes + 1
+    assert changes <= repeats  # at most one in 20 comparisons
+    pairs = [(scored(rng, 0.6), scored(rng, 0.8)) for _ in range(2000)]
+    assert sum(registry.is_better("refnet_fd", *pair) for pair in pairs) >= 1500
 
 
 def test_a_registry_that_is_away_is_a_warning(project, monkeypatch, capfd):

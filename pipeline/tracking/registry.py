@@ -1,6 +1,7 @@
 """Model registry: every evaluated model of a run is a version of its registered model; the best one has the alias
 "champion"."""
 
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -26,7 +27,7 @@ def try_promote(run: str) -> None:
 
 def promote(run: str) -> str:
     """Register models/<run> with its scores. It becomes the champion if it is better than the present one, or if the
-    two cannot be compared (new clips, another network). Returns the outcome as a sentence."""
+    two cannot be compared (new clips, another network, a deleted MLflow run). Returns the outcome as a sentence."""
     client, experiment = connect()
     run_id = run_id_of(client, experiment, run)
     version = register(client, run, run_id)
@@ -38,15 +39,31 @@ def promote(run: str) -> str:
     score = f"{name} {result[0][name]['value']:.3g}"
     if champion and champion.run_id != run_id:
         best = result_of(client, run, champion.run_id)
-        best_score = f"{best[0][name]['value']:.3g}" if name in best[0] else "none"
-        if not is_better(name, result, best):
+        if best and not is_better(name, result, best):
             return (
-                f"{run}: version {champion.version} stays the champion, with {best_score}; "
-                f"version {version} has {score}"
+                f"{run}: version {champion.version} stays the champion, with {best[0][name]['value']:.3g}; "
+                f"version {version} has {score}, {lead_in_words(name, result, best)}"
             )
-        score += f"; version {champion.version} had {best_score}"
+        score += f"; version {champion.version} {defeat_in_words(name, result, best)}"
     client.set_registered_model_alias(run, ALIAS, version)
     return f"{run}: version {version} is the champion, with {score}"
+
+
+def lead_in_words(name: str, new: Result, best: Result) -> str:
+    lead, needed = lead_of(name, new, best)
+    return f"a lead of {lead:.2g} where more than {needed:.2g} is needed"
+
+
+def defeat_in_words(name: str, new: Result, best: Result | None) -> str:
+    """The reason why the champion with the result `best` gives way."""
+    if best is None:
+        return "was deleted from MLflow"
+    if name not in best[0]:
+        return f"had no {name}"
+    had = f"had {best[0][name]['value']:.3g}"
+    if reasons := differences(name, new[1], best[1]):
+        return f"{had}, which cannot be compared: {'; '.join(reasons)}"
+    return f"{had}, {lead_in_words(name, new, best)}"
 
 
 def register(client, run: str, run_id: str) -> str:
@@ -65,10 +82,24 @@ def champion_of(client, run: str):
     return client.get_model_version(run, version) if version else None
 
 
-def result_of(client, run: str, run_id: str) -> Result:
-    """The result that stage `evaluate` recorded with MLflow run `run_id`."""
+def result_of(client, run: str, run_id: str) -> Result | None:
+    """The result that stage `evaluate` recorded with MLflow run `run_id`; None if that run was deleted."""
+    if is_deleted(client, run_id):
+        return None
     with tempfile.TemporaryDirectory() as folder:
         return read_result(Path(client.download_artifacts(run_id, "evaluation", folder)), run)
+
+
+def is_deleted(client, run_id: str) -> bool:
+    """True if an MLflow run is in the UI's trash, or gone for good."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id).info.lifecycle_stage == "deleted"
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return True
 
 
 def read_result(folder: Path, run: str) -> Result:
@@ -76,10 +107,20 @@ def read_result(folder: Path, run: str) -> Result:
 
 
 def is_better(name: str, new: Result, best: Result) -> bool:
+    """True if the lead of `new` is larger than noise explains, or if the two cannot be compared."""
     if name not in best[0] or differences(name, new[1], best[1]):
         return True
+    lead, needed = lead_of(name, new, best)
+    return lead > needed
+
+
+def lead_of(name: str, new: Result, best: Result) -> tuple[float, float]:
+    """(lead of `new` over `best`, two standard errors of it). A score is a mean over draws, with their sd."""
     difference = new[0][name]["value"] - best[0][name]["value"]
-    return difference < 0 if lower_is_better(name) else difference > 0
+    variance = sum(
+        metrics[name].get("sd", 0.0) ** 2 / manifest.get("num_draws", 1) for metrics, manifest in (new, best)
+    )
+    return -difference if lower_is_better(name) else difference, 2 * math.sqrt(variance)
 
 
 def fetch(run: str, out: Path) -> str:
