@@ -1,17 +1,20 @@
 """The command `hrvgan` as a user calls it."""
 
 import contextlib
+import csv
 import functools
 import io
 import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import hrvgan
 from hrvgan import cli
@@ -19,8 +22,9 @@ from hrvgan.cli import sample as draw
 from hrvgan.clipstore.clips import Clips
 from hrvgan.evaluation.source_files import open_source
 from hrvgan.extraction.extract import extract
+from hrvgan.sampling.samples import check_grid, grid
 from hrvgan.training.session import new_model
-from hrvgan.video.io import probe, read_frames, write_video
+from hrvgan.video.io import probe, read_frames, read_strip, write_video
 from tests import processes
 
 
@@ -106,6 +110,81 @@ def test_clips_are_written_by_suffix(model, tmp_path, command, suffix):
         assert probe(out).num_frames == 8
     else:
         assert out.stat().st_size > 500
+
+
+@pytest.mark.parametrize("kind", ["mp4", "gif", "png", "npz"])
+def test_a_folder_has_a_file_a_clip(model, tmp_path, kind):
+    """Clips are those that the same command draws into one file, of any number."""
+    out, gan = tmp_path / "clips", hrvgan.load(model)
+    cli.main(["sample", str(model), "--num", "35", "--seed", "3", "--format", kind, "--out", str(out)])
+    rows = list(csv.DictReader((out / "clips.csv").read_text().splitlines()))
+    assert [row["class"] for row in rows] == [gan.classes[n % 8] for n in range(35)]
+    assert [int(row["label"]) for row in rows] == [n % 8 for n in range(35)]
+    files = [out / row["file"] for row in rows]
+    assert {*out.iterdir()} == {*files, out / "clips.csv", out / "samples.json"}
+    clips = drawn("sample", model, "--num", 35, "--seed", 3, "--out", tmp_path / "clips.npz")
+    if kind == "png":
+        frames = [read_strip(frame, None)[0] for frame in sorted(files[34].iterdir())]
+        assert np.array_equal(np.stack(frames), clips[34])
+    elif kind == "npz":
+        with np.load(files[34]) as stored:
+            assert np.array_equal(stored["frames"], clips[34])
+            assert (stored["label"], stored["class"], stored["fps"]) == (2, gan.classes[2], 12)
+    elif kind == "mp4":
+        assert probe(files[34]) == (32, 32, 12, 8)
+        colours, expected = read_frames(files[34])[0].mean(axis=(1, 2)), clips[34].mean(axis=(1, 2))
+        np.testing.assert_allclose(colours, expected, atol=6)  # H.264 loses details.
+    else:
+        with Image.open(files[34]) as image:
+            assert (image.size, image.n_frames) == ((32, 32), 8)
+
+
+def test_a_folder_of_clips_goes_on_where_it_was_stopped(model, tmp_path):
+    out = tmp_path / "clips"
+    command = ["sample", str(model), "--format", "npz", "--out", str(out), "--num"]
+    cli.main([*command, "34"])
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in out.glob("*.npz")}
+    lost = ["00001.npz", "00033.npz"]
+    for name in (*lost, "clips.csv"):
+        (out / name).unlink()
+    cli.main([*command, "34"])
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    kept = {name for name, time in times.items() if (out / name).stat().st_mtime_ns == time}
+    assert kept == set(times) - set(lost)
+    cli.main([*command, "36"])  # And with more.
+    assert len(list(out.glob("*.npz"))) == 36
+    for arguments, sentence in (
+        (["34"], "clips: holds more than the 34 clips asked for, such as 00034.npz; name a new folder"),
+        (["36", "--seed", "1"], "clips: holds clips drawn with other seed; name a new folder"),
+        (["36", "--out", str(tmp_path)], "holds other files, such as clips; name a new folder"),
+    ):
+        with pytest.raises(SystemExit, match=sentence):
+            cli.main([*command, *arguments])
+
+
+def test_a_folder_of_long_clips(trained, tmp_path):
+    """Each clip is that of the same number in one file, also in the second batch."""
+    model = trained("{width: 0.04, latent: sequence}")
+    long = drawn("sample", model, "--num", 33, "--frames", 13, "--out", tmp_path / "long.npz")
+    cli.main(["sample", str(model), "--num", "33", "--frames", "13", "--format", "npz", "--out",
+              str(tmp_path / "long")])  # fmt: skip
+    with np.load(tmp_path / "long" / "00032.npz") as stored:
+        assert np.abs(stored["frames"].astype(int) - long[32]).max() <= 1
+
+
+@pytest.mark.parametrize(("suffix", "num"), [(".mp4", 1337), (".gif", 5345)])
+def test_a_grid_that_no_codec_holds_is_refused_before_it_is_drawn(model, tmp_path, suffix, num):
+    out = tmp_path / f"grid{suffix}"
+    sentence = rf"a side of {suffix} has at most \d+; name a folder .*: --out .*grid/ --format {suffix[1:]}"
+    started = time.monotonic()
+    with pytest.raises(SystemExit, match=sentence):
+        cli.main(["sample", str(model), "--num", str(num), "--out", str(out)])
+    assert time.monotonic() - started < 5
+    check_grid(out, num - 1, 32, "")
+    clips = np.zeros((num - 1, 1, 32, 32, 3), np.uint8)
+    write_video(out, grid(clips), fps=12)  # The largest that is allowed is encoded.
+    assert out.stat().st_size > 500
 
 
 def test_info_prints_the_layers(capsys):
@@ -232,6 +311,11 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
         ),
         (["sample", "{model}", "--out", "x.avi"], "x.avi: cannot write .avi; use one of .mp4"),
         (["sample", "no/model", "--out", "x.mp4"], "no/model: no model.json"),
+        (
+            ["sample", "{model}", "--format", "avi", "--out", "x"],
+            "--format 'avi' is unknown; known: mp4, gif",
+        ),
+        (["sample", "{model}", "--format", "gif", "--out", "x.mp4"], "x.mp4: names a file, --format is for"),
         (["clips", "export", "no/store"], "export: names no file; give the .npz"),
         (["train", "no/store", "out"], "no/store: not a clip store"),
         (["train", "no/store", "out", "--train", "{stepz: 3}"], "--train: no argument 'stepz'; known: steps"),

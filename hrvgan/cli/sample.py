@@ -37,21 +37,40 @@ def add_sample(commands) -> None:
     )
     model_arguments(parser, which="draw this class only", num=16)
     add_truncation(parser)
+    parser.add_argument(
+        "--format", default="", help="write a file a clip into the folder OUT: mp4, gif, png (frames) or npz"
+    )
     parser.add_argument("--frames", type=int, default=0, help="longer clips, by models with latent: sequence")
     parser.set_defaults(command=sample)
 
 
 def sample(
-    model: Path, out: Path, seed: int, device: str, class_name: str, num: int, truncation: float, frames: int
-) -> None:
-    """Draw NUM clips as one video grid (.mp4, .gif), filmstrips (.png) or arrays (.npz), by the suffix of OUT."""
+    model: Path, out: Path, seed: int, device: str, class_name: str, num: int, truncation: float, frames: int,
+    format: str,
+) -> None:  # fmt: skip
+    """Draw NUM clips as one video grid (.mp4, .gif), filmstrips (.png) or arrays (.npz), by the suffix of OUT. Without
+    a suffix OUT is a folder: a file a clip by --format (mp4 by default), their classes in clips.csv; the same command
+    continues it."""
     import torch
 
     from hrvgan.checkpoint import load
-    from hrvgan.sampling.samples import long_clips
+    from hrvgan.sampling.export import FORMATS, export_clips
+    from hrvgan.sampling.samples import check_grid, long_clips
 
+    as_file = out.suffix in SUFFIXES and not out.is_dir()
+    if format not in ("", *FORMATS):
+        raise InputError(f"--format {format!r} is unknown; known: {', '.join(FORMATS)}")
+    if format and as_file:
+        raise InputError(f"{out}: names a file, --format is for a folder of clips; leave out one of both")
+    if format or not out.suffix or out.is_dir():
+        export_clips(load(model, device), out, num, format=format or "mp4", class_name=class_name,
+                     seed=seed, truncation=truncation, frames=frames)  # fmt: skip
+        print(out)
+        return
     check_output(out)
     gan = load(model, device)
+    folder = f"name a folder for a file a clip: --out {out.with_suffix('')}/ --format {out.suffix[1:]}"
+    check_grid(out, num, gan.size, folder)
     labels = torch.full((num,), gan.label(class_name)) if class_name else gan.cycle_labels(num)
     if frames:
         clips = long_clips(gan, labels, frames, seed, truncation)
@@ -90,7 +109,7 @@ def interpolate(
     from hrvgan.checkpoint import load
     from hrvgan.clipstore.layout import to_float
     from hrvgan.sampling.inversion import invert
-    from hrvgan.sampling.samples import walk
+    from hrvgan.sampling.samples import check_grid, walk
 
     check_output(out)
     if videos and to_seed is not None:
@@ -98,6 +117,7 @@ def interpolate(
             "--to-seed: a walk between two real videos starts and ends at them; leave out one of both"
         )
     gan = load(model, device)
+    check_grid(out, num + 2 * bool(videos), gan.size, "lower --num")
     labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
     if videos is None:
         first, last = gan.latent(2, seed)
@@ -129,9 +149,11 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
     import torch
 
     from hrvgan.checkpoint import load
+    from hrvgan.sampling.samples import check_grid
 
     check_output(out)
     gan = load(model, device)
+    check_grid(out, num + 1, gan.size, "lower --num")
     if not gan.context:
         raise InputError(f"{model}: does not predict; train a model with task: predict")
     if gan.num_classes and not class_name:

@@ -1,5 +1,6 @@
 """Sample pictures and videos: a grid of all classes, an interpolation, single clips, long videos, predictions."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from hrvgan.errors import InputError
 from hrvgan.files import write_json
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.progress import bar
-from hrvgan.video.grids import filmstrips, labelled_rows, tile, write_image
+from hrvgan.video.grids import GAP, filmstrips, labelled_rows, tile, write_image
 from hrvgan.video.io import write_video
 
-ROW = 8  # clips in the row that shows a model beside others
+ROW = 8  # clips in the row that shows a model beside others, and in a row of a grid
+MAX_SIDE = {".mp4": 16384, ".gif": 65535}  # pixels: x264's limit, and the format's
 ENLARGED = 96  # pixels: smaller clips are shown enlarged to about this size
 
 
@@ -101,12 +103,14 @@ def walk(
 
 
 def long_clips(
-    gan: VideoGAN, labels: Tensor, num_frames: int, seed: int = 0, truncation: float = 1.0
-) -> np.ndarray:
+    gan: VideoGAN, labels: Tensor, num_frames: int, seed: int = 0, truncation: float = 1.0, *,
+    first: int = 0, hidden: bool = False,
+) -> np.ndarray:  # fmt: skip
     """uint8 (N, num_frames, H, W, 3), longer than the clips that the model was trained on.
 
     Needs one latent a frame. Windows of a clip's length, each half over the one before, look at their part of one
-    long sequence of latents; where two overlap, the picture passes linearly from one to the other.
+    long sequence of latents; where two overlap, the picture passes linearly from one to the other. `first` is the
+    number of the first clip among those of `seed`; `hidden` shows no progress.
     """
     if len(gan.z_shape) < 2:
         raise InputError(
@@ -115,30 +119,39 @@ def long_clips(
         )
     length, hop = gan.num_frames, gan.num_frames // 2
     count = max(1, -(-(num_frames - length) // hop) + 1)
-    z = long_latents(gan, len(labels), (count - 1) * hop + length, seed)
+    z = long_latents(gan, range(first, first + len(labels)), (count - 1) * hop + length, seed)
     out = np.zeros((len(labels), z.shape[1], gan.size, gan.size, 3), np.float32)
     rise = (np.arange(length - hop) + 0.5) / (length - hop)
-    for first in bar(range(0, count * hop, hop), "windows", unit="window"):
-        window = gan.draw(z[:, first : first + length], labels, psi=truncation).numpy()
+    for start in bar(range(0, count * hop, hop), "windows", hidden=hidden, unit="window"):
+        window = gan.draw(z[:, start : start + length], labels, psi=truncation).numpy()
         share = np.ones(length, np.float32)
-        if first:
+        if start:
             share[: length - hop] = rise
         share = share[None, :, None, None, None]
-        span = out[:, first : first + length]
+        span = out[:, start : start + length]
         span[:] = span * (1 - share) + window * share
     return out[:, :num_frames].round().astype(np.uint8)
 
 
-def long_latents(gan: VideoGAN, n: int, num_frames: int, seed: int) -> Tensor:
-    """(n, num_frames, z_dim) standard normal; its first frames are those of `gan.latent(n, seed)`."""
+def long_latents(gan: VideoGAN, numbers: range, num_frames: int, seed: int) -> Tensor:
+    """(n, num_frames, z_dim) standard normal; first frames are the rows `numbers` of `gan.latent`."""
     shape = (num_frames, gan.z_dim)
-    rows = [np.random.default_rng((seed, i)).standard_normal(shape, np.float32) for i in range(n)]
+    rows = [np.random.default_rng((seed, i)).standard_normal(shape, np.float32) for i in numbers]
     return torch.from_numpy(np.stack(rows))
 
 
-def grid(clips: np.ndarray, columns: int = 8) -> np.ndarray:
+def grid(clips: np.ndarray, columns: int = ROW) -> np.ndarray:
     """uint8 (N, T, H, W, 3) -> one video (T, H', W', 3), `columns` clips a row, small clips enlarged."""
     return tile(clips, columns, enlarge=enlarge(clips.shape[2]))
+
+
+def check_grid(out: Path, num: int, size: int, remedy: str) -> None:
+    """Raises InputError that ends in `remedy` if the grid of `num` clips is too large for the codec of `out`."""
+    cell, most = size * enlarge(size) + GAP, MAX_SIDE.get(out.suffix, math.inf)
+    width, height = ROW * cell, math.ceil(num / ROW) * cell
+    if max(width, height) > most:
+        sides = f"{num} clips make a grid of {width}x{height} px"
+        raise InputError(f"{out}: {sides}, a side of {out.suffix} has at most {most}; {remedy}")
 
 
 def enlarge(size: int) -> int:

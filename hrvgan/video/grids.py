@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hrvgan.files import atomic_path
 
+GAP = 2  # pixels between clips
+
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
     """Write uint8 (H, W, 3) as an image file; the suffix selects the format."""
@@ -16,7 +18,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
         Image.fromarray(image).save(temporary)
 
 
-def tile(clips: np.ndarray, columns: int, *, gap: int = 2, enlarge: int = 1) -> np.ndarray:
+def tile(clips: np.ndarray, columns: int, *, gap: int = GAP, enlarge: int = 1) -> np.ndarray:
     """Tile uint8 clips (N, T, H, W, 3) row by row into (T, H', W', 3); `enlarge` is an integer scale factor."""
     clips = clips.repeat(enlarge, axis=2).repeat(enlarge, axis=3)
     num, time, height, width, _ = clips.shape
