@@ -102,7 +102,7 @@ def test_parameter_names_of_the_published_files():
         ("c3d_tgan", (1, 16, 24, 32, 3), 4096, 101),
         ("c3d_tganv2", (1, 16, 24, 32, 3), 4096, 101),
         ("i3d_kinetics400", (1, 16, 16, 20, 3), 400, None),
-        ("inception_2015", (2, 1, 16, 20, 3), 2048, 1008),
+        ("inception_2015_clean", (2, 1, 16, 20, 3), 2048, 1008),
     ],
 )
 def test_files_of_the_published_layout_load(weights, name, shape, width, classes):
@@ -123,7 +123,7 @@ def test_files_of_the_published_layout_load(weights, name, shape, width, classes
     if name.startswith("c3d"):  # All weights but one are zero: biases come through, rectified.
         np.testing.assert_allclose(features[0], np.linspace(-1, 1, 4096).clip(0), atol=1e-6)
         np.testing.assert_allclose(logits[0], np.arange(101) + 1000 * (np.arange(101) == 3), rtol=1e-6)
-    assert set(EXTRACTORS) == {"c3d_tgan", "c3d_tganv2", "i3d_kinetics400", "inception_2015"}
+    assert set(EXTRACTORS) == {"c3d_tgan", "c3d_tganv2", "i3d_kinetics400", "inception_2015_clean"}
 
 
 def test_two_ways_into_c3d():
@@ -151,13 +151,18 @@ def test_i3d_pads_as_tensorflow():
     )
 
 
-def test_inception_input_is_pillows():
+def test_inception_input_is_that_of_clean_fid():
+    """Pillow's bicubic in float, clipped to [0, 255]: it overshoots at edges."""
     frames = RNG.integers(256, size=(1, 1, 400, 340, 3), dtype=np.uint8)
+    frames[..., :170, :] = np.where(frames[..., :170, :] > 127, 255, 0)
     ours = inception_v3.prepare(torch.as_tensor(frames))[0].permute(1, 2, 0) * 128 + 128
+    overshoot = 0
     for channel in range(3):
         image = Image.fromarray(frames[0, 0, :, :, channel].astype(np.float32), mode=None)
         theirs = np.asarray(image.resize((299, 299), Image.Resampling.BICUBIC))
-        np.testing.assert_allclose(ours[..., channel], theirs, atol=0.01)  # Levels of 255.
+        overshoot = max(overshoot, -theirs.min(), theirs.max() - 255)
+        np.testing.assert_allclose(ours[..., channel], theirs.clip(0, 255), atol=0.01)  # Levels of 255.
+    assert overshoot > 10
 
 
 def test_absent_weights_are_one_sentence(tmp_path):
@@ -217,7 +222,7 @@ def broken(weights, folder, how):
 def test_files_that_are_not_the_weights(weights, tmp_path, how, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message) as caught:
-        open_extractor("inception_2015", broken(weights, tmp_path, how))
+        open_extractor("inception_2015_clean", broken(weights, tmp_path, how))
     assert "\n" not in str(caught.value)
     assert INCEPTION in str(caught.value)
     assert not (tmp_path / "stolen").exists()
@@ -249,17 +254,17 @@ def test_published_digests_are_checked(weights, monkeypatch):
     size = (weights / INCEPTION).stat().st_size
     monkeypatch.setitem(WEIGHTS, INCEPTION, replace(known, size=size + 1))
     with pytest.raises(InputError, match=f"{size:,} bytes, the published file has {size + 1:,}"):
-        open_extractor("inception_2015", weights)
+        open_extractor("inception_2015_clean", weights)
     monkeypatch.setitem(WEIGHTS, INCEPTION, replace(known, size=size, sha256="0" * 64))
     with pytest.raises(InputError, match="damaged or other weights"):
-        open_extractor("inception_2015", weights)
+        open_extractor("inception_2015_clean", weights)
 
 
 def test_a_published_digest_is_a_name(weights, monkeypatch):
     digest = file_digest(weights / INCEPTION)
     monkeypatch.setitem(WEIGHTS, INCEPTION, replace(WEIGHTS[INCEPTION], sha256=digest))
-    extractor = open_extractor("inception_2015", weights)
-    assert extractor.id == f"inception_2015-float32-{digest}"
+    extractor = open_extractor("inception_2015_clean", weights)
+    assert extractor.id == f"inception_2015_clean-float32-{digest}"
     assert extractor.verified
 
 

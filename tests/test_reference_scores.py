@@ -209,7 +209,7 @@ def test_published_protocols_go_on_without(shapes_clips, tmp_path):
     assert set(metrics) == {"fid_frame_clean_n2_unverified"}
     assert set(metrics["fid_frame_clean_n2_unverified"]) == {"value", "sd", "n", "floor"}
     about = manifest["protocols"]["fid_frame_clean_n2_unverified"]
-    assert about["extractor_id"].startswith("inception_2015-float32-")
+    assert about["extractor_id"].startswith("inception_2015_clean-float32-")
     assert "not above D = 2048" in about["warnings"][0]
     for num in (0, -3):
         with pytest.raises(InputError, match=f"{num} clip\\(s\\) a draw asked for"):

@@ -133,7 +133,7 @@ EXTRACTORS = {
     "c3d_tgan": _c3d,
     "c3d_tganv2": _c3d,
     "i3d_kinetics400": _i3d,
-    "inception_2015": _inception,
+    "inception_2015_clean": _inception,
 }
 
 

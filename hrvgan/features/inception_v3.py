@@ -157,7 +157,10 @@ class InceptionV3(nn.Module):
 
 
 def prepare(clips: Tensor) -> Tensor:
-    """uint8 (N, 1, H, W, 3) -> input, as clean-fid: antialiased bicubic (Pillow's) in float, then (x - 128) / 128."""
+    """uint8 (N, 1, H, W, 3) -> input, as clean-fid: antialiased bicubic (Pillow's) in float, (x - 128) / 128.
+
+    Bicubic overshoots at edges by up to 21 levels, which clean-fid clips to [0, 255] after the resize.
+    """
     frames = clips[:, 0].permute(0, 3, 1, 2).float()
     resized = F.interpolate(frames, size=(SIDE, SIDE), mode="bicubic", align_corners=False, antialias=True)
-    return (resized - 128) / 128
+    return (resized.clamp(0, 255) - 128) / 128

@@ -184,13 +184,13 @@ PROTOCOLS = [
     ),
     _frechet(
         "fid_frame_clean",
-        "inception_2015",
+        "inception_2015_clean",
         num_clips=10_000,
         num_real=10_000,
         frames=1,
         start="drawn",
         real_start="drawn",
-        resize="Pillow's bicubic, antialiased, in float, to 299x299 (clean-fid, Parmar et al. 2022)",
-        description="Frechet Inception Distance of one frame a clip (Heusel et al. 2017)",
+        resize="Pillow's bicubic, antialiased, in float, to 299x299, clipped to [0, 255] (clean-fid)",
+        description="Frechet Inception Distance of one frame a clip (Heusel et al. 2017, Parmar et al. 2022)",
     ),
 ]
