@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from hrvgan.errors import InputError
 from hrvgan.features import c3d, i3d, inception_v3
@@ -100,6 +101,7 @@ def test_parameter_names_of_the_published_files():
     ("name", "shape", "width", "classes"),
     [
         ("c3d_tgan", (1, 16, 24, 32, 3), 4096, 101),
+        ("c3d_tgan_dropout", (1, 16, 24, 32, 3), 4096, 101),
         ("c3d_tganv2", (1, 16, 24, 32, 3), 4096, 101),
         ("i3d_kinetics400", (1, 16, 16, 20, 3), 400, None),
         ("inception_2015_clean", (2, 1, 16, 20, 3), 2048, 1008),
@@ -120,10 +122,12 @@ def test_files_of_the_published_layout_load(weights, name, shape, width, classes
         "_unverified"
     )  # Any file of the layout loads; only the published one has the name.
     assert not extractor.verified
-    if name.startswith("c3d"):  # All weights but one are zero: biases come through, rectified.
+    if name in ("c3d_tgan", "c3d_tganv2"):  # All weights but one are zero: biases come through, rectified.
         np.testing.assert_allclose(features[0], np.linspace(-1, 1, 4096).clip(0), atol=1e-6)
         np.testing.assert_allclose(logits[0], np.arange(101) + 1000 * (np.arange(101) == 3), rtol=1e-6)
-    assert set(EXTRACTORS) == {"c3d_tgan", "c3d_tganv2", "i3d_kinetics400", "inception_2015_clean"}
+    assert set(EXTRACTORS) == {
+        "c3d_tgan", "c3d_tgan_dropout", "c3d_tganv2", "i3d_kinetics400", "inception_2015_clean"
+    }  # fmt: skip
 
 
 def test_two_ways_into_c3d():
@@ -138,6 +142,38 @@ def test_two_ways_into_c3d():
     for channel, level in ((0, 50), (1, 0), (2, 200)):
         torch.testing.assert_close(first[0, channel, 5, 7], level - (21.0 + 8 + torch.arange(112)))
         torch.testing.assert_close(second[0, channel, 5, 7], level - (8.0 + torch.arange(112)))
+
+
+def test_dropout_of_c3d_as_in_the_program_of_tgan(weights):
+    """fc7 and with it the logits: half of the values 0, the others doubled, by the clip alone."""
+    extractor = open_extractor("c3d_tgan_dropout", weights)
+    clips = RNG.integers(256, size=(2, 16, 24, 32, 3), dtype=np.uint8)
+    features, logits = extractor(clips)
+    alone, _ = extractor(clips[1:])
+    np.testing.assert_array_equal(features[1], alone[0])
+    assert not np.array_equal(features[0], features[1])
+    doubled = 2 * np.linspace(-1, 1, 4096, dtype=np.float32).clip(0)
+    assert (np.isclose(features, 0) | np.isclose(features, doubled, rtol=1e-5)).all()
+    assert (features[:, 2048:] > 0).mean() == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_allclose(logits[:, 3], 3 + 1000 * features[:, 4095], rtol=1e-5)
+
+
+def test_dropout_is_of_fc6_and_fc7():
+    with torch.device("meta"):
+        net = c3d.C3D()
+    net.to_empty(device="cpu")
+    for parameter in net.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.ones_(net.fc6.bias)
+    nn.init.eye_(net.fc7.weight)
+    factors = c3d.dropout_factors(torch.zeros(1, 16, 8, 8, 3, dtype=torch.uint8))
+    assert factors.unique().tolist() == [0, 2]
+    with torch.inference_mode():
+        x = torch.zeros(1, 3, 16, 112, 112)
+        (plain, _), (dropped, _) = net(x), net(x, factors)
+    assert (plain == 1).all()
+    assert torch.equal(dropped, factors[:, 0] * factors[:, 1])
+    assert (dropped == 4).float().mean() == pytest.approx(0.25, abs=0.03)
 
 
 def test_i3d_pads_as_tensorflow():

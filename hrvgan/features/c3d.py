@@ -4,6 +4,9 @@ Its published file is conv3d_deepnetA_ucf.npz (a Chainer model): arrays `conv1a/
 mean2.npz holds the mean cube that is subtracted, `mean` (3, 16, 128, 171) in BGR.
 """
 
+import hashlib
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +15,10 @@ FRAMES, SIDE = 16, 112
 
 
 class C3D(nn.Module):
-    """BGR minus the mean cube, float (N, 3, 16, 112, 112) -> fc7 after ReLU (N, 4096), logits (N, 101)."""
+    """BGR minus the mean cube, float (N, 3, 16, 112, 112) -> fc7 after ReLU (N, 4096), logits (N, 101).
+
+    With `dropout` (N, 2, 4096), fc6 and fc7 are multiplied by it after their ReLU.
+    """
 
     def __init__(self):
         super().__init__()
@@ -28,7 +34,7 @@ class C3D(nn.Module):
         self.fc7 = nn.Linear(4096, 4096)
         self.fc8 = nn.Linear(4096, 101)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, dropout: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x = _pool(self.conv1a(x).relu(), (1, 2, 2))  # (N, 64, 16, 56, 56)
         x = _pool(self.conv2a(x).relu())  # (N, 128, 8, 28, 28)
         x = self.conv3b(self.conv3a(x).relu()).relu()
@@ -36,7 +42,9 @@ class C3D(nn.Module):
         x = _pool(self.conv4b(x).relu())  # (N, 512, 2, 7, 7)
         x = self.conv5b(self.conv5a(x).relu()).relu()
         x = _pool(x).flatten(1)  # (N, 512 x 1 x 4 x 4): 7 becomes 4, rounded up
-        fc7 = self.fc7(self.fc6(x).relu()).relu()  # Dropout is off.
+        of_fc6, of_fc7 = (1, 1) if dropout is None else dropout.unbind(1)
+        fc6 = self.fc6(x).relu() * of_fc6
+        fc7 = self.fc7(fc6).relu() * of_fc7
         return fc7, self.fc8(fc7)
 
 
@@ -61,6 +69,16 @@ def prepare_tgan(clips: Tensor, mean: Tensor) -> Tensor:
     """
     frames = _resize(clips, 128, mode="bicubic", align_corners=False)
     return (frames - mean[..., 21:149])[..., 8:120, 8:120]
+
+
+def dropout_factors(clips: Tensor) -> Tensor:
+    """uint8 clips -> dropout of fc6 and fc7, float (N, 2, 4096): 0 or 2 with probability 1/2 each, as Chainer's.
+
+    A hash of the clip is the seed, so that its features depend neither on its batch nor on the device.
+    """
+    seeds = [int.from_bytes(hashlib.sha256(clip.numpy().tobytes()).digest()) for clip in clips.cpu()]
+    kept = np.stack([np.random.default_rng(seed).integers(2, size=(2, 4096)) for seed in seeds])
+    return torch.as_tensor(2 * kept, dtype=torch.float32, device=clips.device)
 
 
 def prepare_tganv2(clips: Tensor, mean: Tensor) -> Tensor:

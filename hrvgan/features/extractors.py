@@ -92,10 +92,12 @@ def _c3d(name: str, folder: Path, device: str) -> Extractor:
             f"{mean_path}: no mean cube of 3x16x128x171 in it; fetch the published file"
         ) from None
     net.to(device).eval()
-    prepare = {"c3d_tgan": c3d.prepare_tgan, "c3d_tganv2": c3d.prepare_tganv2}[name]
-    return Extractor(
-        frames=c3d.FRAMES, num_features=4096, read=lambda x: net(prepare(x, mean)), device=device, **identity
-    )
+    read = {
+        "c3d_tgan": lambda x: net(c3d.prepare_tgan(x, mean)),
+        "c3d_tgan_dropout": lambda x: net(c3d.prepare_tgan(x, mean), c3d.dropout_factors(x)),
+        "c3d_tganv2": lambda x: net(c3d.prepare_tganv2(x, mean)),
+    }[name]
+    return Extractor(frames=c3d.FRAMES, num_features=4096, read=read, device=device, **identity)
 
 
 def _i3d(name: str, folder: Path, device: str) -> Extractor:
@@ -131,6 +133,7 @@ def _inception(name: str, folder: Path, device: str) -> Extractor:
 # name -> function of (name, folder, device).
 EXTRACTORS = {
     "c3d_tgan": _c3d,
+    "c3d_tgan_dropout": _c3d,
     "c3d_tganv2": _c3d,
     "i3d_kinetics400": _i3d,
     "inception_2015_clean": _inception,

@@ -55,6 +55,13 @@ def _score_of(real: Features, fake: Features, protocol: Protocol) -> float:
 _inception = partial(
     Protocol, statistic=_score_of, context="ceiling", needs_labels=True, uses_real=False, splits=1
 )
+_tgan = partial(
+    _inception,
+    num_clips=9984,
+    frames=16,
+    resize="bicubic (a = -0.75, no antialiasing) to 128x128, crop 8:120",
+    eps=1e-7,
+)
 PROTOCOLS = [
     _inception(
         "refnet_is",
@@ -66,14 +73,16 @@ PROTOCOLS = [
         "1 is mush, the number of classes is perfect.",
         ends=(1.0, None),
     ),
-    _inception(
+    _tgan(
         "isv9984_c3d",
         "c3d_tgan",
-        num_clips=9984,
-        frames=16,
-        resize="bicubic (a = -0.75, no antialiasing) to 128x128, crop 8:120",
-        eps=1e-7,
-        description="Inception Score of TGAN (Saito et al. 2017): C3D, one split",
+        description="Inception Score of TGAN (Saito et al. 2017) as meant: C3D without dropout, one split",
+    ),
+    _tgan(
+        "isv9984_c3d_dropout",
+        "c3d_tgan_dropout",
+        description="Inception Score of TGAN (Saito et al. 2017) as its program computes it: C3D with dropout of "
+        "fc6 and fc7, one split",
     ),
     _inception(
         "isv2048_c3d",
