@@ -1,11 +1,13 @@
 """VGAN, TGAN and MoCoGAN against the numbers of their papers, by hand, and down the one road of training."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import nn
 
 import hrvgan
@@ -20,6 +22,7 @@ from hrvgan.nn.base import Batch
 from hrvgan.nn.summary import costs, layer_table
 from hrvgan.training import ema as averaging
 
+ROOT = Path(__file__).parents[1]
 BASELINES = ("vgan", "tgan", "mocogan")
 
 
@@ -253,17 +256,42 @@ def test_scales_are_clipped_between_a_hundredth_of_sigma_and_sigma():
     np.testing.assert_allclose(norm.weight.detach(), [2.0, 0.02, 1.0], rtol=1e-6)
 
 
-def test_tgan_clips_d_every_fifth_step_and_then_it_is_no_steeper_than_one():
+def test_tgan_clips_d_after_updates_5_10_15_and_then_it_is_no_steeper_than_one():
     gan = small("tgan", width=0.2)
     _, d = gan.phases()
     weights = [module.weight for module in gan.D if isinstance(module, nn.Conv3d)]
-    for weight in weights:
-        weight.data *= 4
-    for step in (1, 4):
-        d.after(step)
+    clipped = []
+    for step in range(15):
+        for weight in weights:
+            weight.data *= 4
         assert max(torch.linalg.matrix_norm(w.flatten(1), 2) for w in weights) > 1.5
-    d.after(5)
-    assert max(torch.linalg.matrix_norm(w.flatten(1), 2) for w in weights) < 1 + 1e-5
+        d.after(step)
+        if max(torch.linalg.matrix_norm(w.flatten(1), 2) for w in weights) < 1 + 1e-5:
+            clipped.append(step + 1)
+    assert clipped == [5, 10, 15]
+
+
+def test_running_variance_of_tgan_sees_fakes_and_then_real_clips_once_each():
+    """Of what a step adds, 0.09 / (0.09 + 0.1) = 47 % is of the fakes."""
+    gan = small("tgan").train()
+    batch = batch_for(gan)
+    gan.g_terms(batch)
+    norm = gan.D[3]
+    assert (norm.running_var == 1).all()
+    gan.d_terms(batch)
+    before = nn.Sequential(*list(gan.D)[:3])
+    real, fake = (before(clips).var(dim=(0, 2, 3, 4)) for clips in (batch.real, batch.fake))
+    torch.testing.assert_close(norm.running_var, 0.9 * 0.9 + 0.9 * 0.1 * fake + 0.1 * real)
+    assert norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize("dataset", ["golf", "aeroplane"])
+def test_tgan_starts_uniform_on_golf_and_aeroplane_as_its_authors_have_it(dataset):
+    values = yaml.safe_load((ROOT / f"conf/{dataset}-baselines.yaml").read_text())
+    gan = TGAN(**TGAN.presets[values["runs"][f"tgan-{dataset}"]["preset"]])
+    for module in (gan.G, gan.D):
+        weights = [parameter for parameter in module.parameters() if parameter.dim() > 1]
+        assert max(float(weight.detach().abs().max()) for weight in weights) <= 0.01
 
 
 def test_tgan_shows_d_the_fakes_that_g_was_trained_on():
