@@ -9,7 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from hrvgan.datasets import skvideo
+from hrvgan.datasets import folder, skvideo
 from hrvgan.errors import InputError, SlowVideoError, VideoError
 from hrvgan.extraction import cut as cutting
 from hrvgan.extraction.cut import ClipSpec, clip_frames, clip_starts
@@ -69,6 +69,32 @@ def test_frames_are_those_of_the_program(tmp_path, kind):
     small = read_frames(path, 16)[0]
     assert small.shape == (len(frames), 16, 16, 3)
     assert abs(small.mean() - np.stack([center(frame) for frame in frames]).mean()) < 3
+
+
+CONTAINERS = {
+    ".m4v": ["-c:v", "libx264", "-pix_fmt", "yuv420p"],
+    ".mpg": ["-c:v", "mpeg1video"],
+    ".mpeg": ["-c:v", "mpeg2video"],
+    ".wmv": ["-c:v", "wmv2"],
+    ".ts": ["-c:v", "mpeg2video"],
+    ".m2ts": ["-c:v", "libx264", "-pix_fmt", "yuv420p"],
+    ".flv": ["-c:v", "flv1"],
+    ".3gp": ["-c:v", "mpeg4"],
+    ".ogv": ["-c:v", "libtheora"],
+    ".gif": ["-c:v", "gif"],
+}
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+def test_containers_are_listed_and_decoded_frame_by_frame(tmp_path, suffix):
+    path = make(tmp_path / f"a{suffix}", "-r", "25", "-frames:v", "30", *CONTAINERS[suffix])
+    assert [video.path for video in folder.fetch(tmp_path / "out", tmp_path)] == [path]
+    frames, fps = read_frames(path)
+    assert len(frames) == 30
+    assert fps == pytest.approx(25, abs=0.1)
+    if suffix != ".ogv":  # Of frames that are shown again, the program makes one only.
+        np.testing.assert_array_equal(frames.ravel(), by_program(path))
+        assert expected_frames(path) == 30
 
 
 def cut_video(path, cut):

@@ -1,6 +1,6 @@
 """Folder of videos of any origin, read in place.
 
-<class>/<video>.{avi,mp4,mkv,webm,mov}    the folder is the class, every video its own group
+<class>/<video>.{avi,mp4,mkv,webm,...}    the folder is the class, every video its own group
 v_<Class>_gNN_cMM.avi, at any depth       UCF101's names: class and group come from the name
 <class>/<strip>.{png,jpg,jpeg}            strips of square frames, side by side or stacked
 <video>.*                                 no folders: a data set without classes

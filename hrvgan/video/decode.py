@@ -27,7 +27,7 @@ MAX_PIXELS = 2**26  # of a frame, 8192x8192: a damaged header may declare more t
 
 # The content of a file, not its name, selects the demuxer: a playlist or a script named .avi could refer to other
 # files and addresses.
-DEMUXERS = "avi,mov,matroska,mpeg,mpegts,asf,flv,ogg"
+DEMUXERS = "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
 TIMED = ("mov", "matroska", "flv")  # containers whose header has the duration
 
 Render = Callable[[int | None, bool], np.ndarray]  # (size, crop) -> frame, uint8 (H, W, 3)
@@ -125,13 +125,20 @@ class PacketReader:
         self.ends = {}  # stream -> end of its last packet, in ticks of its time base
 
     def frames(self) -> Iterator[av.VideoFrame]:
+        frame = None
         for packet in self.container.demux(self.stream, *self.container.streams.audio):
             self.check_deadline()
             self._record(packet)
             if packet.stream is not self.stream:
                 continue
+            if packet.size == 0 and packet.pts is not None:  # Theora's way to show the frame before again
+                if frame is not None:
+                    frame.pts = packet.pts
+                    yield frame
+                continue
             try:
-                yield from packet.decode()
+                for frame in packet.decode():  # noqa: UP028
+                    yield frame
             except av.InvalidDataError:
                 continue  # A damaged packet loses its own frames; `check_complete` counts them.
 

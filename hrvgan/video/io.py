@@ -18,7 +18,10 @@ from hrvgan.errors import VideoError
 from hrvgan.files import atomic_path
 from hrvgan.video.decode import decode, open_video, rate_of
 
-VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".webm", ".mov")
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".flv", ".3gp", ".ogv",
+    ".gif",
+)  # fmt: skip
 STRIP_SUFFIXES = (".png", ".jpg", ".jpeg")
 STRIP_FPS = 25.0  # nominal: a strip has no timing
 
