@@ -44,11 +44,7 @@ class TemporalGenerator(nn.Sequential):
         widths = [scaled(count, width) for count in (512, 256, 128, 128)]
         layers = [nn.ConvTranspose1d(z_dim, widths[0], 1), without_beta(nn.BatchNorm1d(widths[0])), nn.ReLU()]
         for c_in, c_out in pairwise(widths):
-            layers += [
-                nn.ConvTranspose1d(c_in, c_out, 4, 2, 1),
-                without_beta(nn.BatchNorm1d(c_out)),
-                nn.ReLU(),
-            ]
+            layers += [nn.ConvTranspose1d(c_in, c_out, 4, 2, 1), without_beta(nn.BatchNorm1d(c_out)), nn.ReLU()]
         super().__init__(*layers, nn.ConvTranspose1d(widths[-1], z_dim, 4, 2, 1), nn.Tanh())
 
 
@@ -57,36 +53,28 @@ class ImageGenerator(nn.Module):
 
     def __init__(self, size: int, z_dim: int, width: float):
         super().__init__()
-        levels = int(math.log2(size)) - 2  # 4 at 64 px
+        levels = int(math.log2(size)) - 2                     # 4 at 64 px
         widths = [scaled(32 * 2**level, width) for level in reversed(range(levels + 1))]
         half = widths[0] // 2
         self.slow, self.fast = self.seed(z_dim, half), self.seed(z_dim, widths[0] - half)
         layers = []
         for c_in, c_out in pairwise(widths):
-            layers += [
-                nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(c_out, eps=2e-5),
-                nn.ReLU(),
-            ]
+            layers += [nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out, eps=2e-5), nn.ReLU()]
         self.up = nn.Sequential(*layers)
         self.rgb = nn.ConvTranspose2d(widths[-1], 3, 3, 1, 1)
 
     @staticmethod
     def seed(z_dim: int, count: int) -> nn.Sequential:
         values = count * 4 * 4
-        return nn.Sequential(
-            nn.Linear(z_dim, values, bias=False),
-            nn.BatchNorm1d(values, eps=2e-5),
-            nn.ReLU(),
-            nn.Unflatten(1, (count, 4, 4)),
-        )
+        return nn.Sequential(nn.Linear(z_dim, values, bias=False), nn.BatchNorm1d(values, eps=2e-5), nn.ReLU(),
+                             nn.Unflatten(1, (count, 4, 4)))
 
     def forward(self, z_slow: Tensor, z_fast: Tensor) -> Tensor:
         """z_slow (N, z_dim), z_fast (N T, z_dim) -> (N T, 3, H, W)."""
-        slow = self.slow(z_slow)  # (N, 256, 4, 4)
+        slow = self.slow(z_slow)                              # (N, 256, 4, 4)
         slow = slow.repeat_interleave(len(z_fast) // len(z_slow), 0)
-        x = torch.cat([slow, self.fast(z_fast)], 1)  # (N T, 512, 4, 4)
-        return self.rgb(self.up(x)).tanh()  # (N T, 32, 64, 64) -> (N T, 3, 64, 64)
+        x = torch.cat([slow, self.fast(z_fast)], 1)           # (N T, 512, 4, 4)
+        return self.rgb(self.up(x)).tanh()                    # (N T, 32, 64, 64) -> (N T, 3, 64, 64)
 
 
 class Generator(nn.Module):
@@ -96,8 +84,8 @@ class Generator(nn.Module):
         self.image = ImageGenerator(size, z_dim, width)
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        z_fast = self.temporal(z.unsqueeze(2)).transpose(1, 2)  # (N, 16, 100)
-        frames = self.image(z, z_fast.flatten(0, 1))  # (N 16, 3, 64, 64)
+        z_fast = self.temporal(z.unsqueeze(2)).transpose(1, 2)                # (N, 16, 100)
+        frames = self.image(z, z_fast.flatten(0, 1))                          # (N 16, 3, 64, 64)
         return frames.unflatten(0, (len(z), -1)).transpose(1, 2).contiguous()  # (N, 3, 16, 64, 64)
 
 
@@ -107,14 +95,10 @@ class Discriminator(nn.Sequential):
     def __init__(self, size: int, num_frames: int, width: float):
         levels = int(math.log2(size)) - 2
         widths = [scaled(64 * 2**level, width) for level in range(levels)]
-        layers = [nn.Conv3d(3, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]  # (N, 64, 8, 32, 32)
+        layers = [nn.Conv3d(3, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]        # (N, 64, 8, 32, 32)
         for c_in, c_out in pairwise(widths):
-            layers += [
-                nn.Conv3d(c_in, c_out, 4, 2, 1),
-                without_beta(nn.BatchNorm3d(c_out)),
-                nn.LeakyReLU(0.2),
-            ]
-        last = (num_frames // 2**levels, 4, 4)  # a 2-D kernel of 4 where one time step is left
+            layers += [nn.Conv3d(c_in, c_out, 4, 2, 1), without_beta(nn.BatchNorm3d(c_out)), nn.LeakyReLU(0.2)]
+        last = (num_frames // 2**levels, 4, 4)                # a 2-D kernel of 4 where one time step is left
         super().__init__(*layers, nn.Conv3d(widths[-1], 1, last), nn.Flatten(0))
 
 
@@ -139,7 +123,7 @@ def clip_singular_values(weight: Tensor, limit: float = 1.0) -> None:
     matrix = weight.flatten(1).double()
     squares, vectors = torch.linalg.eigh(matrix @ matrix.T)
     values = squares.clamp(min=limit**2).sqrt()
-    above = vectors * (1 - limit / values)  # 0 in every column that stays
+    above = vectors * (1 - limit / values)                    # 0 in every column that stays
     weight.sub_((above @ (vectors.T @ matrix)).view_as(weight))
 
 
@@ -195,15 +179,8 @@ class TGAN(VideoGAN):
     }
 
     def __init__(
-        self,
-        size: int = 64,
-        num_frames: int = 16,
-        *,
-        width: float = 1.0,
-        z_dim: int = 100,
-        init: str = "image",
-        clip_every: int = 5,
-        lr: float = 5e-5,
+        self, size: int = 64, num_frames: int = 16, *, width: float = 1.0, z_dim: int = 100, init: str = "image",
+        clip_every: int = 5, lr: float = 5e-5,
     ):
         super().__init__()
         check_shape("tgan", size, num_frames, SHAPES)
@@ -213,11 +190,7 @@ class TGAN(VideoGAN):
         self.clip_every, self.lr = clip_every, lr
         self.G = Generator(size, z_dim, width)
         self.D = Discriminator(size, num_frames, width)
-        for module, uniform in (
-            (self.G.temporal, init == "all"),
-            (self.G.image, True),
-            (self.D, init == "all"),
-        ):
+        for module, uniform in ((self.G.temporal, init == "all"), (self.G.image, True), (self.D, init == "all")):
             initialise(module, uniform)
 
     def judge(self, clips: Tensor, c: Tensor) -> Tensor:
