@@ -155,6 +155,34 @@ def test_both_ranges_of_colour_give_the_same_grey(tmp_path):
         assert (read_frames(tmp_path / f"{name}.mp4")[0] == 128).all(), name
 
 
+@pytest.mark.parametrize(
+    ("height", "tag", "matrix"),
+    [
+        (718, "", "bt601"),
+        (720, "", "bt709"),
+        (1080, "", "bt709"),
+        (720, "smpte170m", "bt601"),
+        (96, "bt709", "bt709"),
+    ],
+)
+def test_video_without_a_colour_tag_is_bt709_from_720_lines_on(tmp_path, height, tag, matrix):
+    """Green (0, 255, 0): Y = 16 + 219 kg, Cb = 128 - 112 kg / (1 - kb), Cr = 128 - 112 kg / (1 - kr)."""
+    red, blue = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}[matrix]
+    green = 1 - red - blue
+    levels = 16 + 219 * green, 128 - 112 * green / (1 - blue), 128 - 112 * green / (1 - red)
+    sizes = 64 * height, 16 * height, 16 * height
+    planes = np.concatenate(
+        [np.full(n, round(level), np.uint8) for n, level in zip(sizes, levels, strict=True)]
+    )
+    raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"64x{height}", "-r", "5", "-i", "-"]
+    path, tags = tmp_path / "a.mp4", ["-vf", f"setparams=colorspace={tag}", "-colorspace", tag] if tag else []
+    run(*raw, "-c:v", "libx264", "-qp", "0", *tags, path, stdin=2 * planes.tobytes())
+    frames = read_frames(path)[0]
+    assert frames.shape == (2, height, 64, 3)
+    np.testing.assert_allclose(frames.astype(int), np.broadcast_to((0, 255, 0), frames.shape), atol=2)
+    np.testing.assert_allclose(read_frames(path, 16)[0].astype(int)[..., 1], 255, atol=2)
+
+
 def test_alpha_is_dropped_not_blended(tmp_path):
     red = "color=c=red@0.3:size=32x32:rate=5:duration=1,format=rgba"
     path = make(tmp_path / "a.mov", "-c:v", "qtrle", "-pix_fmt", "argb", source=red)

@@ -9,6 +9,8 @@ import numpy as np
 
 # Bicubic with its exact paths: the same bytes whatever SIMD the CPU has.
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+bitexact"
+HD_HEIGHT = 720  # Players take video without a colour tag as BT.709 from so many lines on, else as BT.601.
+UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 
 Filters = list[tuple[str, str]]  # name and arguments of each filter
 
@@ -37,7 +39,9 @@ class FilterGraph:
         source = {"video_size": f"{frame.width}x{frame.height}", "pix_fmt": frame.format.name, "time_base": "1/1000",
                   "colorspace": int(frame.colorspace), "range": int(frame.color_range)}  # fmt: skip
         nodes = [graph.add("buffer", ":".join(f"{key}={value}" for key, value in source.items()))]
-        nodes += [graph.add(name, arguments) for name, arguments in self.make_filters(list(turns_of(frame)))]
+        tags = [("setparams", "colorspace=bt709")] if is_untagged_hd(frame) else []
+        chain = [*tags, *self.make_filters(list(turns_of(frame)))]
+        nodes += [graph.add(name, arguments) for name, arguments in chain]
         graph.link_nodes(*nodes, graph.add("buffersink")).configure()
         return graph
 
@@ -73,6 +77,12 @@ def filters(size: int | None, crop: bool) -> Filters:
         return [("format", "rgb24")]
     square = [("crop", "'min(iw,ih)':'min(iw,ih)'")] if crop else []
     return [*square, ("scale", f"{size}:{size}:flags={SCALE_FLAGS}"), ("format", "gbrp")]
+
+
+def is_untagged_hd(frame: av.VideoFrame) -> bool:
+    """True for frames of luma and chroma that do not say their matrix and have HD_HEIGHT lines or more."""
+    has_matrix = not frame.format.is_rgb and len(frame.format.components) >= 3
+    return has_matrix and frame.height >= HD_HEIGHT and frame.colorspace == UNSPECIFIED
 
 
 def turns_of(frame: av.VideoFrame) -> Iterator[tuple[str, str]]:
