@@ -17,7 +17,7 @@ from hrvgan.video.decode import DecodeResult, Render, decode, expected_frames
 from hrvgan.video.io import STRIP_FPS, count_mismatch, is_strip, probe, read_strip
 
 # Raise it when the same file and parameters would give other clips: existing stores are then extracted again.
-DECODING = 3
+DECODING = 4
 # Index mapping (n-th frame of the clip, length of the video) -> frame of a video that is shorter than a clip.
 SHORT: dict[str, Callable[[int, int], int] | None] = {
     "drop": None,

@@ -142,7 +142,7 @@ def clip_scale(norm: nn.Module) -> None:
 
 @contextlib.contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Context in which batch norms normalise by the batch, as in training, and leave their running statistics alone."""
+    """Context in which batch norms normalise by the batch and leave their running statistics alone."""
     norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm3d)]
     for norm in norms:
         norm.track_running_stats = False
@@ -216,7 +216,7 @@ class TGAN(VideoGAN):
             return {"adv": wasserstein_g(self.D(fake).float())}
 
     def d_terms(self, batch: Batch) -> dict[str, Tensor]:
-        # The running variance sees fakes, then real clips, once each: at a momentum of 0.1 it is 47 % of fakes.
+        # The running variance sees fakes, then real clips, once each: 47 % of it is of fakes.
         fake = self.D(batch.fake).float()
         return {"adv": wasserstein_d(self.D(batch.real).float(), fake)}
 
