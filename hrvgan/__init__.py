@@ -10,12 +10,8 @@ __all__ = ["build_model", "load"]
 
 def __getattr__(name: str):
     # Imported when asked for: reading clips needs no networks.
-    if name == "load":
-        from hrvgan.checkpoint import load
+    if name in __all__:
+        from hrvgan import models
 
-        return load
-    if name == "build_model":
-        from hrvgan.models import build_model
-
-        return build_model
+        return getattr(models, name)
     raise AttributeError(f"module 'hrvgan' has no attribute {name!r}")

@@ -4,7 +4,6 @@ the training clips nearest to its samples."""
 from dataclasses import asdict
 from pathlib import Path
 
-from hrvgan.checkpoint import load
 from hrvgan.clipstore.clips import Clips
 from hrvgan.evaluation.evaluate import table
 from hrvgan.evaluation.memorisation import first_predictions, first_samples, write_nearest
@@ -14,6 +13,7 @@ from hrvgan.evaluation.source_scores import evaluate_published
 from hrvgan.features.refnet import load_refnet
 from hrvgan.files import file_digest, write_json
 from hrvgan.metrics.features import load_features
+from hrvgan.models import load
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.nn.summary import costs
 from pipeline import params, stage

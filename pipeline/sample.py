@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from hrvgan.checkpoint import load
 from hrvgan.clipstore.clips import Clips
 from hrvgan.files import atomic_folder
+from hrvgan.models import load
 from hrvgan.sampling.samples import write_predictions, write_samples
 from pipeline import params, stage
 from pipeline.tracking.client import record

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from hrvgan import checkpoint
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.files import write_json
+from hrvgan.nn import checkpoint
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train

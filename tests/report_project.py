@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from hrvgan.checkpoint import release
 from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.writer import Clip, motion, write_clips
 from hrvgan.evaluation.gates import Gate
@@ -17,6 +16,7 @@ from hrvgan.files import write_json
 from hrvgan.metrics import PROTOCOLS
 from hrvgan.models import build_model
 from hrvgan.nn.base import VideoGAN
+from hrvgan.nn.checkpoint import release
 from hrvgan.sampling.samples import write_samples
 from tests import processes
 

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from hrvgan.checkpoint import release
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_folder, atomic_path, locked, recover
 from hrvgan.models import build_model
+from hrvgan.nn.checkpoint import release
 from tests import processes
 
 KINDS = {"atomic_folder": "clips", "atomic_path": "clips.json"}

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import hrvgan
-from hrvgan import checkpoint
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.models.hrvgan import level_at
+from hrvgan.nn import checkpoint
 from hrvgan.nn.base import Batch, Level, at_level, enlarge, position
 from hrvgan.training.loop import train
 

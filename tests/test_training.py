@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 import hrvgan
-from hrvgan import checkpoint
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.models.hrvgan import HRVGAN
+from hrvgan.nn import checkpoint
 from hrvgan.training import distributed
 from hrvgan.training.loop import train
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import hrvgan
-from hrvgan import checkpoint
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
+from hrvgan.nn import checkpoint
 from hrvgan.training.loop import identity, train
 from hrvgan.training.session import new_model
 
@@ -64,7 +64,7 @@ def test_another_kind_of_model_and_no_model_are_refused(shapes_clips, released, 
     other = build_model("hrvgan", **NET)
     other.name = "vgan"
     with pytest.raises(InputError, match="a model 'hrvgan', cannot start a 'vgan' from it"):
-        checkpoint.warm_start(other, released)
+        checkpoint.warm_start(other, hrvgan.load(released), released)
     with pytest.raises(InputError, match=r"no model\.json"):
         new(shapes_clips, tmp_path)
 

@@ -64,9 +64,9 @@ def train(
 ) -> None:
     """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
-    from hrvgan.checkpoint import check_out, release
     from hrvgan.clipstore.clips import Clips
     from hrvgan.files import locked
+    from hrvgan.nn.checkpoint import check_out, release
     from hrvgan.training import distributed, loop
     from hrvgan.training.session import new_model
 

@@ -53,7 +53,7 @@ def sample(
     continues it."""
     import torch
 
-    from hrvgan.checkpoint import load
+    from hrvgan.models import load
     from hrvgan.sampling.export import FORMATS, export_clips
     from hrvgan.sampling.samples import check_grid, long_clips
 
@@ -106,8 +106,8 @@ def interpolate(
     import numpy as np
     import torch
 
-    from hrvgan.checkpoint import load
     from hrvgan.clipstore.layout import to_float
+    from hrvgan.models import load
     from hrvgan.sampling.inversion import invert
     from hrvgan.sampling.samples import check_grid, walk
 
@@ -148,7 +148,7 @@ def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num
     import numpy as np
     import torch
 
-    from hrvgan.checkpoint import load
+    from hrvgan.models import load
     from hrvgan.sampling.samples import check_grid
 
     check_output(out)

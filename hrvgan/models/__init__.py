@@ -2,9 +2,13 @@
 
 import importlib
 import inspect
+from pathlib import Path
+
+import torch
 
 from hrvgan.config import check_values
 from hrvgan.errors import InputError
+from hrvgan.nn import checkpoint
 from hrvgan.nn.base import VideoGAN
 
 MODELS = {
@@ -44,3 +48,11 @@ def build_model(name: str, *, preset: str = "", **arguments) -> VideoGAN:
     # All of them, so that a later default changes no released model.
     gan.name, gan.arguments = name, defaults | given
     return gan
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> VideoGAN:
+    """The released model in `folder`, in eval mode, with EMA weights in G.
+
+    Raises InputError when the folder is no released model, or its weights are those of another.
+    """
+    return checkpoint.load(folder, device, build_model)

@@ -1,1 +1,1 @@
-"""Parts that the models share: their contract, layers, losses, optimizers, augmentation, layer table, memory."""
+"""Parts that models share: contract, layers, losses, optimizers, augmentation, released models, layer table, memory."""

@@ -15,12 +15,12 @@ from pickle import UnpicklingError
 import torch
 from torch import nn
 
-from hrvgan.checkpoint import warm_start
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_path, clear
-from hrvgan.models import build_model, model_class
+from hrvgan.models import build_model, load, model_class
 from hrvgan.nn.base import Phase, VideoGAN
+from hrvgan.nn.checkpoint import warm_start
 from hrvgan.training import distributed
 from hrvgan.training.meter import Meter
 
@@ -40,7 +40,7 @@ def new_model(
         name, preset=preset, **{key: value for key, value in store_arguments.items() if key in taken} | net
     )
     gan.classes, gan.fps, gan.crop = store.classes if gan.num_classes else [], store.fps, store.crop
-    if init_from and (fresh := warm_start(gan, init_from)):
+    if init_from and (fresh := warm_start(gan, load(init_from), init_from)):
         print(f"{init_from}: no weights there for {fresh}: drawn anew", file=sys.stderr)
     return gan
 

@@ -6,11 +6,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hrvgan.checkpoint import check_out
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_folder
 from hrvgan.metrics.comparability import differences
 from hrvgan.metrics.protocols import lower_is_better
+from hrvgan.nn.checkpoint import check_out
 from pipeline.stage import read_json
 from pipeline.tracking.client import connect, errors_as_warning, run_id_of, uri
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 
 from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_folder, file_digest, write_json, write_text
-from hrvgan.models import build_model
 from hrvgan.nn.base import VideoGAN
 
 
@@ -63,11 +63,8 @@ def history_csv(history: list[dict]) -> str:
     return text.getvalue()
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> VideoGAN:
-    """The released model in `folder`, in eval mode, with EMA weights in G.
-
-    Raises InputError when the folder is no released model, or its weights are those of another.
-    """
+def load(folder: str | Path, device: str | torch.device, build: Callable[..., VideoGAN]) -> VideoGAN:
+    """The released model in `folder`, made by `build(name, **arguments)`: see hrvgan.models.load."""
     folder = Path(folder)
     if not (folder / "model.json").exists():
         raise InputError(
@@ -75,7 +72,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> VideoGAN:
         )
     try:
         description = json.loads((folder / "model.json").read_text())
-        gan = build_model(description["name"], **description["arguments"])
+        gan = build(description["name"], **description["arguments"])
         gan.G.load_state_dict(load_file(folder / "model.safetensors"))
         if (folder / "discriminator.safetensors").exists():
             gan.D.load_state_dict(load_file(folder / "discriminator.safetensors"))
@@ -92,14 +89,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> VideoGAN:
     return gan.to(device).eval().requires_grad_(False)
 
 
-def warm_start(gan: VideoGAN, folder: str | Path) -> str:
-    """Copies the weights of the released model in `folder` into G (with its E, if any) and D of `gan`, and sets
-    `gan.origin`: those that have the same name and shape, the others stay as they are (classes that are new, a size
-    that is larger). Returns the names of the layers that have such.
+def warm_start(gan: VideoGAN, other: VideoGAN, folder: str | Path) -> str:
+    """Copies the weights of `other`, the released model in `folder`, into G (with its E, if any) and D of `gan`, and
+    sets `gan.origin`: those that have the same name and shape, the others stay as they are (classes that are new, a
+    size that is larger). Returns the names of the layers that have such.
 
-    Raises InputError when `folder` is no released model, or of another kind of model.
+    Raises InputError when `other` is another kind of model.
     """
-    other = load(folder)
     if other.name != gan.name:
         raise InputError(f"{folder}: a model {other.name!r}, cannot start a {gan.name!r} from it")
     weights = {"G": Path(folder) / "model.safetensors", "D": Path(folder) / "discriminator.safetensors"}
