@@ -1,6 +1,8 @@
 """The best model so far, in a real registry: who becomes it, who stays it, and how to get it."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from hrvgan.errors import InputError
 from pipeline.tracking import client, registry
+from tests import processes
 from tests.project import NO_TRACKER, ROOT
 
 
@@ -108,3 +111,33 @@ def test_a_registry_that_is_away_is_a_warning(project, monkeypatch, capfd):
         monkeypatch.setenv(name, value)
     registry.try_promote("laptop")
     assert "warning: laptop is not registered in MLflow at http://127.0.0.1:9" in capfd.readouterr().err
+
+
+def test_a_champion_whose_run_was_deleted_gives_way(project):
+    retrain("first", 0.5)
+    mlflow = client.connect()[0]
+    mlflow.delete_run(registry.champion_of(mlflow, "laptop").run_id)
+    with pytest.raises(InputError, match="the MLflow run of its champion, version 1, was deleted; restore"):
+        registry.fetch("laptop", Path("best"))
+    assert "version 2 is the champion, with refnet_fd 0.9; version 1 was deleted" in retrain("second", 0.9)
+    assert registry.fetch("laptop", Path("best")) == "2"
+
+
+def test_a_champion_whose_run_is_gone_for_good_gives_way(project):
+    retrain("first", 0.5)
+    mlflow = client.connect()[0]
+    store = mlflow._tracking_client.store
+    run = registry.champion_of(mlflow, "laptop").run_id
+    mlflow.delete_run(run)
+    store._hard_delete_run(run)  # as `mlflow gc` does
+    assert "version 1 was deleted" in retrain("second", 0.9)
+
+
+def test_a_registry_that_is_away_is_one_sentence_of_the_command(project):
+    command = [sys.executable, "-m", "pipeline.champion", "laptop"]
+    done = processes.run(command, env={**os.environ, **NO_TRACKER, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("error: MLflow at http://127.0.0.1:9 does not answer (")
+    assert said.endswith("; start it, or name yours in MLFLOW_TRACKING_URI")
+    assert not Path("champion").exists()

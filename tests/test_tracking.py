@@ -1,6 +1,9 @@
 """What extraction tells the tracker."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,8 +14,18 @@ from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import dropped_table
 from pipeline.tracking import client as tracking
 from pipeline.tracking import mlflow_logger
-from tests.project import NO_TRACKER
+from tests import processes
+from tests.processes import wait_for
+from tests.project import NO_TRACKER, ROOT
 from tests.test_extraction import SMALL, write_raw
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Path:
+    """A folder with an empty MLflow store of its own."""
+    monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:For backward compatibility")  # of pandas, to MLflow
@@ -30,6 +43,53 @@ def test_an_extraction_is_a_run_with_its_counts_and_a_table_of_what_was_left_out
     path = client.download_artifacts(run.info.run_id, "dropped.json", str(tmp_path))
     cause = "3 frames, need 4; lower extract.num_frames or drop the video"
     assert json.loads(Path(path).read_text())["data"] == [["b.avi", "", "short", cause]]
+
+
+def test_an_experiment_that_was_deleted_is_restored(store, capfd):
+    (store / "videos.parquet").write_bytes(b"")
+    client, experiment = tracking.connect()
+    client.delete_experiment(experiment)
+    tracking.log_clips("mine", store / "videos.parquet", {}, {"cause": []})
+    assert len(tracking.find(client, experiment, {"clips": "mine"})) == 1
+    assert (
+        f"the experiment hrvgan was deleted from MLflow at {tracking.uri()}; it is restored"
+        in capfd.readouterr().err
+    )
+
+
+RECORD = """
+import sys
+from pathlib import Path
+from pipeline.tracking import client
+print("ready", flush=True)
+sys.stdin.readline()
+client.log_clips(sys.argv[1], Path("videos.parquet"), {"clips": 1}, {"cause": []})
+"""
+
+
+def test_two_first_recordings_at_once_both_succeed(store):
+    (store / "videos.parquet").write_bytes(b"")
+    options = {"cwd": store, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "stdin": subprocess.PIPE}
+    with (
+        processes.start([sys.executable, "-c", RECORD, "a"], **options) as first,
+        processes.start([sys.executable, "-c", RECORD, "b"], **options) as second,
+    ):
+        for process in (first, second):
+            wait_for(lambda process=process: "ready" in process.output(), "an import", process=process)
+        for process in (first, second):
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+        for process in (first, second):
+            assert process.finish() == 0, process
+            assert "warning" not in process.output("stderr"), process
+    client, experiment = tracking.connect()
+    for name in ("a", "b"):
+        assert len(tracking.find(client, experiment, {"clips": name})) == 1
+
+
+def test_an_experiment_that_another_process_has_just_created_is_taken(store):
+    client, experiment = tracking.connect()
+    assert tracking.create_experiment(client) == experiment
 
 
 def test_a_tracker_that_is_away_is_a_warning(tmp_path, monkeypatch, capfd):

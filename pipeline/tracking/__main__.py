@@ -5,12 +5,11 @@ python -m pipeline.tracking record laptop       # when the tracker was unreachab
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from hrvgan.errors import InputError, first_line, one_sentence
+from hrvgan.errors import InputError, one_sentence
 from pipeline import params
-from pipeline.tracking.client import record_all, uri
+from pipeline.tracking.client import errors_as_input_error, record_all, uri
 
 
 def main() -> None:
@@ -32,12 +31,8 @@ def complete(run: str) -> None:
     params.run(run)
     if not (Path("models") / run / "model.safetensors").is_file():
         raise InputError(f"models/{run}: no released model; train it with `dvc repro train@{run}`")
-    try:
+    with errors_as_input_error("the same command tries again"):
         record_all(run)
-    except Exception as error:
-        sys.exit(
-            f"error: MLflow at {uri()} does not answer ({first_line(error)}); the same command tries again"
-        )
 
 
 main()

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
-from hrvgan.errors import first_line
+from hrvgan.errors import InputError, first_line
 from hrvgan.files import file_digest
 from hrvgan.metrics.protocols import flatten_scores
 from pipeline import params
@@ -36,17 +37,42 @@ def connect():
     from mlflow import MlflowClient, set_tracking_uri
 
     set_tracking_uri(uri())
-    client = MlflowClient(uri())
-    if experiment := client.get_experiment_by_name(EXPERIMENT):
-        return client, experiment.experiment_id
-    artifacts = None
-    if uri().startswith("sqlite:///"):
-        folder = state_folder() / "mlflow"
-        folder.mkdir(parents=True, exist_ok=True)
-        artifacts = (folder / "artifacts").as_uri()
+    if not uri().startswith("sqlite:///"):
+        client = MlflowClient(uri())
+        return client, experiment_id(client)
+    folder = state_folder() / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "connect.lock"):  # MLflow fails where two processes make one database.
+        client = MlflowClient(uri())
+        return client, experiment_id(client, (folder / "artifacts").as_uri())
+
+
+def experiment_id(client, artifacts: str | None = None) -> str:
+    """The id of the experiment, created with the artifact folder `artifacts` if there is none. One that was deleted
+    in the UI is restored: its name stays taken, and nothing can be recorded in it."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return create_experiment(client, artifacts)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+        sys.stderr.write(
+            f"note: the experiment {EXPERIMENT} was deleted from MLflow at {uri()}; it is restored\n"
+        )
+    return experiment.experiment_id
+
+
+def create_experiment(client, artifacts: str | None = None) -> str:
+    """The id of a new experiment, or of the one that another process has created meanwhile."""
+    from mlflow.exceptions import MlflowException
+
     # The UI then opens on training curves, not on traces of language models.
     kind = {"mlflow.experimentKind": "custom_model_development"}
-    return client, client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=kind)
+    try:
+        return client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=kind)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_experiment_by_name(EXPERIMENT).experiment_id
 
 
 @contextlib.contextmanager
@@ -56,6 +82,17 @@ def errors_as_warning(failure: str, remedy: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         sys.stderr.write(f"warning: {failure} in MLflow at {uri()} ({first_line(error)}){remedy}\n")
+
+
+@contextlib.contextmanager
+def errors_as_input_error(remedy: str) -> Iterator[None]:
+    """Raise InputError for any exception of a block that asks MLflow, in one sentence that ends with `remedy`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"MLflow at {uri()} does not answer ({first_line(error)}); {remedy}") from error
 
 
 def find(client, experiment: str, tags: dict[str, str]) -> list:
