@@ -3,7 +3,8 @@
 <class>/<video>.{avi,mp4,mkv,webm,...}    the folder is the class, every video its own group
 v_<Class>_gNN_cMM.avi, at any depth       UCF101's names: class and group come from the name
 <class>/<strip>.{png,jpg,jpeg}            strips of square frames, side by side or stacked
-<video>.*                                 no folders: a data set without classes
+<class>/<video>/<frame>.{png,jpg,jpeg}    folders of frames, which are no strips: one video each
+<video>.*, <video>/<frame>.*              no folders of classes: a data set without
 
 Folders train, val (valid, validation) and test above or below the classes assign the splits; folders around everything
 are passed over. Pictures in or below a folder that holds videos are by-products. Folders and videos may be symbolic
@@ -14,7 +15,7 @@ import itertools
 import os
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 from hrvgan.errors import InputError
 from hrvgan.extraction.videos import Video, write_notes
 from hrvgan.video.io import STRIP_SUFFIXES, VIDEO_SUFFIXES
+from hrvgan.video.pictures import are_frames
 
 SUFFIXES = (*VIDEO_SUFFIXES, *STRIP_SUFFIXES)
 UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")
@@ -45,6 +47,7 @@ def find(path: str | Path) -> tuple[list[Video], list[str]]:
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; put videos there or change the data set's option `path`")
     files, others = _separate(sorted(_files(root)))
+    files = _join_frames(root, files)
     if not files:
         raise InputError(f"{root}: no videos in it; put files there that end in {', '.join(SUFFIXES)}")
     layout = Layout.of([file.parent.parts for file in files])
@@ -77,6 +80,16 @@ def _separate(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         by_product = _is_picture(file) and not holders.isdisjoint(file.parents)
         (videos if _is_video(file) and not by_product else others).append(file)
     return videos, others
+
+
+def _join_frames(root: Path, files: Sequence[Path]) -> list[Path]:
+    """`files` with the folder in place of pictures that are the frames of one video; by first and last one."""
+    folders = defaultdict(list)
+    for file in filter(_is_picture, files):
+        folders[file.parent].append(file)
+    videos = {folder for folder, frames in folders.items() if folder.name and len(frames) > 1
+              and are_frames([root / frames[0], root / frames[-1]])}  # fmt: skip
+    return sorted(videos.union(file for file in files if not (_is_picture(file) and file.parent in videos)))
 
 
 def _is_video(file: Path) -> bool:

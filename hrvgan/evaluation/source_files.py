@@ -16,6 +16,7 @@ from hrvgan.clipstore.clips import SPLITS
 from hrvgan.datasets.folder import find
 from hrvgan.errors import InputError, VideoError
 from hrvgan.evaluation.sources import BATCH, ClipSource, FrameRange, StoreSource
+from hrvgan.extraction.videos import content_md5
 from hrvgan.files import file_digest
 from hrvgan.metrics.arrays import class_labels
 from hrvgan.parallel import ordered_map
@@ -58,7 +59,7 @@ class FolderSource:
 
     @functools.cached_property
     def digest(self) -> str:
-        digests = [(video.video_id, file_digest(video.path, "md5")) for video in self.files]
+        digests = [(video.video_id, content_md5(video.path)) for video in self.files]
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ from hrvgan.errors import InputError, VideoError
 from hrvgan.extraction.near_duplicates import THUMBNAIL, fingerprint
 from hrvgan.video.decode import DecodeResult, Render, decode, expected_frames
 from hrvgan.video.io import STRIP_FPS, count_mismatch, is_strip, probe, read_strip
+from hrvgan.video.pictures import numbering_gaps
 
 # Raise it when the same file and parameters would give other clips: existing stores are then extracted again.
 DECODING = 4
@@ -106,13 +107,18 @@ def cut_video(path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float = mat
         digests=tuple(builder.digests),
         stills=tuple(builder.stills),
         fingerprint=fingerprint(*builder.thumbnails),
-        warning=count_mismatch(result.num_decoded, result.num_declared),
+        warning=_warning(path, result),
     )
     if not record.starts:
         most = f"moves by {max(record.stills):.2f} levels at most"
         cause = f"{most}; lower extract.min_motion or drop the video"
         record = replace(record, failure="static", cause=cause)
     return record
+
+
+def _warning(path: Path, result: DecodeResult) -> str:
+    gaps = numbering_gaps(path) if path.is_dir() else ""
+    return "; ".join(filter(None, (count_mismatch(result.num_decoded, result.num_declared), gaps)))
 
 
 def _short(result: DecodeResult, spec: ClipSpec) -> str:

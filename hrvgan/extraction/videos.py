@@ -1,6 +1,7 @@
 """List of a data set's videos: output of every source in `hrvgan/datasets`, input of extraction."""
 
 import csv
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ COLUMNS = ("video_id", "path", "class_name", "group", "split", "bytes", "md5")
 
 @dataclass(frozen=True)
 class Video:
-    """One video file of a data set."""
+    """One video of a data set: a file, or a folder of pictures, one a frame."""
 
     path: Path
     class_name: str  # "" in a data set without classes
@@ -48,10 +49,26 @@ def _row(video: Video, folder: Path) -> tuple:
     names = video.video_id or path.as_posix(), video.class_name, video.group
     name, class_name, group = (os.fsencode(name).decode(errors="backslashreplace") for name in names)
     try:
-        size, md5 = video.path.stat().st_size, file_digest(video.path, "md5")
+        size, md5 = num_bytes(video.path), content_md5(video.path)
     except OSError:  # for extraction to report
         size, md5 = 0, ""
     return name, path.as_posix(), class_name, group, video.split, size, md5
+
+
+def num_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in _content(path))
+
+
+def content_md5(path: Path) -> str:
+    """Digest of a file, or of the names and digests of the files in a folder of frames."""
+    if not path.is_dir():
+        return file_digest(path, "md5")
+    lines = (f"{file_digest(file, 'md5')} {file.name}\n" for file in _content(path))
+    return hashlib.md5("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _content(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
 
 
 def read_videos_csv(path: str | Path) -> list[Video]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from hrvgan.errors import InputError, SlowVideoError, VideoError
 from hrvgan.extraction.cut import ClipSpec, Record, cut_video
-from hrvgan.extraction.videos import Video
+from hrvgan.extraction.videos import Video, num_bytes
 from hrvgan.files import locked
 
 
@@ -113,7 +113,7 @@ def part_key(video: Video) -> str:
 def seconds(video: Video, time_limit: float) -> float:
     """Time allowed for decoding a file: `time_limit`, and a second for each megabyte."""
     try:
-        return time_limit + video.path.stat().st_size / 1e6
+        return time_limit + num_bytes(video.path) / 1e6
     except OSError:
         return time_limit
 

@@ -20,9 +20,9 @@ from av.stream import Disposition
 
 from hrvgan.errors import SlowVideoError, VideoError
 from hrvgan.video.convert import frame_converter, scene_detector
+from hrvgan.video.pictures import MIN_DECODED, PICTURES_FPS, PictureReader, check_count
 
 FALLBACK_FPS = 25.0  # for files without timing
-MIN_DECODED = 0.95  # Healthy xvid files are 2 frames short of their header; a truncated one lacks far more.
 MAX_PIXELS = 2**26  # of a frame, 8192x8192: a damaged header may declare more than there is memory
 
 # The content of a file, not its name, selects the demuxer: a playlist or a script named .avi could refer to other
@@ -63,32 +63,45 @@ def decode(
     fewer than 95 % of the frames (or, where they are not counted, of the duration) that its container declares, or
     is not done by `deadline` (of time.monotonic()).
     """
-    with open_video(path) as (container, stream):
-        convert = frame_converter(stream.sample_aspect_ratio)
+    with _open_reader(path, fps, deadline) as (reader, resampler, aspect):
+        convert = frame_converter(aspect)
         is_cut = scene_detector(scene_cut) if scene_cut else lambda frame: False
         cuts, decoded, number, at_cut = [], 0, 0, False
-        packets = PacketReader(container, stream, path, deadline)
-        resampler = Resampler(container, stream, fps)
-        for decoded, (frame, repeats) in enumerate(resampler.repeats(packets.frames()), 1):  # noqa: B007
+        for decoded, (frame, repeats) in enumerate(resampler.repeats(reader.frames()), 1):  # noqa: B007
             at_cut |= is_cut(frame)  # If resampling drops this frame, the next one is the first of the scene.
             if repeats and at_cut:
                 cuts += [number] if number else []
                 at_cut = False
             for n in range(number, number + repeats):
-                packets.check_deadline()  # A wrong timestamp may make a frame last for years.
+                check_deadline(path, deadline)  # A wrong timestamp may make a frame last for years.
                 if wanted(n):
                     on_frame(n, partial(convert, frame))
             number += repeats
-        return DecodeResult(
-            number, fps or resampler.rate, tuple(cuts), decoded, packets.check_complete(decoded)
-        )
+        declared = reader.check_complete(decoded)
+        return DecodeResult(number, fps or resampler.rate, tuple(cuts), decoded, declared)
+
+
+@contextlib.contextmanager
+def _open_reader(path: str | Path, fps: float, deadline: float) -> Iterator[tuple]:
+    """Reader of the frames of a file or of a folder of pictures, their resampler, and the aspect of a pixel."""
+    if Path(path).is_dir():
+        yield PictureReader(path), Resampler(PICTURES_FPS, None, fps), None
+        return
+    with open_video(path) as (container, stream):
+        tick = None if container.format.name == "avi" else stream.time_base
+        reader = PacketReader(container, stream, path, deadline)
+        yield reader, Resampler(rate_of(stream), tick, fps), stream.sample_aspect_ratio
 
 
 def expected_frames(path: str | Path, fps: float = 0.0) -> int:
     """Number of frames that `decode` will most likely find, by the header or the packets, without decoding."""
-    with open_video(path) as (container, stream):
-        count = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-        return int(count * Fraction(fps) / Fraction(rate_of(stream)) + Fraction(1, 2)) if fps else count
+    if Path(path).is_dir():
+        count, rate = len(PictureReader(path).paths), PICTURES_FPS
+    else:
+        with open_video(path) as (container, stream):
+            count = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+            rate = rate_of(stream)
+    return int(count * Fraction(fps) / Fraction(rate) + Fraction(1, 2)) if fps else count
 
 
 @contextlib.contextmanager
@@ -116,6 +129,11 @@ def rate_of(stream: av.VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
 
 
+def check_deadline(path: str | Path, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise SlowVideoError(f"{path}: took too long to decode; raise extract.time_limit or replace it")
+
+
 class PacketReader:
     """Decodes the packets of a file until `deadline`, and checks at the end that the file is complete."""
 
@@ -127,7 +145,7 @@ class PacketReader:
     def frames(self) -> Iterator[av.VideoFrame]:
         frame = None
         for packet in self.container.demux(self.stream, *self.container.streams.audio):
-            self.check_deadline()
+            check_deadline(self.path, self.deadline)
             self._record(packet)
             if packet.stream is not self.stream:
                 continue
@@ -137,16 +155,10 @@ class PacketReader:
                     yield frame
                 continue
             try:
-                for frame in packet.decode():  # noqa: UP028
+                for frame in packet.decode():
                     yield frame
             except av.InvalidDataError:
                 continue  # A damaged packet loses its own frames; `check_complete` counts them.
-
-    def check_deadline(self) -> None:
-        if time.monotonic() > self.deadline:
-            raise SlowVideoError(
-                f"{self.path}: took too long to decode; raise extract.time_limit or replace it"
-            )
 
     def _record(self, packet: av.Packet) -> None:
         number = packet.stream.index
@@ -162,9 +174,7 @@ class PacketReader:
         truncated = [times for times in self._lengths() if times[0] < MIN_DECODED * times[1] - slack]
         if not truncated and _format(self.container) == "mov":
             declared = min(declared, self.num_shown)
-        if num_decoded == 0 or num_decoded < MIN_DECODED * declared:
-            counts = f"{num_decoded} of {declared or 'its'} frames decode"
-            raise VideoError(f"{self.path}: {counts}; cut or damaged, replace it")
+        check_count(self.path, num_decoded, declared)
         if truncated and not declared:
             times = f"ends after {float(truncated[0][0]):.2f} of {float(truncated[0][1]):.2f} s"
             raise VideoError(f"{self.path}: {times}; cut or damaged, replace it")
@@ -193,9 +203,9 @@ class Resampler:
     That filter itself would drop the frames of avis, whose timestamps run backwards.
     """
 
-    def __init__(self, container, stream, fps: float):
-        self.fps, self.rate = fps, rate_of(stream)
-        self.tick = None if container.format.name == "avi" else stream.time_base
+    def __init__(self, rate: float, tick: Fraction | None, fps: float):
+        """`tick` is the unit of timestamps; without it, frames are timed by their number at `rate`."""
+        self.rate, self.tick, self.fps = rate, tick, fps
         self.start = self.last = None
 
     def repeats(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int]]:

@@ -12,18 +12,18 @@ from typing import NamedTuple
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from hrvgan.errors import VideoError
 from hrvgan.files import atomic_path
 from hrvgan.video.decode import decode, open_video, rate_of
+from hrvgan.video.pictures import PICTURE_SUFFIXES, PICTURES_FPS, PictureReader, open_picture, to_rgb
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".flv", ".3gp", ".ogv",
     ".gif",
 )  # fmt: skip
-STRIP_SUFFIXES = (".png", ".jpg", ".jpeg")
-STRIP_FPS = 25.0  # nominal: a strip has no timing
+STRIP_SUFFIXES, STRIP_FPS = PICTURE_SUFFIXES, PICTURES_FPS
 
 
 class FrameCountWarning(UserWarning):
@@ -43,6 +43,9 @@ def probe(path: str | Path) -> Probe:
         with _open_strip(path) as image:
             side = min(image.size)
             return Probe(side, side, STRIP_FPS, max(image.size) // side)
+    if Path(path).is_dir():
+        reader = PictureReader(path)
+        return Probe(*reader.size(), PICTURES_FPS, len(reader.paths))
     with open_video(path) as (_, stream):
         return Probe(stream.width, stream.height, rate_of(stream), stream.frames)
 
@@ -74,32 +77,23 @@ def count_mismatch(num_decoded: int, num_declared: int) -> str:
 
 
 def is_strip(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in STRIP_SUFFIXES
+    return Path(path).suffix.lower() in STRIP_SUFFIXES and not Path(path).is_dir()
 
 
 @contextlib.contextmanager
 def _open_strip(path: str | Path) -> Iterator[Image.Image]:
     """Open an image upright. Raises VideoError if it is none, or does not divide into squares."""
-    try:
-        with Image.open(path) as image:
-            if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-                image = ImageOps.exif_transpose(image)
-            width, height = image.size
-            if max(width, height) % min(width, height):
-                raise VideoError(f"{path}: {width}x{height} px do not divide into square frames; crop it")
-            yield image
-    except VideoError:
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise VideoError(f"{path}: cannot be read as an image ({error}); remove or replace it") from error
+    with open_picture(path) as image:
+        width, height = image.size
+        if max(width, height) % min(width, height):
+            raise VideoError(f"{path}: {width}x{height} px do not divide into square frames; crop it")
+        yield image
 
 
 def read_strip(path: str | Path, size: int | None) -> np.ndarray:
     """Frames of a strip, uint8 (T, size, size, 3), or unscaled if size is None; alpha is dropped."""
     with _open_strip(path) as image:
-        if image.mode.startswith("I"):  # Pillow would clip 16-bit grey at 255 instead of scaling it.
-            image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-        side, pixels = min(image.size), np.asarray(image.convert("RGB"))
+        side, pixels = min(image.size), to_rgb(image)
         if image.width > image.height:
             pixels = pixels.reshape(side, -1, side, 3).swapaxes(0, 1)
     frames = pixels.reshape(-1, side, side, 3)
