@@ -7,6 +7,10 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 export DO_NOT_TRACK := true
 export PREFECT_HOME := $(CURDIR)/.state/prefect
+# A proxy cannot reach the servers of `make ui` and `make schedule`.
+comma := ,
+export NO_PROXY := $(addsuffix $(comma),$(or $(no_proxy),$(NO_PROXY)))127.0.0.1,localhost
+export no_proxy := $(NO_PROXY)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18

@@ -1,6 +1,7 @@
 """The flow on a toy DVC project, under the server, worker and deployments that `make schedule` starts."""
 
 import contextlib
+import http.server
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -312,6 +314,30 @@ def test_a_flow_that_is_killed_outright_takes_its_stage_along(toy):
         stage = toy.slow_stage()
         flows.kill()
         wait_for(lambda: not alive(stage), "the end of the stage", 20)  # and not by the end of this block
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("", ""), ("intranet", "intranet,")])
+def test_loopback_needs_no_proxy_in_any_target_of_the_makefile(theirs, ours):
+    recipe = "probe: ; @echo $$NO_PROXY $$no_proxy"
+    clean = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    command = ["make", "-f", "Makefile", "--eval", recipe, "probe"]
+    done = processes.run(command, cwd=PROJECT, env=clean | ({"NO_PROXY": theirs} if theirs else {}))
+    assert done.stdout.split() == [f"{ours}127.0.0.1,localhost"] * 2
+
+
+def test_flows_reach_loopback_behind_a_proxy():
+    program = "import sys, urllib.request, {}; print(urllib.request.urlopen(sys.argv[1]).status)"
+    clean = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # nobody listens
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        command = [sys.executable, "-c"]
+        direct = {"cwd": PROJECT, "env": clean | proxy, "check": False}
+        through_proxy = processes.run([*command, program.format("os"), url], **direct)
+        around_it = processes.run([*command, program.format("flows"), url], **direct)
+        server.shutdown()
+    assert (through_proxy.returncode, around_it.stdout) == (1, "200\n"), around_it.stderr
 
 
 @pytest.mark.parametrize("code", [0, 3])
