@@ -75,7 +75,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with _in_use(handle):
             yield temporary
             sync(temporary)
-            temporary.chmod(0o644)  # mkstemp gives 0600; the file is meant to be shared.
+            temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600.
             temporary.replace(path)
             sync(path.parent)  # A rename lasts only once its folder is on disk.
     finally:
@@ -92,13 +92,14 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    temporary.chmod(0o755)
+    temporary.chmod(0o777 & ~_umask())
     try:
         with _in_use(os.open(temporary, os.O_RDONLY)):
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
                     sync(file)
+                    _share(file)
             if path.is_dir():
                 path.replace(_backup(path))  # From here on `_restore` finds the old folder, whatever happens.
             temporary.replace(path)
@@ -106,6 +107,19 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _restore(path)
+
+
+def _umask() -> int:
+    """The user's umask, which the system tells only to those who set another one."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _share(file: Path) -> None:
+    """Give a new file the mode of the user's umask: safetensors writes with 0600. Links to other files stay."""
+    if not file.is_symlink() and file.stat().st_nlink == 1:
+        file.chmod(0o666 & ~_umask())
 
 
 def recover(path: str | Path) -> None:
