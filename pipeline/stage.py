@@ -30,8 +30,8 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
         # Of processes that share a training, only the first one writes, so it alone takes the lock.
         with one_sentence(), contextlib.nullcontext() if int(os.environ.get("RANK", 0)) else lock(name):
             main(**arguments)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command goes on from here\n")
+    except KeyboardInterrupt as stop:  # A training says from which step it goes on.
+        sys.stderr.write(f"\nstopped; {stop or 'the same command goes on from here'}\n")
         sys.exit(130)
 
 

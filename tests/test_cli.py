@@ -4,6 +4,7 @@ import contextlib
 import csv
 import functools
 import io
+import os
 import re
 import signal
 import subprocess
@@ -359,13 +360,28 @@ def test_training_deletes_nothing_that_is_no_model(shapes_clips, tmp_path, kind)
     assert not (tmp_path / "out.state.pt").exists()
 
 
-def test_ctrl_c_says_that_training_goes_on(shapes_clips, tmp_path):
-    wanted = "{steps: 10000, batch_size: 4, log_every: 1, save_every: 1}"
+@pytest.mark.parametrize("umask", [0o002, 0o027])
+def test_files_of_a_model_have_the_mode_of_the_umask(shapes_clips, tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        cli.main(["train", str(shapes_clips.folder), str(tmp_path / "model"), *TINY])
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("[!.]*")}
+    assert modes.pop("model") == 0o777 & ~umask
+    assert {"model.safetensors", "discriminator.safetensors", "model.json"} <= set(modes)
+    assert set(modes.values()) == {0o666 & ~umask}
+
+
+def test_ctrl_c_saves_the_step_under_way_and_names_it(shapes_clips, tmp_path):
+    wanted = "{steps: 10000, batch_size: 4, log_every: 1, save_every: 20}"
     command = [sys.executable, "-m", "hrvgan.cli", "train", shapes_clips.folder, tmp_path / "model"]
     with processes.start([*command, *TINY[:2], "--train", wanted]) as training:
         processes.wait_for((tmp_path / "model.state.pt").exists, "the first save", process=training)
         training.send_signal(signal.SIGINT)
         code, said = training.finish(), training.output("stderr")
     assert code == 130
-    assert said.endswith("stopped; the same command goes on from the last save\n")
+    assert "stopping after this step; Ctrl-C again ends at once" in said
+    step = re.search(r"stopped by SIGINT; the same command goes on from step (\d+)\n$", said)[1]
+    assert torch.load(tmp_path / "model.state.pt", weights_only=True)["step"] == int(step) < 10000
     assert "Traceback" not in said

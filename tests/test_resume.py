@@ -175,21 +175,39 @@ def test_killed_while_a_state_is_written_it_ends_with_the_same_bits(shapes_clips
     assert not training.unfinished()  # What the killed process left is cleared away.
 
 
-def test_told_to_stop_it_saves_and_ends_with_the_same_bits(shapes_clips, tmp_path, whole, capfd):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_saves_and_ends_with_the_same_bits(shapes_clips, tmp_path, whole, capfd, number):
     state = tmp_path / "state.pt"
-    hooks = signal.getsignal(signal.SIGTERM)
+    hooks = signal.getsignal(number)
 
     def stop(step, _):
         if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     with pytest.raises(SystemExit) as ended:
         start(shapes_clips.folder, state, save_every=100, log_losses=stop)
-    assert ended.value.code == 143
-    assert "the same command goes on from step 3" in capfd.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == hooks
+    assert ended.value.code == 128 + number
+    assert f"stopped by {number.name}; the same command goes on from step 3" in capfd.readouterr().err
+    assert signal.getsignal(number) == hooks
     start(shapes_clips.folder, state)
     same_state(state, whole)
+
+
+@pytest.mark.parametrize(("save_every", "step"), [(1, 2), (100, 0)])
+def test_a_second_ctrl_c_ends_at_once_and_names_the_step_of_the_state(
+    shapes_clips, tmp_path, save_every, step
+):
+    state, hooks = tmp_path / "state.pt", signal.getsignal(signal.SIGINT)
+
+    def stop_twice(step, _):
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match=f"the same command goes on from step {step}$"):
+        start(shapes_clips.folder, state, save_every=save_every, log_losses=stop_twice)
+    assert signal.getsignal(signal.SIGINT) == hooks
+    assert state.exists() == bool(step)
 
 
 def test_fewer_steps_than_done_are_refused(shapes_clips, tmp_path):

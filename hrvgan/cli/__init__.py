@@ -34,9 +34,8 @@ def main(argv: list[str] | None = None) -> None:
             sys.stdout.flush()
     except BrokenPipeError:  # `hrvgan info | head`: the reader closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        goes_on = "; the same command goes on from the last save" if command is train else ""
-        sys.stderr.write(f"\nstopped{goes_on}\n")
+    except KeyboardInterrupt as stop:  # A training says from which step it goes on.
+        sys.stderr.write("\n" + "; ".join(["stopped", *stop.args]) + "\n")
         sys.exit(130)
 
 

@@ -20,7 +20,7 @@ from hrvgan.progress import bar
 from hrvgan.training import distributed
 from hrvgan.training.ema import distance, swapped_generator, with_batch_norm_statistics
 from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
-from hrvgan.training.session import Session, begin, save_state, sigterm_flag
+from hrvgan.training.session import Session, begin, save_state, stop_signals
 
 
 def train(
@@ -35,8 +35,9 @@ def train(
     """Trains `gan` in place on `clips` for `steps` iterations in all; returns the EMA of G, and the history.
 
     Everything random in an iteration follows from (seed, step), so that the file `state`, written every `save_every`
-    steps and at SIGTERM (exit code 143), is enough to go on after a kill with the same bits; a `state` that is already
-    there is continued. Under torchrun every process takes its part of each batch; the first one writes and logs.
+    steps and at SIGTERM or Ctrl-C (exit codes 143, 130), is enough to go on after a kill with the same bits; a `state`
+    that is already there is continued. Under torchrun every process takes its part of each batch; the first one writes
+    and logs.
 
     Args:
         minutes: of training in all, after which it ends at the next save, done or not; 0 = no limit.
@@ -58,7 +59,7 @@ def train(
     check_values("train.", train, arguments)
     check_clips(gan, clips, batch_size)
     check_settings(gan, arguments)
-    with distributed.joined(pick_device(device)) as place, sigterm_flag() as told_to_stop:
+    with distributed.joined(pick_device(device)) as place, stop_signals(state) as told_to_stop:
         session = Session.of(gan.to(place), identity(gan, clips, **arguments), use_bfloat16(precision, place))
         begin(session, state, steps, minutes)
         progress = steps_with_progress(session, clips, arguments)
@@ -78,7 +79,7 @@ def train(
                 if session.out_of_time(minutes):
                     break
             if stop and not last:
-                end_at_sigterm(progress, done)
+                end_at_signal(progress, done, stop)
     gan.grow(session.step * batch_size)
     average = with_batch_norm_statistics(gan, session.average, clips)
     gan.G.load_state_dict(average.state_dict())
@@ -132,12 +133,13 @@ def report(
     return values
 
 
-def end_at_sigterm(progress: tqdm, step: int) -> None:
-    """Ends the program, saved at `step`, as a shell reports a program that SIGTERM has ended."""
+def end_at_signal(progress: tqdm, step: int, number: int) -> None:
+    """Ends the program, saved at `step`, as a shell reports a program that this signal has ended."""
     progress.close()
     if distributed.rank() == 0:
-        print(f"stopped by SIGTERM; the same command goes on from step {step}", file=sys.stderr)
-    sys.exit(128 + signal.SIGTERM)
+        name = signal.Signals(number).name
+        print(f"stopped by {name}; the same command goes on from step {step}", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> Tensor:

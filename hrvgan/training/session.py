@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -170,25 +171,44 @@ def differences(then: dict, now: dict) -> str:
     return ", ".join(found)
 
 
-@contextlib.contextmanager
-def sigterm_flag() -> Iterator[Callable[[bool], bool]]:
-    """Defers SIGTERM, by which clusters take machines back, for the time of the block.
+def saved_step(state: str | Path) -> int:
+    """Step of the resume state in the file `state`; 0 if there is none."""
+    if not Path(state).exists():
+        return 0
+    return torch.load(state, map_location="cpu", weights_only=True, mmap=True)["step"]
 
-    Yields a function that tells whether it has arrived; several processes agree on that when they call it with
-    `together`, else none of them reports it.
+
+@contextlib.contextmanager
+def stop_signals(state: str | Path) -> Iterator[Callable[[bool], int]]:
+    """Defers SIGTERM, by which clusters take machines back, and the first SIGINT (Ctrl-C) for the time of the block.
+
+    Yields a function that returns the number of the signal that has arrived, or 0; several processes agree on that
+    when they call it with `together`, else it is 0. A second SIGINT raises KeyboardInterrupt, which names the step of
+    the file `state`.
     """
     received = []
 
-    def has_arrived(together: bool) -> bool:
+    def has_arrived(together: bool) -> int:
+        mine = received[0] if received else 0
         if distributed.world_size() == 1:
-            return bool(received)
-        return together and bool(distributed.broadcast_from_rank0(len(received)))
+            return mine
+        return distributed.broadcast_from_rank0(mine) if together else 0
 
-    # Python allows signal handlers in the main thread only.
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: received.append(True)) if in_main_thread else None
+    def receive(number: int, _) -> None:
+        received.append(number)
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if distributed.rank() == 0:  # os.write, for a handler may interrupt a print.
+                os.write(2, b"\nstopping after this step; Ctrl-C again ends at once\n")
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows signal handlers there only.
+        handled = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) != signal.SIG_IGN]
+        before = {number: signal.signal(number, receive) for number in handled}
     try:
         yield has_arrived
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"the same command goes on from step {saved_step(state)}") from None
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
