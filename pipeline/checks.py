@@ -68,6 +68,7 @@ def check_run(name: str, config: dict, runs: list[str]) -> None:
         params.accept(
             function, config[section], where=f"{section} or runs.{name}.{section}", num_leading=num_leading
         )
+    check_classes(name, config)
     published = [protocol for protocol, about in PROTOCOLS.items() if about.extractor in EXTRACTORS]
     for protocol in (
         config["evaluate"].get("protocols") or []
@@ -83,6 +84,17 @@ def check_run(name: str, config: dict, runs: list[str]) -> None:
             f"{params.FILE}: runs.{name}.init_from: {start} is not there; give hrvgan/models/{config['model']}.py to "
             f"draw new weights, or the model of another run: {', '.join(map(str, others)) or 'none is active'}"
         )
+
+
+def check_classes(name: str, config: dict) -> None:
+    """Raises InputError for a class in sample.classes that the data set does not have, where its classes are known."""
+    dataset = params.dataset(config["dataset"])
+    source = load_source(dataset["source"])
+    if config["sample"].get("classes") and hasattr(source, "class_names"):
+        with params.blamed(f"datasets.{config['dataset']}.options"):
+            known = source.class_names(**dataset["options"])
+        for wanted in config["sample"]["classes"]:
+            one_of(f"sample.classes or runs.{name}.sample.classes", wanted, known)
 
 
 def check_order(starts: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from hrvgan.errors import InputError
 from pipeline import params
-from pipeline.checks import check
+from pipeline.checks import check, main
 
 COMMITTED = Path(__file__).resolve().parents[1] / "params.yaml"
 
@@ -194,6 +194,10 @@ def test_an_inactive_name_lists_the_active(edit):
             "sample or runs.laptop.sample: classes 'DiscUp': need ",
         ),
         (
+            lambda v: v["sample"].update(classes=["DiscUp", "DiscUpp"]),
+            r"sample\.classes or runs\.laptop\.sample\.classes: 'DiscUpp' is not known; choose of BarDown, .*DiscUp$",
+        ),
+        (
             lambda v: v["evaluate"].update(draw=1),
             "unknown key 'draw' in evaluate or runs.laptop.evaluate; known: .*protocols, published_clips",
         ),
@@ -208,6 +212,26 @@ def test_the_whole_file_is_checked_before_anything_runs(edit, change, sentence):
     Path("hrvgan").symlink_to(COMMITTED.parent / "hrvgan")
     with pytest.raises(InputError, match=rf"^params\.yaml: .*{sentence}"):
         check()
+
+
+def test_a_class_that_no_folder_has_is_found_before_training(edit, monkeypatch, capsys):
+    """As a user types it: python -m pipeline.checks."""
+
+    def own(values, title):
+        values["datasets"]["shapes"] |= {"source": "folder", "watch": "own", "options": {"path": "own"}}
+        values["runs"]["laptop"]["sample"] = {"classes": [title]}
+
+    for title in ("walk", "run"):
+        Path("own", title).mkdir(parents=True)
+        Path("own", title, "one.mp4").touch()
+    edit(lambda values: own(values, "jump"))
+    Path("hrvgan").symlink_to(COMMITTED.parent / "hrvgan")
+    monkeypatch.setattr("sys.argv", ["checks"])
+    with pytest.raises(SystemExit, match=r"sample\.classes: 'jump' is not known; choose of run, walk$"):
+        main()
+    edit(lambda values: own(values, "walk"))
+    main()
+    assert "active now" in capsys.readouterr().out
 
 
 def test_what_is_right_passes_the_check(edit):

@@ -41,6 +41,11 @@ def fetch(out: Path, path: str | Path) -> list[Video]:
     return videos
 
 
+def class_names(path: str | Path) -> list[str]:
+    """Names of the classes that the videos under `path` have."""
+    return sorted({video.class_name for video in find(path)[0]} - {""})
+
+
 def find(path: str | Path) -> tuple[list[Video], list[str]]:
     """Videos under `path`, and remarks on splits, folders and files that are no videos. Raises InputError."""
     root = Path(path)

@@ -55,6 +55,11 @@ def fetch(
     return list(ordered_map(make, jobs, workers=workers, desc="draw shapes", unit="video"))
 
 
+def class_names(**options) -> list[str]:
+    """Names of the classes, whatever the options of `fetch`."""
+    return sorted(f"{shape}{direction}" for shape in SHAPES for direction in DIRECTIONS)
+
+
 def _make(job: tuple[int, str, str, int], out: Path, size: int, num_frames: int, seed: int) -> Video:
     number, shape, direction, copy = job
     name, group = f"{shape}{direction}", f"g{number:02d}"

@@ -28,6 +28,10 @@ def fetch(out: Path, path: str | Path = "data/weizmann", fold: int = 0) -> list[
     return [_assign(video, fold) for video in folder.fetch(out, path)]
 
 
+def class_names(path: str | Path = "data/weizmann", fold: int = 0) -> list[str]:
+    return folder.class_names(path)
+
+
 def _assign(video: Video, fold: int) -> Video:
     if not (video.class_name and video.path.stem.isdecimal()):
         raise InputError(f"{video.path}: not a numbered strip in a class folder; {HELP}")
