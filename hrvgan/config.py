@@ -1,5 +1,6 @@
 """Validation of user input (command line, YAML) against function signatures; each error is one sentence."""
 
+import argparse
 import inspect
 import math
 import re
@@ -118,6 +119,17 @@ def load_yaml(text: str, where: str) -> object:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def yaml_dict(text: str) -> dict:
+    """Type of a command-line argument that is a dict in YAML."""
+    try:
+        value = load_yaml(text, "here")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form '{{key: value}}'")
+    return value
 
 
 def pick_device(name: str):

@@ -6,6 +6,7 @@ import functools
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -275,6 +276,32 @@ def test_a_latent_sequence_draws_longer_clips(trained, tmp_path):
     assert np.abs(long[:, :4].astype(int) - short[:, :4]).max() <= 1  # Up to where the next window begins.
 
 
+def test_a_folder_becomes_a_store(shapes_raw, shapes_clips, tmp_path, capsys, monkeypatch):
+    """The classes are those of the folder's; the same command updates the store, and the folder stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    for row in csv.DictReader((shapes_raw / "videos.csv").read_text().splitlines()):
+        video = Path("videos", row["class_name"], Path(row["path"]).name)
+        video.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(shapes_raw / row["path"], video)
+    before = sorted(Path("videos").rglob("*"))
+    command = ["extract", "videos", "store", "--extract", "{size: 32, num_frames: 8, workers: 1}"]
+    cli.main(command)
+    assert "store: 48 videos, 96 clips, " in capsys.readouterr().out
+    clips = Clips("store")
+    assert (len(clips), clips.classes, clips.shape) == (96, shapes_clips.classes, shapes_clips.shape)
+    ours, theirs = ({*store.index["digest"].to_pylist()} for store in (clips, shapes_clips))
+    assert ours == theirs
+    before[-1].unlink()
+    cli.main(command)
+    assert len(Clips("store")) == 94
+    assert sorted(Path("videos").rglob("*")) == before[:-1]
+    Path("thesis").mkdir()
+    Path("thesis/chapter.tex").write_text("years of work")
+    with pytest.raises(SystemExit, match="thesis: is there already and no clip store; name a new folder"):
+        cli.main(["extract", "videos", "thesis"])
+    assert Path("thesis/chapter.tex").read_text() == "years of work"
+
+
 def test_a_store_is_shown(shapes_clips, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cli.main(["clips", "show", str(shapes_clips.folder)])
@@ -322,6 +349,15 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
         (["train", "no/store", "out", "--train", "{stepz: 3}"], "--train: no argument 'stepz'; known: steps"),
         (["sample", "{model}", "--frames", "20", "--out", "x.mp4"], "train one with latent: sequence"),
         (["predict", "{model}", "--video", "x.avi", "--out", "x.mp4"], "train a model with task: predict"),
+        (
+            ["extract", "no/videos", "x", "--extract", "{sise: 3}"],
+            "--extract: no argument 'sise'; known: size",
+        ),
+        (
+            ["extract", "no/videos", "x", "--extract", "{size: big}"],
+            "--extract: size 'big': need a whole number",
+        ),
+        (["extract", "no/videos", "x"], "no/videos: no such folder; put videos there"),
         (["info", "--net", "{size: 24}"], "size 24 is not known"),
         (["sample", "no/model", "--out", "x.bad"], "x.bad: cannot write .bad; use one of .mp4"),
         (["sample", "{model}", "--seed", "-1", "--out", "x.mp4"], "--seed -1: need 0 or more"),

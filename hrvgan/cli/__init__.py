@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hrvgan.cli import clips, score
 from hrvgan.cli import sample as draw
-from hrvgan.config import check_values, load_yaml, pick_device
+from hrvgan.config import check_values, pick_device, yaml_dict
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.ops.allocator import keep_freed_memory
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(metavar="command", required=True)
     drawing = draw.add_sample, draw.add_interpolate, draw.add_predict
     scoring = score.add_score, score.add_compare, score.add_weights
-    for add in (add_train, *drawing, *scoring, add_info, clips.add_clips):
+    for add in (add_train, *drawing, *scoring, add_info, clips.add_extract, clips.add_clips):
         add(commands)
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
@@ -81,16 +81,6 @@ def train(
         if first:
             release(out, gan, average, history, {"dataset": clips.name, "data_digest": store.digest})
             print(f"{out}: released after {history[-1]['step']} steps; {state} continues it with more")
-
-
-def yaml_dict(text: str) -> dict:
-    try:
-        value = load_yaml(text, "here")
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form '{{key: value}}'")
-    return value
 
 
 def add_info(commands) -> None:
