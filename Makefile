@@ -49,8 +49,7 @@ exp: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@local
 exp: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
 exp: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
 exp: checkout setup ## the same with other settings, recorded as an experiment: SET="train.batch_size=32"
-	python -m pipeline.checks
-	dvc exp run $(addprefix -S ,$(SET))
+	python -m pipeline.experiment $(SET)
 	python -m pipeline.summary
 
 test: setup ## the tests

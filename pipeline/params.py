@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from hrvgan.config import check_values, load_yaml, pick_device
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import atomic_path
+from pipeline import outputs
 
 FILE = Path("params.yaml")
 ENTRIES = {
@@ -235,6 +236,10 @@ def main() -> None:
     with one_sentence():
         activate(arguments.name, arguments.path, arguments.how == "add")
         print(active())
+        if Path(".dvc").is_dir():
+            outputs.keep_inactive()
+            if restored := outputs.restore():
+                print(f"back from DVC's cache: {', '.join(restored)}")
 
 
 if __name__ == "__main__":

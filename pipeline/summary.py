@@ -10,7 +10,7 @@ from pipeline.report.score_display import read_scores
 NEXT = """
 what was made     open report/index.html
 how it came about make ui                       (MLflow, http://127.0.0.1:5000)
-other settings    make exp SET="train.steps=4000 train.lr_decay=4200"
+other settings    make exp SET="{settings}"
 """
 # Suggestions by the source of the data set; those in use are left out.
 OTHERS = {
@@ -27,7 +27,22 @@ def main() -> None:
 
 def what_next() -> str:
     used = {entry["source"] for entry in params.load()["datasets"].values()}
-    return NEXT + "".join(f"{words}\n" for source, words in OTHERS.items() if source not in used)
+    return NEXT.format(settings=longer()) + "".join(
+        f"{words}\n" for source, words in OTHERS.items() if source not in used
+    )
+
+
+def longer() -> str:
+    """Settings with which the first active run trains for longer: its own where it overrides section train."""
+    name, entry = next(iter(params.load()["runs"].items()))
+    steps = 2 * entry["train"]["steps"] if "steps" in entry["train"] else 4000
+    wanted = {"steps": steps}
+    if params.run(name)["train"].get("lr_decay"):
+        wanted["lr_decay"] = steps + 200
+    return " ".join(
+        f"{f'runs.{name}.' if key in entry['train'] else ''}train.{key}={value}"
+        for key, value in wanted.items()
+    )
 
 
 def lines(runs: list[RunResults]) -> list[str]:

@@ -133,7 +133,7 @@ def test_a_failed_repro_can_be_undone(project):
     said = project.run("dvc", "repro", "train@laptop", code=255)
     assert "the model makes 8 frames of 16 px" in said
     (project.root / "params.yaml").write_text(kept)
-    project.run("dvc", "checkout", "--force")
+    project.run("dvc", "checkout", "--force", "train@laptop")
     assert digests(project.root / "models/laptop") == before
     assert project.stale() == set()
 
