@@ -39,7 +39,7 @@ def main(port: int) -> None:
         with running(command, grace=STOP, cwd=ROOT, stdout=log, stderr=log) as server:
             wait_until_healthy(url, server, log_path)
             setup("-c", f"from flows import serve; serve.provision({work_pool()!r})")
-            setup("-m", "prefect", "--no-prompt", "deploy", "--all")
+            print(setup("-c", "from flows import serve; serve.deploy()"), end="", flush=True)
             worker_command = [*PREFECT, "worker", "start", "--pool", work_pool()]
             with running(worker_command, grace=STOP, cwd=ROOT) as worker:
                 print(welcome(url), flush=True)
@@ -66,11 +66,12 @@ def wait_until_healthy(url: str, server: subprocess.Popen, log_path: Path) -> No
     raise ServeError(f"the server did not start; {log_path} says why")
 
 
-def setup(*arguments: str) -> None:
-    """Run Python quietly in a process of its own; its output is shown if it fails."""
+def setup(*arguments: str) -> str:
+    """Run Python quietly in a process of its own and return its stdout; all its output is shown if it fails."""
     step = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     if step.returncode:
         raise ServeError(f"{step.stdout}{step.stderr}\n`python {' '.join(arguments)}` failed; see above")
+    return step.stdout
 
 
 def provision(pool: str) -> None:
@@ -106,6 +107,40 @@ def provision(pool: str) -> None:
         automation.create()
 
 
+def deploy() -> None:
+    """Deploy prefect.yaml, which starts every schedule anew. What people have paused is paused again, and a schedule
+    that they have changed is named."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        before = {deployment.name: deployment for deployment in client.read_deployments()}
+        subprocess.run([*PREFECT, "--no-prompt", "deploy", "--all"], stdout=sys.stderr, check=True)
+        for deployment in client.read_deployments():
+            if deployment.name in before:
+                keep_paused(client, before[deployment.name], deployment)
+
+
+def keep_paused(client, old, new) -> None:
+    """Pause in the deployment `new` what was paused in its state before, `old`."""
+    paused = [schedule.schedule for schedule in old.schedules if not schedule.active]
+    for schedule in new.schedules:
+        if schedule.schedule in paused or (paused and len(paused) == len(old.schedules)):
+            client.update_deployment_schedule(new.id, schedule.id, active=False)
+            print(f"{new.name}: its schedule ({in_words(schedule.schedule)}) stays paused")
+    if old.paused:
+        client.pause_deployment(new.id)
+        print(f"{new.name}: stays paused")
+    for schedule in old.schedules:
+        if schedule.schedule not in [other.schedule for other in new.schedules]:
+            print(
+                f"{new.name}: the server's schedule ({in_words(schedule.schedule)}) gives way to prefect.yaml's"
+            )
+
+
+def in_words(schedule) -> str:
+    return ", ".join(f"{key} {value}" for key, value in schedule.model_dump(exclude_defaults=True).items())
+
+
 def work_pool() -> str:
     """Name of the work pool of prefect.yaml's deployments."""
     return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]["work_pool"]["name"]
@@ -122,10 +157,16 @@ def wait_for_either(processes: dict[str, subprocess.Popen], log_path: Path) -> N
 def welcome(url: str) -> str:
     prefect = Path(sys.executable).with_name("prefect")
     prefect = prefect.relative_to(ROOT) if prefect.is_relative_to(ROOT) else prefect
+    behind_proxy = os.environ.get("http_proxy") or os.environ.get("HTTP_PROXY")
+    no_proxy = (
+        f"\n    export NO_PROXY={os.environ['NO_PROXY']} no_proxy={os.environ['NO_PROXY']}"
+        if behind_proxy
+        else ""
+    )
     return f"""
 Prefect is at {url}. From another terminal, in this folder:
 
-    export PREFECT_API_URL={url}/api
+    export PREFECT_API_URL={url}/api{no_proxy}
     {prefect} deployment run train-flow/train-flow    # bring every stage up to date, now
     {prefect} deployment run train-flow/nightly       # ask for new data first, as every night
     {prefect} flow-run ls

@@ -6,13 +6,16 @@ nothing here changes when dvc.yaml does. Stages run in the Python environment of
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
+import psutil
+from dvc.lock import LockError
 from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -23,6 +26,9 @@ from flows import ROOT, child_process, graph
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 
 GRACE = 15  # seconds from interrupt to kill of a cancelled stage; Prefect kills the flow itself after 30
+# Seconds to wait for a `dvc` command of somebody else.
+LOCK_WAIT = float(os.environ.get("HRVGAN_DVC_LOCK_WAIT", "7200"))
+LOCKED = re.compile("Unable to acquire lock|is busy, it is being blocked by")  # DVC's messages
 
 
 class StageError(RuntimeError):
@@ -79,16 +85,35 @@ def check() -> None:
 def run_stage(stage: str, because: str) -> State:
     """Run one stage if DVC calls it changed, or if there is another reason, `because`."""
     start = time.monotonic()
-    changes, before = graph.status(ROOT, stage)
+    changes, before = when_unlocked(lambda: graph.status(ROOT, stage))
     why = changes or because
-    state = dvc_repro(stage, force=bool(because)) if why else "unchanged"
-    new = state != "unchanged" and graph.status(ROOT, stage)[1] != before
+    state = when_unlocked(lambda: dvc_repro(stage, force=bool(because))) if why else "unchanged"
+    new = state != "unchanged" and when_unlocked(lambda: graph.status(ROOT, stage))[1] != before
     outcome = Outcome(stage, state, why, time.monotonic() - start, new)
     return Completed(name=state.capitalize(), message=why or None, data=outcome)
 
 
+def when_unlocked(action: Callable):
+    """The result of `action`, which is tried again for LOCK_WAIT seconds while another process holds a lock of DVC."""
+    start, told = time.monotonic(), ""
+    while True:
+        try:
+            return action()
+        except LockError as error:
+            holder = lock_holder(str(error))
+            if time.monotonic() - start > LOCK_WAIT:
+                reason = f"DVC is locked by {holder}, and was for {LOCK_WAIT:g} s"
+                raise StageError(f"{reason}; end that process, and run the flow again") from error
+            if holder != told:
+                told = holder
+                limit = f"at most {LOCK_WAIT:g} s"
+                get_run_logger().info(f"DVC is locked by {holder}; waiting for its end, {limit}.")
+        time.sleep(1)
+
+
 def dvc_repro(stage: str, force: bool) -> str:
-    """Run one stage, its lines into the run's log; "ran", "restored" or "unchanged". Raises StageError."""
+    """Run one stage, its lines into the run's log; "ran", "restored" or "unchanged". Raises StageError, or LockError
+    if another process holds a lock of DVC."""
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *["--force"][:force], stage]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     process = child_process.start(command, grace=GRACE, cwd=ROOT, env=stage_environment(), **pipes)
@@ -99,9 +124,25 @@ def dvc_repro(stage: str, force: bool) -> str:
         process.stdin.close()  # ends the stage if the run was cancelled; then its last lines are logged
         listen(process, lines)
         code = process.wait()
+    if code != 0 and any(line.startswith("ERROR: ") and LOCKED.search(line) for line in lines):
+        raise LockError("\n".join(lines))
     if code != 0:
         raise StageError(f"{stage}: {own_sentence(lines)}")
     return state_told_by(lines)
+
+
+def lock_holder(message: str) -> str:
+    """Command, process id and start of the process that keeps others out, from DVC's message or its lock file."""
+    file = ROOT / ".dvc" / "tmp" / "lock"
+    content = file.read_text() if file.exists() else ""
+    found = re.search(r"\(PID (\d+)\)", message) or re.fullmatch(r"\s*(\d+)\s*", content)
+    try:
+        process = psutil.Process(int(found[1]))
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.create_time()))
+        command = " ".join(" ".join(process.cmdline()).split())  # in one line
+        return f"`{command}` (process {process.pid}, since {since})"
+    except (TypeError, psutil.Error):
+        return "another process"
 
 
 def listen(process: subprocess.Popen, lines: list[str]) -> None:

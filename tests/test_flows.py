@@ -89,6 +89,10 @@ class Toy:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
         self.env = {**clean, "HOME": str(root / "home"), "PREFECT_API_URL": self.api}
         self.env["PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS"] = "0"
+        # Nobody listens at this proxy: what goes to the server through it fails.
+        self.env |= {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+        for name in ("NO_PROXY", "no_proxy"):
+            self.env.pop(name, None)
         self.env["DVC_SITE_CACHE_DIR"] = str(root / ".dvc/tmp/site")
         for name in ("home", "source"):
             (root / name).mkdir()
@@ -222,7 +226,9 @@ def toy(tmp_path_factory):
 
 
 def test_deployment_runs_every_stage_in_the_order_of_the_graph(toy):
-    said = toy.python("-m", "prefect", "deployment", "run", "train-flow/train-flow")
+    names = re.search(r"export (NO_PROXY=\S+)", toy.serve.output())[1]  # what the welcome says behind a proxy
+    command = ["env", names, sys.executable, "-m", "prefect", "deployment", "run", "train-flow/train-flow"]
+    said = processes.run(command, cwd=toy.root, env=toy.env).stdout
     run = re.search(r"UUID: (\S+)", said)[1]
     assert toy.end(run) == ("COMPLETED", "Changed since the last run: ran fetch, fit, score.")
     assert toy.diary() == ["fetch", "fit", "score"]
@@ -303,6 +309,73 @@ def test_cancelling_ends_the_stage_and_a_second_nightly_does_not_pile_up(toy):
     )  # as `prefect flow-run cancel` does
     assert toy.end(run)[0] == "CANCELLED"
     wait_for(lambda: not alive(stage), "the end of the stage", 20)
+
+
+HOLD = """
+import sys
+from dvc.repo import Repo
+with Repo(".") as repo, repo.lock:
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_the_flow_waits_for_whoever_holds_the_lock_of_dvc(toy):
+    toy.up_to_date()
+    toy.temper("sharp")
+    command = [sys.executable, "-c", HOLD]
+    with processes.start(command, cwd=toy.root, env=toy.env, stdin=subprocess.PIPE) as holder:
+        wait_for(lambda: "held" in holder.output(), "the lock", process=holder)
+        before = toy.flows.output().count("END ")
+        send(toy.flows, {})
+        words = f"(process {holder.pid}, since "
+        wait_for(lambda: words in toy.flows.output("stderr"), "a line of the log", process=toy.flows)
+        assert toy.diary() == []
+        holder.stdin.write(b"go\n")
+        holder.stdin.flush()
+        assert holder.finish() == 0
+    wait_for(lambda: toy.flows.output().count("END ") > before, "the end of a flow", process=toy.flows)
+    assert toy.flows.output().splitlines()[-1].endswith("COMPLETED Changed since the last run: ran fit.")
+
+
+def test_the_flow_does_not_wait_for_ever(toy):
+    toy.up_to_date()
+    command, toy_env = [sys.executable, "-c", HOLD], toy.env
+    toy.env = {**toy_env, "HRVGAN_DVC_LOCK_WAIT": "0"}
+    with (
+        processes.start(command, cwd=toy.root, env=toy_env, stdin=subprocess.PIPE) as holder,
+        toy.start_flows() as flows,
+    ):
+        toy.env = toy_env
+        wait_for(lambda: "held" in holder.output(), "the lock", process=holder)
+        send(flows, {})
+        wait_for(lambda: "END " in flows.output(), "the end of a flow", process=flows)
+        assert re.search(rf"END FAILED .*process {holder.pid}, .*end that process", flows.output())
+
+
+def test_what_was_paused_stays_paused_at_the_next_start(toy):
+    def nightly() -> dict:
+        return toy.ask("deployments/name/train-flow/nightly")
+
+    def deploy() -> str:
+        return toy.python("-c", "from flows import serve; serve.deploy()")
+
+    def change(body: dict) -> None:
+        schedule = f"deployments/{nightly()['id']}/schedules/{nightly()['schedules'][0]['id']}"
+        data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{toy.api}/{schedule}", data, kind, method="PATCH")
+        urllib.request.urlopen(request, timeout=30).close()
+
+    change({"active": False})  # as the switch of the UI does
+    assert deploy() == "nightly: its schedule (cron 0 2 * * *, timezone UTC) stays paused\n"
+    assert [schedule["active"] for schedule in nightly()["schedules"]] == [False]
+    change({"active": True, "schedule": {"cron": "0 3 * * *", "timezone": "UTC"}})
+    assert (
+        deploy()
+        == "nightly: the server's schedule (cron 0 3 * * *, timezone UTC) gives way to prefect.yaml's\n"
+    )
+    assert [schedule["active"] for schedule in nightly()["schedules"]] == [True]
+    assert deploy() == ""
 
 
 @pytest.mark.faults
