@@ -393,7 +393,7 @@ def test_a_flow_that_is_killed_outright_takes_its_stage_along(toy):
 def test_loopback_needs_no_proxy_in_any_target_of_the_makefile(theirs, ours):
     recipe = "probe: ; @echo $$NO_PROXY $$no_proxy"
     clean = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
-    command = ["make", "-f", "Makefile", "--eval", recipe, "probe"]
+    command = ["make", "--no-print-directory", "-f", "Makefile", "--eval", recipe, "probe"]
     done = processes.run(command, cwd=PROJECT, env=clean | ({"NO_PROXY": theirs} if theirs else {}))
     assert done.stdout.split() == [f"{ours}127.0.0.1,localhost"] * 2
 
