@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 LOG_INTERVAL = 30  # seconds from one line of a log to the next
+Bar = tqdm  # the type, for signatures
 
 
 class LogBar(tqdm):

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.config import check_values, pick_device
 from hrvgan.errors import InputError
 from hrvgan.nn.base import VideoGAN
-from hrvgan.progress import bar
+from hrvgan.progress import Bar, bar
 from hrvgan.training import distributed
 from hrvgan.training.ema import distance, swapped_generator, with_batch_norm_statistics
 from hrvgan.training.iteration import PRECISIONS, iterations, use_bfloat16
@@ -109,7 +108,7 @@ def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
     return json.loads(json.dumps(values))
 
 
-def steps_with_progress(session: Session, clips: Clips, arguments: dict) -> tqdm:
+def steps_with_progress(session: Session, clips: Clips, arguments: dict) -> Bar:
     """Iterates over the steps that `arguments` of `train` ask for beyond those done, none when its minutes are over;
     the first process shows a progress bar."""
     steps = session.step if session.out_of_time(arguments["minutes"]) else arguments["steps"]
@@ -133,7 +132,7 @@ def report(
     return values
 
 
-def end_at_signal(progress: tqdm, step: int, number: int) -> None:
+def end_at_signal(progress: Bar, step: int, number: int) -> None:
     """Ends the program, saved at `step`, as a shell reports a program that this signal has ended."""
     progress.close()
     if distributed.rank() == 0:
