@@ -117,7 +117,7 @@ def cut_video(path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float = mat
 
 
 def _warning(path: Path, result: DecodeResult) -> str:
-    gaps = numbering_gaps(path) if path.is_dir() else ""
+    gaps = numbering_gaps(path) if Path(path).is_dir() else ""
     return "; ".join(filter(None, (count_mismatch(result.num_decoded, result.num_declared), gaps)))
 
 
