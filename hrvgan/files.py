@@ -92,14 +92,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     recover(path)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-    temporary.chmod(0o777 & ~_umask())
+    mask = _umask()
+    temporary.chmod(0o777 & ~mask)
     try:
         with _in_use(os.open(temporary, os.O_RDONLY)):
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
                     sync(file)
-                    _share(file)
+                    _share(file, mask)
             if path.is_dir():
                 path.replace(_backup(path))  # From here on `_restore` finds the old folder, whatever happens.
             temporary.replace(path)
@@ -116,10 +117,10 @@ def _umask() -> int:
     return mask
 
 
-def _share(file: Path) -> None:
-    """Give a new file the mode of the user's umask: safetensors writes with 0600. Links to other files stay."""
+def _share(file: Path, mask: int) -> None:
+    """Give a new file the mode of the umask `mask`: safetensors writes with 0600. Links to other files stay."""
     if not file.is_symlink() and file.stat().st_nlink == 1:
-        file.chmod(0o666 & ~_umask())
+        file.chmod(0o666 & ~mask)
 
 
 def recover(path: str | Path) -> None:

@@ -6,7 +6,6 @@ If a setting is wrong, the experiment fails or is stopped, params.yaml is as it 
 """
 
 import argparse
-import re
 import signal
 import subprocess
 import sys
@@ -63,7 +62,7 @@ def overrides(settings: list[str]) -> list[str]:
         key = setting.partition("=")[0].lstrip("+~")
         section, _, name = key.partition(".")
         for run, entry in runs.items():
-            if re.fullmatch("train|sample|evaluate", section) and name in entry[section]:
+            if section in params.OVERRIDABLE and name in entry[section]:
                 value = entry[section][name]
                 sentences.append(f"runs.{run}.{key} ({value}) overrides {key}: set runs.{run}.{key} instead")
     return sentences

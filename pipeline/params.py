@@ -29,6 +29,7 @@ ENTRIES = {
         "sample": dict, "evaluate": dict,
     },
 }  # fmt: skip
+OVERRIDABLE = ("train", "sample", "evaluate")  # sections of which a run may change values
 SECTIONS = dict.fromkeys([*ENTRIES, "extract", "reference", "train", "sample", "evaluate", "report"], dict)
 NEEDED = {str: "a text", int: "a whole number, 0 or more", dict: "keys with values, {} for none"}
 
@@ -142,7 +143,7 @@ def run(name: str) -> dict:
     """The active run `name`; its "train", "sample" and "evaluate" are the sections, overridden by its own."""
     values = load()
     entry = entry_of(values, "runs", name)
-    return entry | {kind: {**values[kind], **entry[kind]} for kind in ("train", "sample", "evaluate")}
+    return entry | {kind: {**values[kind], **entry[kind]} for kind in OVERRIDABLE}
 
 
 def device(config: dict):

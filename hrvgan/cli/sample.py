@@ -53,6 +53,7 @@ def sample(
     continues it."""
     import torch
 
+    from hrvgan.files import file_digest
     from hrvgan.models import load
     from hrvgan.sampling.export import FORMATS, export_clips
     from hrvgan.sampling.samples import check_grid, long_clips
@@ -63,7 +64,8 @@ def sample(
     if format and as_file:
         raise InputError(f"{out}: names a file, --format is for a folder of clips; leave out one of both")
     if format or not out.suffix or out.is_dir():
-        export_clips(load(model, device), out, num, format=format or "mp4", class_name=class_name,
+        gan, weights = load(model, device), file_digest(model / "model.safetensors")
+        export_clips(gan, out, num, weights=weights, format=format or "mp4", class_name=class_name,
                      seed=seed, truncation=truncation, frames=frames)  # fmt: skip
         print(out)
         return

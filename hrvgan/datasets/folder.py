@@ -98,9 +98,8 @@ def _join_frames(root: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _is_video(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and not file.name.startswith(
-        "."
-    )  # `._x.avi` is of another program
+    hidden = file.name.startswith(".")  # `._x.avi` is of another program
+    return file.suffix.lower() in SUFFIXES and not hidden
 
 
 def _is_picture(file: Path) -> bool:

@@ -1,7 +1,6 @@
 """A folder of generated clips for other programs: one file, or folder of frames, a clip, and their classes in a csv."""
 
 import csv
-import hashlib
 import json
 from pathlib import Path
 
@@ -27,6 +26,7 @@ def export_clips(
     folder: Path,
     num: int,
     *,
+    weights: str,
     format: str = "mp4",
     class_name: str = "",
     seed: int = 0,
@@ -36,10 +36,11 @@ def export_clips(
     """Fill `folder` with `num` clips of their own size, 00000.<format> and so on, clips.csv and samples.json.
 
     Format png writes a folder of frames a clip, npz the arrays `frames` (T, H, W, 3), `label`, `class` and `fps`. The
-    same call continues after a stop, and with a larger `num`. Raises InputError if `folder` holds anything else.
+    same call continues after a stop, and with a larger `num`; `weights` is a digest of the model's. Raises InputError if
+    `folder` holds anything else.
     """
     settings = {
-        "weights": weights_digest(gan), "format": format, "class": class_name, "seed": seed,
+        "weights": weights, "format": format, "class": class_name, "seed": seed,
         "truncation": truncation, "frames": frames or gan.num_frames, "fps": gan.fps,
     }  # fmt: skip
     labels = torch.full((num,), gan.label(class_name)) if class_name else gan.cycle_labels(num)
@@ -61,13 +62,6 @@ def export_clips(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["file", "label", "class"])
         writer.writerows(zip(names, labels.tolist(), gan.titles(labels.tolist()), strict=True))
-
-
-def weights_digest(gan: VideoGAN) -> str:
-    content = hashlib.sha256()
-    for name, tensor in sorted(gan.G.state_dict().items()):
-        content.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()
 
 
 def open_folder(folder: Path, settings: dict, names: list[str]) -> None:

@@ -89,10 +89,8 @@ class PictureReader:
 
     def frames(self) -> Iterator[av.VideoFrame]:
         for path in self.paths:
-            with (
-                contextlib.suppress(VideoError),
-                open_picture(path) as image,
-            ):  # `check_complete` counts them.
+            # `check_complete` counts those that cannot be read.
+            with contextlib.suppress(VideoError), open_picture(path) as image:
                 yield av.VideoFrame.from_ndarray(to_rgb(image), "rgb24")
 
     def check_complete(self, num_decoded: int) -> int:
