@@ -36,8 +36,8 @@ def export_clips(
     """Fill `folder` with `num` clips of their own size, 00000.<format> and so on, clips.csv and samples.json.
 
     Format png writes a folder of frames a clip, npz the arrays `frames` (T, H, W, 3), `label`, `class` and `fps`. The
-    same call continues after a stop, and with a larger `num`; `weights` is a digest of the model's. Raises InputError if
-    `folder` holds anything else.
+    same call continues after a stop, and with a larger `num`; `weights` is a digest of the model's. Raises InputError
+    if `folder` holds anything else.
     """
     settings = {
         "weights": weights, "format": format, "class": class_name, "seed": seed,
