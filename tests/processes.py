@@ -155,9 +155,11 @@ def kill(mark: str, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while found := left(mark):
         assert time.monotonic() < deadline, f"processes are killed and do not end: {found}"
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Stopped first: a shell whose command is killed before it would go on to its next one.
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
         time.sleep(0.005)
 
 
