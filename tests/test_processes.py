@@ -60,6 +60,8 @@ def test_who_waits_hears_of_an_end_at_once():
 def test_a_process_that_a_file_of_tests_leaves_is_found_and_killed(name):
     """As each file is asked at its end; whatever started the process, and whatever its session."""
     process = subprocess.Popen(["sh", "-c", "sleep 1000; :", name], start_new_session=True)
+    # A process that has just begun shows no environment yet.
+    processes.wait_for(lambda: process.pid in processes.left(str(os.getpid())), "the process's environment")
     with pytest.raises(AssertionError, match=rf"processes are left: .*sleep 1000; : {name}"):
         processes.none_left(60 if name else 0.1)
     assert process.wait(30) == -signal.SIGKILL
