@@ -111,6 +111,19 @@ def test_shapes_are_the_same_bytes_every_time(shapes_raw, tmp_path):
     assert other[0].path.read_bytes() != again[0].path.read_bytes()
 
 
+def test_textured_shapes_have_detail_that_only_resolution_shows(tmp_path):
+    """Neighbouring pixels differ at 128 px by far more than flat shapes' do, and half of it is gone at 32 px."""
+    detail = {}
+    for textured in (False, True):
+        options = {"num_groups": 1, "videos_per_group": 1, "size": 128, "num_frames": 4, "workers": 1}
+        videos = shapes.fetch(tmp_path / str(textured), textured=textured, **options)
+        frames = np.stack([read_frames(video.path)[0][2] for video in videos]).astype(float)
+        small = frames.reshape(8, 32, 4, 32, 4, 3).mean(axis=(2, 4))
+        detail[textured] = [abs(np.diff(clips, axis=2)).mean() for clips in (frames, small)]
+    assert detail[True][0] > 3 * detail[False][0]
+    assert detail[True][1] < 2 * detail[True][0]  # 4 times as far apart, where edges differ 4 times as much.
+
+
 def test_shapes_go_their_way_in_every_clip(shapes_clips):
     """In 8 frames the centre of what is bright travels over 7 of 32 px along its class's way, not across."""
     for index, label in enumerate(shapes_clips.labels):

@@ -170,7 +170,7 @@ def by_hand(gan, batch):
 @pytest.mark.parametrize(
     ("argument", "term", "arguments", "factor"),
     [
-        ("r1_gamma", "r1", {"r1_gamma": 3.0, "r1_every": 4}, 3 / 2 * 4),
+        ("r1_gamma", "r1", {"r1_gamma": 3.0, "r1_every": 4}, 3 / 2 * 4 * (8 * 8 * 8) / (8 * 32 * 32)),
         ("drift", "drift", {"drift": 0.2}, 0.2),
     ],
 )
@@ -179,6 +179,18 @@ def test_terms_on_real_clips_by_hand(argument, term, arguments, factor):
     batch = batch_for(gan)
     expected = factor * by_hand(gan, batch)[argument]
     assert gan.d_terms(batch)[term].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_gamma_means_the_same_at_every_size():
+    """D's logit is the mean of a clip: at n times as many pixels each has 1/n of the gradient."""
+    found = []
+    for size in (8, 64):
+        gan = tiny(size=size, width=0.02)
+        gan.judge = lambda clips, c: 100 * clips.mean(dim=(1, 2, 3, 4))
+        terms = gan.d_terms(batch_for(gan))
+        found.append([terms["r1"].item(), terms["r2"].item()])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert found[0] == pytest.approx([3 / 2 * 8 * 100**2 / 3 / (8 * 32 * 32)] * 2, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ DOUBLES_TIME = {"paper": (8, 64, 256), "ancestor": (8, 32, 128)}
 LATENTS = ("vector", "sequence")
 TASKS = ("generate", "predict")
 SPANS = 4  # base time steps, for each of which a sequence of latents is mixed to one
+GAMMA_PIXELS = 8 * 32 * 32  # pixels of a clip (T x H x W) for which the gammas of R1 and R2 are meant
 W_DIM = 128  # what the first layer of Table 1 makes of z and the class
 
 
@@ -244,7 +245,10 @@ class HRVGAN(VideoGAN):
         k, lambda1, lambda2: of eq. 12-14, for "bce".
         alpha, beta: weights of the adversarial loss and of the pixel MSE (eq. 15). With beta > 0 in task "generate",
             the reconstruction network of section 4.2 trains beside G: an encoder E, and G(E(Y)) is held against Y.
-        r1_gamma, r2_gamma: weights of the penalties on real and on generated clips; 0 = off.
+        r1_gamma, r2_gamma: weights of the penalties on real and on generated clips; 0 = off. They are sums over the
+            pixels of a clip, so that the same D, seen at n times as many pixels, has 1/n of them: at other sizes than
+            8 frames of 32 px, and while it grows, they are weighted up by the number of pixels, and a gamma means the
+            same at every size (Karras et al. 2020, "Analyzing and Improving", B: gamma in proportion to pixels).
         r1_every: they are computed on every `r1_every`-th step and weighted up by as much.
         gp_weight: weight of WGAN-GP's penalty (lambda of eq. 6); 0 = off.
         drift: weight of E D(x)^2, which keeps a Wasserstein D near 0 (Karras et al. 2018, A.1).
@@ -342,7 +346,7 @@ class HRVGAN(VideoGAN):
     def d_terms(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             fake = self.draw_fake(self.noise(batch), batch.c, batch.real)
-        lazy = batch.step % self.r1_every == 0
+        lazy, weight = batch.step % self.r1_every == 0, self.r1_every * batch.real[0, 0].numel() / GAMMA_PIXELS
         r1, r2 = self.r1_gamma > 0 and lazy, self.r2_gamma > 0 and lazy
         real = self.show(batch.real).detach().requires_grad_(r1)
         fake = self.show(fake).detach().requires_grad_(r2)
@@ -350,9 +354,9 @@ class HRVGAN(VideoGAN):
         batch.notes = {"logits/real": real_logits.mean(), "logits/fake": fake_logits.mean()}
         terms = {"adv": self.loss_d(real_logits, fake_logits)}
         if r1:
-            terms["r1"] = self.r1_gamma / 2 * self.r1_every * losses.zero_centred_penalty(real_logits, real)
+            terms["r1"] = self.r1_gamma / 2 * weight * losses.zero_centred_penalty(real_logits, real)
         if r2:
-            terms["r2"] = self.r2_gamma / 2 * self.r1_every * losses.zero_centred_penalty(fake_logits, fake)
+            terms["r2"] = self.r2_gamma / 2 * weight * losses.zero_centred_penalty(fake_logits, fake)
         if self.gp_weight:
             terms["gp"] = self.gp_weight * losses.gradient_penalty(self.judge, real.detach(), fake.detach(), batch.c)
         if self.drift:
