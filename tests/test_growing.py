@@ -23,10 +23,18 @@ def growing(**arguments):
 def test_positions_by_hand():
     """100 clips a level and 100 to fade to the next, three levels."""
     expected = {0: 0, 99: 0, 100: 0, 125: 0.25, 200: 1, 299: 1, 350: 1.5, 400: 2, 10_000: 2}
-    assert {clips: position(clips, 100, 3) for clips in expected} == pytest.approx(expected)
+    assert {clips: position(clips, [100] * 4) for clips in expected} == pytest.approx(expected)
     assert [level_at(p, 3) for p in (0, 0.25, 1, 1.5, 2, float("inf"))] == [
         (0, 1), (1, 0.25), (1, 1), (2, 0.5), (2, 1), (2, 1),
     ]  # fmt: skip
+
+
+def test_a_list_gives_each_stage_its_clips():
+    gan = growing(grow_clips=[40, 8, 0, 4])
+    expected = {0: 0, 39: 0, 40: 0, 44: 0.5, 48: 1, 49: 1.25, 52: 2, 1000: 2}
+    assert {clips: gan.grow(clips) and gan.position for clips in expected} == pytest.approx(expected)
+    with pytest.raises(InputError, match="grow_clips has 3 stages, but up to 32 px there are 4"):
+        growing(grow_clips=[40, 8, 4])
 
 
 def test_clips_at_a_level_by_hand():

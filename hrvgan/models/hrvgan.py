@@ -256,7 +256,8 @@ class HRVGAN(VideoGAN):
         augment: what is done to all that D sees, such as "colour,translation,cutout"; for small data sets.
         instance_noise: sd of the noise added to all that D sees, in units of pixel values in [-1, 1].
         grow_clips: progressive growing from 8 px: each level is trained on so many clips and then fades to the next
-            over as many (600,000 in the ancestor); 0 = all levels at once.
+            over as many (600,000 in the ancestor); 0 = all levels at once. A list gives the clips of each stage: 8 px,
+            the fade to 16 px, 16 px, and so on up to the fade to `size`.
         optimizer: "adam" with `betas`, the paper's "sgd", or "rmsprop".
         lr_g, lr_d: learning rates.
     """
@@ -289,7 +290,7 @@ class HRVGAN(VideoGAN):
         objective: str = "relativistic", k: float = 0.0, lambda1: float = 1.0, lambda2: float = 1.0,
         alpha: float = 1.0, beta: float = 0.0, r1_gamma: float = 3.0, r2_gamma: float = 3.0, r1_every: int = 8,
         gp_weight: float = 0.0, drift: float = 0.0, ms_weight: float = 0.02, augment: str = "",
-        instance_noise: float = 0.0, grow_clips: int = 0, optimizer: str = "adam", lr_g: float = 1e-3,
+        instance_noise: float = 0.0, grow_clips: int | list[int] = 0, optimizer: str = "adam", lr_g: float = 1e-3,
         lr_d: float = 5e-4, betas: tuple[float, float] = (0.0, 0.99),
     ):
         super().__init__()
@@ -308,15 +309,20 @@ class HRVGAN(VideoGAN):
         if norm_d == "batch" and gp_weight:
             raise InputError("hrvgan: norm_d 'batch' mixes the clips of a batch, and WGAN-GP's penalty is per clip; "
                              "set norm_d to instance, pixel or none, or gp_weight to 0")
+        fades = LADDER.index(size)
+        if isinstance(grow_clips, list) and len(grow_clips) != 2 * fades:
+            raise InputError(f"hrvgan: grow_clips has {len(grow_clips)} stages, but up to {size} px there are "
+                             f"{2 * fades}: 8 px, the fade to 16 px, 16 px, ..., the fade to the full size")
         if grow_clips and (task == "predict" or beta):
             raise InputError("hrvgan: E does not grow; set grow_clips to 0, or task to generate and beta to 0")
         self.latent_kind, self.temporal = latent, temporal
-        self.grow_clips, self.position = grow_clips, math.inf  # on the ladder: 1.25 is a quarter from 16 to 32 px
-        encodes = beta > 0 and task == "generate"
+        self.growth = grow_clips if isinstance(grow_clips, list) else [grow_clips] * 2 * fades * (grow_clips > 0)
+        self.position = math.inf                               # on the ladder: 1.25 is a quarter from 16 to 32 px
+        encodes, grows = beta > 0 and task == "generate", bool(self.growth)
         self.G = Generator(
-            num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, grow_clips > 0
+            num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, grows
         )
-        self.D = Discriminator(num_classes, size, temporal, width, norm_d, grow_clips > 0)
+        self.D = Discriminator(num_classes, size, temporal, width, norm_d, grows)
         if equalised:
             equalise(self.G)
             equalise(self.D)
@@ -424,8 +430,8 @@ class HRVGAN(VideoGAN):
 
     def grow(self, num_clips: int) -> Level:
         super().grow(num_clips)
-        if self.grow_clips:
-            self.position = position(num_clips, self.grow_clips, len(self.G.levels))
+        if self.growth:
+            self.position = position(num_clips, self.growth)
         return self.level()
 
     def level(self) -> Level:

@@ -170,11 +170,16 @@ def check_shape(model: str, size: int, num_frames: int, known: Sequence[tuple[in
 
 # Progressive growing (Karras et al. 2018; over space and time Acharya et al. 2018).
 
-def position(num_clips: int, clips_per_level: int, num_levels: int) -> float:
-    """Position on the ladder of a model that trains each level for `clips_per_level` clips and fades to the next over
-    as many: 1.25 is a quarter of the way from level 1 to level 2."""
-    level, within = divmod(num_clips / clips_per_level, 2)
-    return min(level + max(0.0, within - 1), num_levels - 1.0)
+def position(num_clips: int, stages: Sequence[int]) -> float:
+    """Position on the ladder of a model after `num_clips` clips: 1.25 is a quarter of the way from level 1 to level 2.
+
+    `stages` are the clips of each stage: level 0, the fade to level 1, level 1, and so on; the last is a fade.
+    """
+    for number, length in enumerate(stages):
+        if num_clips < length:
+            return number // 2 + (num_clips / length if number % 2 else 0.0)
+        num_clips -= length
+    return len(stages) / 2
 
 
 def at_level(clips: Tensor, level: Level) -> Tensor:
