@@ -4,11 +4,12 @@ Each clip is one jpg, 16 to 34 frames of 128x128 px stacked vertically; there ar
 GB, is read as a stream that ends after `max_clips`: nothing beyond is transferred or stored.
 """
 
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from pathlib import Path
 
 from hrvgan.errors import InputError
 from hrvgan.extraction.videos import Video
-from hrvgan.fetching.archives import Guard, inside, readable, tar_members, write
+from hrvgan.fetching.archives import unpack_tar
 from hrvgan.fetching.download import downloads, stream
 from hrvgan.files import PublishedFile
 from hrvgan.progress import bar
@@ -30,30 +31,22 @@ def fetch(out: Path, *, max_clips: int = 20_000, url: str = TAR.urls[0]) -> list
     """
     if max_clips < 1:
         raise InputError(f"golf: max_clips {max_clips}; need at least 1")
-    file, names = PublishedFile(TAR.name, (url,)), []
+    file = PublishedFile(TAR.name, (url,))
     archive = downloads() / file.name
     if not archive.exists():  # Errors then name the partial file, which is read until it is deleted.
         archive = archive.with_name(f"{file.name}.part")
-    guard = Guard(
-        archive, max_bytes=max_clips * MAX_BYTES_PER_CLIP, max_members=max_clips * MAX_FILES_PER_CLIP
-    )
-    with (
-        stream(file, downloads()) as source,
-        readable(archive),
-        bar(desc="golf", total=max_clips, unit="clip") as progress,
-    ):
-        for member in map(guard.check, tar_members(source)):
-            if not member.name.lower().endswith(".jpg"):
-                continue
-            name = inside(member.name, archive)  # frames-stable-many/<video>/0001.jpg
-            write(member, out / name, archive)
-            names.append(name.as_posix())
-            progress.update()
-            if len(names) == max_clips:
-                break
-    if not names:
+    limits = {"max_bytes": max_clips * MAX_BYTES_PER_CLIP, "max_members": max_clips * MAX_FILES_PER_CLIP}
+    with stream(file, downloads()) as source:
+        clips = unpack_tar(source, archive, out, **limits, target_path=_only_clips)
+        paths = list(bar(islice(clips, max_clips), "golf", total=max_clips, unit="clip"))
+    if not paths:
         raise InputError(f"{archive}: no jpg in it; correct the option `url`")
-    return [Video(out / name, "", PurePosixPath(name).parent.as_posix(), video_id=name) for name in names]
+    names = [path.relative_to(out) for path in paths]  # frames-stable-many/<video>/0001.jpg
+    return [Video(out / name, "", name.parent.as_posix(), video_id=name.as_posix()) for name in names]
+
+
+def _only_clips(name: str) -> str | None:
+    return name if name.lower().endswith(".jpg") else None
 
 
 def upstream(url: str = TAR.urls[0], **_) -> list[PublishedFile]:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 from hrvgan.errors import InputError
 from hrvgan.extraction.videos import Video
-from hrvgan.fetching.archives import unpack
+from hrvgan.fetching.archives import sevenzip, unpack
 from hrvgan.fetching.download import downloads
 from hrvgan.fetching.download import fetch as fetch_file
-from hrvgan.fetching.rar import program
 from hrvgan.fetching.transfer import Unavailable
 from hrvgan.files import PublishedFile
 
@@ -95,7 +94,7 @@ def first_of(files: Sequence[PublishedFile], folder: Path) -> Path:
     for file in at_hand[:1] or files:
         try:
             if file.name.endswith(".rar"):
-                program()  # raises before gigabytes are downloaded in vain
+                sevenzip()  # raises before gigabytes are downloaded in vain
             return fetch_file(file, folder)
         except Unavailable as error:
             causes.append(str(error))

@@ -23,7 +23,7 @@ from hrvgan.fetching.transfer import (
     identity_of,
     request,
 )
-from hrvgan.files import PublishedFile, file_digest, locked, sync
+from hrvgan.files import PublishedFile, file_digest, locked, require_space, sync
 from hrvgan.progress import bar
 
 
@@ -67,16 +67,13 @@ def _download(url: str, final: Path, file: PublishedFile, patience: Patience) ->
         with PartialFile(path, url, **options) as part:
             try:
                 _drain(part, file.name)
+                if not (problem := mismatch(path, file)):
+                    break
+                raise Changed(f"{url}: {problem}; it was fetched twice, so it is another file now")
             except Changed:
                 part.restart()
                 if last:
                     raise
-                continue
-            if not (problem := mismatch(path, file)):
-                break
-            part.restart()
-            if last:
-                raise Unavailable(f"{url}: {problem}; it was fetched twice, so it is another file now")
     sync(path)
     path.replace(final)
     sync(final.parent)
@@ -104,6 +101,8 @@ def _outdated(final: Path, file: PublishedFile) -> bool:
 
 def _drain(part: PartialFile, name: str) -> None:
     part.confirm()
+    if part.size is not None:
+        require_space(part.path, part.size - part.have)
     size = {"total": part.size, "initial": part.have, "unit": "B", "unit_scale": True, "unit_divisor": 1024}
     with bar(desc=name, **size) as progress:
         while data := part.more():
@@ -137,7 +136,7 @@ def stream(
             yield stack.enter_context(open(final, "rb"))
             return
         path, url = final.with_name(f"{final.name}.part"), file.urls[0]
-        part = stack.enter_context(PartialFile(path, url, size=file.size, whole=False, patience=patience))
+        part = stack.enter_context(PartialFile(path, url, size=file.size, pinned=False, patience=patience))
         try:
             part.confirm()
         except Changed:
@@ -173,11 +172,11 @@ def _file_lock(final: Path) -> contextlib.AbstractContextManager[None]:
     return locked(final.with_name(f".{final.name}.lock"), f"download of {final.name}", wait=True)
 
 
-def upstream(file: PublishedFile, *, timeout: float = 10.0) -> dict[str, str | int] | None:
+def upstream(file: PublishedFile) -> dict[str, str | int] | None:
     """Identity of the published file: etag, last_modified, size. None if no server responds now."""
     for url in file.urls:
         try:
-            with request(url, pinned=bool(file.sha256), timeout=timeout) as response:
+            with request(url, pinned=bool(file.sha256), timeout=10) as response:
                 return identity_of(response)
         except (Unavailable, *PROBLEMS):
             continue

@@ -14,7 +14,7 @@ import requests
 import urllib3
 
 from hrvgan.errors import InputError
-from hrvgan.files import require_space, write_json
+from hrvgan.files import write_json
 
 CHUNK = 1 << 20
 GOES_ON = "the same command goes on where it stopped"
@@ -55,23 +55,13 @@ class PartialFile:
     """First bytes of the file at `url`, on disk at `path`, with a connection for the rest.
 
     `<path>.json` identifies the file. `size` is its full size in bytes, if known. `pinned`: a hash of the full file
-    will be checked, so that a server without ETag and date may be trusted. `whole`: the full file is wanted, so the
-    disk must have room for it.
+    will be checked, so that a server without ETag and date may be trusted.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        url: str,
-        *,
-        size: int | None = None,
-        pinned: bool = False,
-        whole: bool = True,
-        patience: Patience = PATIENCE,
-    ):
+    def __init__(self, path: Path, url: str, *, size: int | None, pinned: bool, patience: Patience):
         self.path, self.identity_path = path, path.with_name(f"{path.name}.json")
         self.url, self.expected, self.pinned, self.patience = url, size, pinned, patience
-        self.whole, self.response, self.failures = whole, None, 0
+        self.response, self.failures = None, 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = open(path, "ab")  # noqa: SIM115 (`close` closes it)
         self.have, self.identity = self.file.tell(), self._load_identity()
@@ -135,15 +125,17 @@ class PartialFile:
             return data
         if self.size is not None and self.have < self.size:
             raise OSError(f"the connection ended after {self.have:,} of {self.size:,} bytes")
-        self.identity = {**self.identity, "size": self.have}  # the regular end of a body of undeclared length
+        self.identity["size"] = self.have  # the regular end of a body of undeclared length
         return b""
 
     def _connect(self) -> None:
         options = {"identity": self.identity, "pinned": self.pinned, "timeout": self.patience.timeout}
         response = request(self.url, start=self.have, **options)
         try:
-            self._check(response, identity_of(response))
-            self._save_identity(identity_of(response))
+            current = identity_of(response)
+            self._check(response, current)
+            self.identity |= current
+            write_json(self.identity_path, {"url": self.url, "identity": self.identity})
             if response.status_code == 200:
                 self._skip(response, self.have)  # the server ignores Range and starts at byte 0
         except BaseException:
@@ -163,12 +155,6 @@ class PartialFile:
         at_end = response.status_code == 416 and current.get("size") == self.have
         if response.status_code != 200 and not at_have and not at_end:
             raise Changed(f"{self.url}: the server does not go on at byte {self.have:,}; start anew")
-
-    def _save_identity(self, current: dict) -> None:
-        self.identity = {**self.identity, **current}
-        write_json(self.identity_path, {"url": self.url, "identity": self.identity})
-        if self.whole and self.size is not None:
-            require_space(self.path, self.size - self.have)
 
     @staticmethod
     def _skip(response, count: int) -> None:
@@ -203,7 +189,7 @@ class PartialFile:
 
 
 def request(
-    url: str, *, start: int = 0, identity: dict | None = None, pinned: bool = False, timeout: float = 30.0
+    url: str, *, pinned: bool, timeout: float, start: int = 0, identity: dict | None = None
 ) -> requests.Response:
     """Request `url` from byte `start` on; return the response, its body unread.
 
