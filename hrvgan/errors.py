@@ -27,15 +27,6 @@ class SlowVideoError(VideoError):
     """A video that took longer than it may; on a faster machine it might not."""
 
 
-def refusal(error: OSError) -> str | None:
-    """The refused operation and its file in one sentence; None for an error that is not in REFUSALS."""
-    if error.errno not in REFUSALS:
-        return None
-    return (
-        f"{error.filename or 'a file'}: {error.strerror}; make room or rights for it, or name another place"
-    )
-
-
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
     """Turns bad input and refusals of the operating system into one sentence on stderr and exit code 1."""
@@ -44,9 +35,10 @@ def one_sentence() -> Iterator[None]:
     except InputError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        if sentence := refusal(error):
-            sys.exit(f"error: {sentence}")
-        raise
+        if error.errno not in REFUSALS:
+            raise
+        remedy = "make room or rights for it, or name another place"
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}; {remedy}")
 
 
 def first_line(error: BaseException) -> str:

@@ -18,13 +18,17 @@ GONE = EOFError, ConnectionResetError  # from the pipe of a worker that has died
 ANSWER_TIMEOUT = 10  # seconds that a Dask scheduler may take to answer
 
 
+def _raise_lost(item: object, cause: str) -> None:
+    raise RuntimeError(f"{item}: {cause}")
+
+
 def ordered_map(
     function: Callable,
     items: Sequence,
     *,
     workers: int | str = "auto",
     dask: str = "",
-    lost: Callable | None = None,
+    lost: Callable = _raise_lost,
     limit: Callable | None = None,
     desc: str,
     unit: str,
@@ -40,24 +44,15 @@ def ordered_map(
     `function` also ends it. With `dask`, the address of a scheduler (tcp://host:8786), the cluster computes; it
     retries an item whose worker died and has no time limit.
     """
-    lost = lost or _raise_lost
     if dask:
         results = _dask_map(function, items, dask, lost)
     elif workers == 1 or not items:
         results = map(function, items)
     else:
-        results = _pool_map(function, items, min(num_workers(workers), len(items)), lost, limit)
+        if workers == "auto":
+            workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        results = _pool_map(function, items, min(workers, len(items)), lost, limit)
     yield from bar(results, desc, total=len(items), unit=unit)
-
-
-def num_workers(workers: int | str) -> int:
-    if workers != "auto":
-        return workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _raise_lost(item: object, cause: str) -> None:
-    raise RuntimeError(f"{item}: {cause}")
 
 
 def _pool_map(function, items: Sequence, count: int, lost, limit) -> Iterator:
