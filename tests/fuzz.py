@@ -22,7 +22,7 @@ from hrvgan.datasets import folder
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import read_video_rows
 from hrvgan.extraction.videos import write_videos_csv
-from hrvgan.video.io import STRIP_SUFFIXES
+from hrvgan.video.pictures import PICTURE_SUFFIXES
 from tests import processes
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=12:duration=1.5"]
@@ -124,7 +124,7 @@ def fuzz(
 
 def _place(root: Path, name: str, content: bytes) -> None:
     """Write a file among its like: pictures beside videos would be by-products."""
-    kind = "strips" if Path(name).suffix in STRIP_SUFFIXES else "videos"
+    kind = "strips" if Path(name).suffix in PICTURE_SUFFIXES else "videos"
     (root / "videos" / kind).mkdir(parents=True, exist_ok=True)
     (root / "videos" / kind / name).write_bytes(content)
 

@@ -59,9 +59,6 @@ def test_clips_come_back(store):
     assert clips.fps == 12.5  # 25 frames a second, every second one taken
     np.testing.assert_array_equal(clips[3], wanted[3].frames)
     np.testing.assert_array_equal(clips.read([7, 0, 7]), np.stack([wanted[i].frames for i in (7, 0, 7)]))
-    out = np.zeros((2, *SHAPE), np.uint8)
-    assert clips.read([5, 9], out) is out
-    np.testing.assert_array_equal(out, clips.read([5, 9]))
     assert clips.labels.dtype == np.int64
     assert clips.labels.tolist() == [0, 0, 1, 1] * 5
     for row, clip in zip(clips.index.to_pylist(), wanted, strict=True):

@@ -273,7 +273,7 @@ def test_avis_whose_times_run_backwards_are_resampled_by_number(tmp_path, fps):
 def test_half_the_rate_makes_clips_twice_as_long_in_time(tmp_path):
     encode(tmp_path / "a.mkv", moving_square(40), fps=20, vcodec="ffv1", pix_fmt="bgr0")
     clips, record = cut_video(tmp_path / "a.mkv", ClipSpec(32, 5, 1, 1, True, 0.0, 10.0, 0.0))
-    assert (record.fps, record.num_frames, record.starts) == (10, 20, (7,))
+    assert (record.fps, record.num_frames, record.starts) == (10, 20, [7])
     # At 10 a second each second frame of 20 is seen: slot k from frame 2k on, or 2k - 1 where halves round up.
     whole = read_frames(tmp_path / "a.mkv", 32)[0]
     first = next(n for n in range(40) if (whole[n] == clips[0][0]).all())
@@ -347,7 +347,7 @@ def test_a_short_video_becomes_a_clip(tmp_path, short):
     whole = read_frames(tmp_path / "a.avi", 32)[0]
     order = {"loop": [0, 1, 2, 3, 4, 0, 1, 2], "hold": [0, 1, 2, 3, 4, 4, 4, 4]}[short]
     np.testing.assert_array_equal(clips[0], whole[order])
-    assert (record.starts, record.failure, record.num_frames) == ((0,), "", 5)
+    assert (record.starts, record.failure, record.num_frames) == ([0], "", 5)
 
 
 def test_what_is_smaller_is_enlarged_only_when_asked(tmp_path):
@@ -509,7 +509,7 @@ def test_a_genuine_ucf101_file_frame_by_frame():
     assert (frames[0] != frames[1]).any()
     np.testing.assert_array_equal(frames.ravel(), by_program(UCF101))
     clips, record = cut_video(UCF101, ClipSpec(64, 16, 2, 4, True, 0.0, 0.0, 10.0))
-    assert record.starts == (0, 44, 89, 133)  # 133 places for the first of 31 frames
+    assert record.starts == [0, 44, 89, 133]  # 133 places for the first of 31 frames
     whole = read_frames(UCF101, 64)[0]
     for clip, start in zip(clips, record.starts, strict=True):
         np.testing.assert_array_equal(clip, whole[start : start + 31 : 2])

@@ -8,7 +8,7 @@ import pytest
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.extraction.extract import extract
-from hrvgan.extraction.near_duplicates import find_near_duplicates, fingerprint, join_near_duplicates
+from hrvgan.extraction.splits import find_near_duplicates, fingerprint, join_near_duplicates
 from hrvgan.extraction.videos import Video, read_videos_csv, write_videos_csv
 from hrvgan.video.io import encode
 from tests.test_extraction import list_raw

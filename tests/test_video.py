@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from hrvgan.video import convert, grids
+from hrvgan.video import decode, grids
 from hrvgan.video.grids import tile
 from hrvgan.video.io import FrameCountWarning, VideoError, encode, probe, read_frames, write_video
 from tests import processes
@@ -57,7 +57,7 @@ def test_xvid_with_b_frames_keeps_every_frame_once(xvid):
 
 @pytest.mark.parametrize("crop", [True, False])
 def test_resizing_gives_the_bytes_of_the_ffmpeg_program(xvid, crop):
-    chain = ",".join("=".join(item) for item in convert.filters(32, crop))
+    chain = ",".join("=".join(item) for item in decode.filters(32, crop))
     chain = chain.replace("gbrp", "rgb24")  # The program may take the slower way to the same numbers.
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", xvid, "-vf", chain, "-fps_mode", "passthrough"]
     raw = processes.run([*command, "-f", "rawvideo", "-"], text=False).stdout

@@ -63,8 +63,8 @@ class Clips:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        table = _read_index(self.folder)
-        self.metadata = metadata = json.loads(table.schema.metadata[b"hrvgan"])
+        table, metadata = _read_index(self.folder)
+        self.metadata: dict = metadata
         self.shape: tuple[int, ...] = tuple(metadata["shape"])
         self.classes: list[str] = metadata["classes"]
         self.digest: str = metadata["digest"]
@@ -104,16 +104,15 @@ class Clips:
         intact = set(self._reader.intact(rows))
         return [row["clip_id"] for number, row in enumerate(rows) if number not in intact]
 
-    def read(self, indices: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
-        """Clips `indices`, uint8 (N, T, H, W, 3), in `out` (for example pinned memory) if it is given: allocating new
-        memory costs as much as the copy."""
-        clips = np.empty((len(indices), *self.shape), np.uint8) if out is None else out
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Copies of clips `indices`, uint8 (N, T, H, W, 3)."""
+        clips = np.empty((len(indices), *self.shape), np.uint8)
         for clip, index in zip(clips, indices, strict=True):
             clip[:] = self[index]
         return clips
 
 
-def _read_index(folder: Path) -> pa.Table:
+def _read_index(folder: Path) -> tuple[pa.Table, dict]:
     try:
         table = pq.read_table(folder / INDEX)
         metadata = json.loads(table.schema.metadata[b"hrvgan"])
@@ -126,7 +125,7 @@ def _read_index(folder: Path) -> pa.Table:
     for shard in set(table["shard"].to_pylist()):
         if not (folder / shard_name(shard)).is_file():
             raise InputError(f"{folder / shard_name(shard)}: missing; extract the data set again")
-    return table
+    return table, metadata
 
 
 class Reader:

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from hrvgan.errors import InputError
 from hrvgan.extraction.videos import Video, write_notes
-from hrvgan.video.io import STRIP_SUFFIXES, VIDEO_SUFFIXES
-from hrvgan.video.pictures import are_frames
+from hrvgan.video.io import VIDEO_SUFFIXES
+from hrvgan.video.pictures import PICTURE_SUFFIXES, are_frames
 
-SUFFIXES = (*VIDEO_SUFFIXES, *STRIP_SUFFIXES)
+SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -103,7 +103,7 @@ def _is_video(file: Path) -> bool:
 
 
 def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in STRIP_SUFFIXES
+    return file.suffix.lower() in PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True)

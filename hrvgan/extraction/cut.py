@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from hrvgan.clipstore.writer import motion
 from hrvgan.errors import InputError, VideoError
-from hrvgan.extraction.near_duplicates import THUMBNAIL, fingerprint
+from hrvgan.extraction.splits import THUMBNAIL, fingerprint
 from hrvgan.video.decode import DecodeResult, Render, decode, expected_frames
-from hrvgan.video.io import STRIP_FPS, count_mismatch, is_strip, probe, read_strip
-from hrvgan.video.pictures import numbering_gaps
+from hrvgan.video.io import count_mismatch, is_strip, probe, read_strip
+from hrvgan.video.pictures import PICTURES_FPS, numbering_gaps
 
 # Raise it when the same file and parameters would give other clips: existing stores are then extracted again.
 DECODING = 4
@@ -66,16 +66,18 @@ class ClipSpec:
         return {**asdict(self), "decoding": DECODING}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Record:
     """Outcome of cutting one file, without the frames."""
 
     num_frames: int = 0
     fps: float = 0.0
-    starts: tuple[int, ...] = ()
-    motions: tuple[float, ...] = ()
-    digests: tuple[str, ...] = ()  # sha256 of each clip's frames
-    stills: tuple[float, ...] = ()  # motions of the clips that were dropped for too little of it
+    starts: list[int] = field(default_factory=list)
+    motions: list[float] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)  # sha256 of each clip's frames
+    stills: list[float] = field(
+        default_factory=list
+    )  # motions of clips that were dropped for too little of it
     fingerprint: bytes = b""
     failure: str = ""  # unreadable, small, short or static
     cause: str = ""
@@ -97,28 +99,19 @@ def cut_video(path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float = mat
         builder, result = _cut_strip(path, spec, on_clip)
     else:
         builder, result = _cut_frames(path, spec, on_clip, deadline)
-    record = Record(num_frames=result.num_frames, fps=result.fps)
+    record = builder.record
+    record.num_frames, record.fps = result.num_frames, result.fps
     if not builder.clips:
-        return replace(record, failure="short", cause=_short(result, spec))
-    record = replace(
-        record,
-        starts=tuple(builder.starts),
-        motions=tuple(builder.motions),
-        digests=tuple(builder.digests),
-        stills=tuple(builder.stills),
-        fingerprint=fingerprint(*builder.thumbnails),
-        warning=_warning(path, result),
-    )
-    if not record.starts:
-        most = f"moves by {max(record.stills):.2f} levels at most"
-        cause = f"{most}; lower extract.min_motion or drop the video"
-        record = replace(record, failure="static", cause=cause)
-    return record
-
-
-def _warning(path: Path, result: DecodeResult) -> str:
+        record.failure, record.cause = "short", _short(result, spec)
+        return record
     gaps = numbering_gaps(path) if Path(path).is_dir() else ""
-    return "; ".join(filter(None, (count_mismatch(result.num_decoded, result.num_declared), gaps)))
+    mismatch = count_mismatch(result.num_decoded, result.num_declared)
+    record.warning = "; ".join(filter(None, (mismatch, gaps)))
+    record.fingerprint = fingerprint(*builder.thumbnails)
+    if not record.starts:
+        record.failure, most = "static", f"moves by {max(record.stills):.2f} levels at most"
+        record.cause = f"{most}; lower extract.min_motion or drop the video"
+    return record
 
 
 def _short(result: DecodeResult, spec: ClipSpec) -> str:
@@ -133,7 +126,7 @@ def _cut_strip(path: Path, spec: ClipSpec, on_clip: OnClip) -> tuple["_ClipBuild
     builder = _ClipBuilder(clip_frames(len(frames), (), spec), spec, on_clip)
     for number in sorted(builder.positions):
         builder.add(number, lambda *_, number=number: frames[number])
-    return builder, DecodeResult(len(frames), STRIP_FPS, (), len(frames), len(frames))
+    return builder, DecodeResult(len(frames), PICTURES_FPS, (), len(frames), len(frames))
 
 
 def _cut_frames(
@@ -158,7 +151,7 @@ def _cut_frames(
 
 
 class _ClipBuilder:
-    """Collects the frames of `clips`, given by frame numbers, and finishes each clip when its last frame arrives.
+    """Collects the frames of `clips`, given by frame numbers; a clip is handed on and recorded when its last arrives.
 
     Clips may overlap; only those that overlap in time are in memory together. The first and the last frame are also
     kept as uncropped thumbnails for the fingerprint: a crop is not exactly the same in a mirrored video.
@@ -172,7 +165,7 @@ class _ClipBuilder:
                 self.positions[number].append((clip, position))
         self.ends = [clips[0][0], max(clips[-1])] if clips else []
         self.unfinished, self.num_missing = {}, [spec.num_frames] * len(clips)
-        self.starts, self.motions, self.digests, self.stills = [], [], [], []
+        self.record = Record()
 
     def add(self, number: int, render: Render) -> None:
         frame = render(self.spec.size, self.spec.crop)
@@ -188,12 +181,12 @@ class _ClipBuilder:
     def _finish(self, start: int, clip: np.ndarray) -> None:
         moved = float(np.float32(motion(clip)))  # in the precision of the store
         if moved < self.spec.min_motion:
-            self.stills.append(moved)
+            self.record.stills.append(moved)
             return
-        self.on_clip(len(self.starts), clip)
-        self.starts.append(start)
-        self.motions.append(moved)
-        self.digests.append(hashlib.sha256(clip.data).hexdigest())
+        self.on_clip(len(self.record.starts), clip)
+        self.record.starts.append(start)
+        self.record.motions.append(moved)
+        self.record.digests.append(hashlib.sha256(clip.data).hexdigest())
 
 
 def clip_frames(num_frames: int, cuts: tuple[int, ...], spec: ClipSpec) -> list[list[int]]:

@@ -5,33 +5,41 @@ depend on neither, nor on the number of processes or machines.
 """
 
 import math
+import os
+import shutil
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from hrvgan.clipstore.writer import check_compression, store_metadata, with_label
+import numpy as np
+
+from hrvgan.clipstore.clips import COLUMNS, Clips, Reader, shard_name
+from hrvgan.clipstore.writer import (
+    Shard,
+    check_compression,
+    shard_of,
+    store_metadata,
+    with_label,
+    write_index,
+)
 from hrvgan.errors import InputError
 from hrvgan.extraction.cut import ClipSpec, Record
-from hrvgan.extraction.incremental_write import ExistingStore, ReadFrames, write_store
-from hrvgan.extraction.manifest import Manifest, first_few, read_video_rows
-from hrvgan.extraction.near_duplicates import find_near_duplicates, join_near_duplicates
-from hrvgan.extraction.splits import assign_splits, check_fractions
-from hrvgan.extraction.videos import Video, read_notes, read_videos_csv
-from hrvgan.extraction.work_dir import (
-    cut_file,
-    load_record,
-    part_key,
-    read_clip,
-    seconds,
-    work_dir,
-    write_errors,
+from hrvgan.extraction.manifest import Manifest, read_video_rows
+from hrvgan.extraction.splits import (
+    assign_splits,
+    check_fractions,
+    find_near_duplicates,
+    join_near_duplicates,
 )
+from hrvgan.extraction.videos import Video, read_notes, read_videos_csv
+from hrvgan.extraction.work_dir import Outcomes, ReadFrames, cut_new, part_key, work_dir, write_errors
 from hrvgan.files import atomic_folder, recover
 from hrvgan.parallel import ordered_map
-from hrvgan.video.convert import filters
+from hrvgan.video.decode import filters
 
-Outcomes = dict[str, tuple[Record, list[ReadFrames]]]  # part_key of a video -> record, reader of each clip
+SMALL = 2**28  # bytes below which worker processes would take longer to start than the copy takes
 
 
 def extract(
@@ -73,7 +81,7 @@ def extract(
         # Reuse what exists, and cut the other files.
         recover(out)
         old = ExistingStore(out, workers)
-        outcomes = reusable(out, old, spec)
+        outcomes = old.outcomes(spec)
         cut_new(videos, outcomes, spec, folder, most_bad, time_limit, workers=workers, dask=dask)
 
         # Select videos and assign splits; write new and changed shards, the index and the manifest.
@@ -88,76 +96,54 @@ def extract(
     return manifest.counts()
 
 
-def reusable(out: Path, old: ExistingStore, spec: ClipSpec) -> Outcomes:
-    """Records and clips of the store `old` in `out`, if it was extracted by the same recipe."""
-    outcomes = {}
-    if old.metadata.get("recipe") != spec.recipe():
+class ExistingStore:
+    """Store from an earlier extraction: undamaged rows by shard and by video. Empty if `folder` is no store."""
+
+    def __init__(self, folder: Path, workers: int | str):
+        self.shards, self.videos, self.metadata = defaultdict(list), defaultdict(list), {}
+        self.intact = set()  # shards without damaged rows
+        try:
+            clips = Clips(folder)
+        except InputError:
+            return
+        self.folder, self.metadata = folder, clips.metadata
+        for row in clips.index.to_pylist():
+            self.shards[row["shard"]].append(row)
+        shards, size = list(self.shards.values()), int(np.prod(clips.shape))
+        options = {"workers": _workers(len(clips) * size, workers), "desc": "check", "unit": "shard"}
+        self.reader = Reader(folder, size)
+        checked = ordered_map(self.reader.intact, shards, **options)
+        for rows, intact in zip(shards, checked, strict=True):
+            if len(intact) == len(rows):
+                self.intact.add(rows[0]["shard"])
+            for number in intact:
+                self.videos[rows[number]["video_id"]].append(rows[number])
+
+    def outcomes(self, spec: ClipSpec) -> Outcomes:
+        """Records and clips of the videos in the store, if it was extracted by the same recipe."""
+        outcomes = {}
+        if self.metadata.get("recipe") != spec.recipe():
+            return outcomes
+        for row in read_video_rows(self.folder):
+            clips = self.videos.get(row["video_id"], [])
+            # Damaged shards have fewer clips; of copies only one has any.
+            undamaged = len(clips) == row["clips"] and row["failure"] not in ("duplicate", "twin")
+            if row["source_md5"] and row["lasting"] and undamaged:
+                of_video = {field.name: row[field.name] for field in fields(Record) if field.name in row}
+                of_clips = {name: [clip[key] for clip in clips] for name, key in
+                            (("starts", "start_frame"), ("motions", "motion"), ("digests", "digest"))}  # fmt: skip
+                readers = [
+                    partial(self.reader.read, clip["shard"], clip["row"], clip["offset"]) for clip in clips
+                ]
+                outcomes[row["source_md5"]] = Record(**of_video, **of_clips), readers
         return outcomes
-    for row in read_video_rows(out):
-        clips = old.videos.get(row["video_id"], [])
-        # Damaged shards have fewer clips; of copies only one has any.
-        undamaged = len(clips) == row["clips"] and row["failure"] not in ("duplicate", "twin")
-        if row["source_md5"] and row["lasting"] and undamaged:
-            columns = {name: tuple(clip[key] for clip in clips) for name, key in
-                       (("starts", "start_frame"), ("motions", "motion"), ("digests", "digest"))}  # fmt: skip
-            same = ("num_frames", "fps", "fingerprint", "failure", "cause", "warning")
-            record = Record(**{key: row[key] for key in same}, stills=tuple(row["stills"]), **columns)
-            outcomes[row["source_md5"]] = record, [old.reader_of(clip) for clip in clips]
-    return outcomes
 
-
-def cut_new(
-    videos: Sequence[Video],
-    outcomes: Outcomes,
-    spec: ClipSpec,
-    folder: Path,
-    most_bad: int,
-    time_limit: float,
-    **options,
-) -> None:
-    """Add the videos that are not in `outcomes`: those cut in `folder` by a stopped run, then the rest, in processes.
-
-    Raises InputError once more than `most_bad` of the videos cannot be decoded.
-    """
-    first = {part_key(video): video for video in reversed(videos)}  # Copies are cut once.
-
-    def add(key: str, record: Record) -> None:
-        outcomes[key] = record, [partial(read_clip, folder, key, spec, n) for n in range(len(record.starts))]
-
-    for key, video in first.items():
-        if key not in outcomes and (record := load_record(video, spec, folder)):
-            add(key, record)
-    missing = [video for key, video in first.items() if key not in outcomes][::-1]
-    check_bad(videos, outcomes, most_bad)
-    records = ordered_map(
-        partial(cut_file, spec=spec, folder=folder, time_limit=time_limit),
-        # Absolute paths mean the same in every process, also on another machine.
-        [replace(video, path=video.path.absolute()) for video in missing],
-        lost=_lost,
-        # A decoder that still responds has stopped by itself before.
-        limit=lambda video: 10 + 1.5 * seconds(video, time_limit),
-        desc="extract",
-        unit="video",
-        **options,
-    )
-    for video, record in zip(missing, records, strict=True):
-        add(part_key(video), record)
-        if record.failure == "unreadable":
-            check_bad(videos, outcomes, most_bad)
-
-
-def _lost(video: Video, cause: str) -> Record:
-    cause = f"{cause} while decoding; replace it, or raise extract.time_limit"
-    return Record(failure="unreadable", cause=cause, lasting=False)
-
-
-def check_bad(videos: Sequence[Video], outcomes: Outcomes, most: int) -> None:
-    bad = [(video, outcomes[part_key(video)][0]) for video in videos if part_key(video) in outcomes]
-    causes = [f"{video.path}: {record.cause}" for video, record in bad if record.failure == "unreadable"]
-    if len(causes) > most:
-        raise InputError(
-            f"more unreadable videos than extract.max_bad_fraction allows ({most}): {first_few(causes)}"
-        )
+    def offsets(self, shard: int, rows: Sequence[dict], metadata: dict) -> list[int] | None:
+        """Offsets of the clips in an intact shard that holds just `rows`; None if it has to be written."""
+        same_kind = all(self.metadata.get(key) == value for key, value in metadata.items())
+        if not (same_kind and shard in self.intact and _keys(self.shards[shard]) == _keys(rows)):
+            return None
+        return [row["offset"] for row in self.shards[shard]]
 
 
 def select(
@@ -199,3 +185,67 @@ def index(
             rows.append((with_label(row, classes), read))
     chain = ",".join("=".join(item) for item in filters(spec.size, spec.crop))
     return rows, store_metadata(spec.shape, classes, chain)
+
+
+def _keys(rows: Sequence[dict]) -> list:
+    names = [name for name in COLUMNS if name != "motion"] + ["digest"]  # motion follows from the frames
+    return [[row[name] for name in names] for row in rows]
+
+
+def _workers(num_bytes: int, workers: int | str) -> int | str:
+    return 1 if num_bytes < SMALL else workers
+
+
+def write_store(
+    folder: Path,
+    rows: Sequence[tuple[dict, ReadFrames]],
+    metadata: dict,
+    old: ExistingStore,
+    *,
+    num_shards: int,
+    compression: str,
+    workers: int | str,
+    **more: object,
+) -> None:
+    """Write shards and index of `rows` into the empty `folder`.
+
+    `metadata` is that of `store_metadata`; `more` goes into the index's metadata beside it.
+    """
+    shards, order = defaultdict(list), []
+    for row, read in rows:
+        number = shard_of(row["video_id"], num_shards)
+        order.append((number, len(shards[number]), row))
+        shards[number].append((row, read))
+    offsets, jobs = {}, {}
+    for number, content in sorted(shards.items()):
+        path = folder / shard_name(number)
+        wanted = [row for row, _ in content]
+        offsets[number] = old.offsets(number, wanted, metadata | {"compression": compression})
+        if offsets[number] is None:
+            jobs[number] = path, content
+        else:
+            _link(old.folder / path.name, path)
+    size = int(np.prod(metadata["shape"]))
+    num_bytes = size * sum(len(content) for _, content in jobs.values())
+    write = partial(write_shard, metadata=metadata, compression=compression)
+    options = {"workers": _workers(num_bytes, workers), "desc": "write", "unit": "shard"}
+    offsets |= zip(jobs, ordered_map(write, list(jobs.values()), **options), strict=True)
+    located = [row | {"shard": shard, "row": n, "offset": offsets[shard][n]} for shard, n, row in order]
+    write_index(folder, metadata, located, **more, compression=compression)
+
+
+def write_shard(job: tuple, metadata: dict, compression: str) -> list[int]:
+    """Write one shard; return the offset of each clip."""
+    path, content = job
+    with Shard(path, metadata, compression) as shard:
+        for row, read in content:
+            if shard.add(row, bytes(read()))["digest"] != row["digest"]:
+                raise InputError(f"{row['clip_id']}: its frames changed since they were cut; run it again")
+    return shard.offsets
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)

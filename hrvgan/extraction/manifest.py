@@ -4,6 +4,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +36,13 @@ class Manifest:
     ):
         """`left_out`: index of a video -> failure and cause that are not in its record. `notes` of the source may be
         added."""
-        self.notes = []
-        self.rows = []
+        self.notes, self.rows = [], []
         for number, (video, record) in enumerate(zip(videos, records, strict=True)):
             failure, cause = left_out.get(number, (record.failure, record.cause))
-            self.rows.append({
+            self.rows.append(asdict(record) | {
                 "video_id": video.video_id, "source_md5": video.md5, "class_name": video.class_name,
-                "split": "" if failure else video.split, "group": video.group, "num_frames": record.num_frames,
-                "fps": record.fps, "clips": 0 if failure else len(record.starts), "failure": failure, "cause": cause,
-                "warning": record.warning, "lasting": record.lasting, "fingerprint": record.fingerprint,
-                "stills": list(record.stills),
+                "split": "" if failure else video.split, "group": video.group,
+                "clips": 0 if failure else len(record.starts), "failure": failure, "cause": cause,
             })  # fmt: skip
         self.warnings = [f"{row['video_id']}: {row['warning']}" for row in self.rows if row["warning"]]
         self.motions = [motion for record in records for motion in (*record.motions, *record.stills)]
@@ -72,8 +70,7 @@ class Manifest:
         for title, causes in empty.items():
             if lost > most or not clips.total():
                 raise InputError(f"{title}: {first_few(causes)}")
-            self.warnings.insert(0, f"{title} and is left out: {first_few(causes)}")
-            sys.stderr.write(f"warning: {self.warnings[0]}\n")
+            self._warn(f"{title} and is left out: {first_few(causes)}")
 
     def check_rates(self) -> None:
         """Warn if the frame rates of the videos in the store differ by more than SAME_RATE."""
@@ -82,12 +79,14 @@ class Manifest:
         others = rates[abs(rates - common) > SAME_RATE * common]
         if len(others):
             span = f"{others.min():.4g} to {others.max():.4g}" if np.ptp(others) else f"{others[0]:.4g}"
-            self.warnings.insert(
-                0,
+            self._warn(
                 f"{len(rates) - len(others)} videos have about {common:.4g} frames a second, {len(others)} have {span};"
-                f" all count as {common:.4g}: set extract.fps, for example to {common:.4g}, to resample them",
+                f" all count as {common:.4g}: set extract.fps, for example to {common:.4g}, to resample them"
             )
-            sys.stderr.write(f"warning: {self.warnings[0]}\n")
+
+    def _warn(self, warning: str) -> None:
+        self.warnings.insert(0, warning)
+        sys.stderr.write(f"warning: {warning}\n")
 
     def write(self, folder: Path) -> None:
         """Write videos.parquet, a row per video, and manifest.json, a summary to read."""

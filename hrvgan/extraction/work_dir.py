@@ -1,4 +1,4 @@
-"""Work directory of an extraction: clips of each cut video, kept until the store is written.
+"""Cutting of all videos in processes, and the work directory that keeps their clips until the store is written.
 
 It lies beside the store, belongs to one process at a time, and lets a stopped extraction continue.
 """
@@ -10,8 +10,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -20,8 +20,13 @@ import numpy as np
 
 from hrvgan.errors import InputError, SlowVideoError, VideoError
 from hrvgan.extraction.cut import ClipSpec, Record, cut_video
+from hrvgan.extraction.manifest import first_few
 from hrvgan.extraction.videos import Video, num_bytes
 from hrvgan.files import locked
+from hrvgan.parallel import ordered_map
+
+ReadFrames = Callable[[], bytes | np.ndarray]  # returns the frames of a clip, flat uint8
+Outcomes = dict[str, tuple[Record, list[ReadFrames]]]  # part_key of a video -> record, reader of each clip
 
 
 @contextlib.contextmanager
@@ -55,6 +60,60 @@ def write_errors(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: cannot be written ({cause}); make room and run it again, it goes on from here"
         ) from error
+
+
+def cut_new(
+    videos: Sequence[Video],
+    outcomes: Outcomes,
+    spec: ClipSpec,
+    folder: Path,
+    most_bad: int,
+    time_limit: float,
+    **options,
+) -> None:
+    """Add the videos that are not in `outcomes`: those cut in `folder` by a stopped run, then the rest, in processes.
+
+    Raises InputError once more than `most_bad` of the videos cannot be decoded.
+    """
+    first = {part_key(video): video for video in reversed(videos)}  # Copies are cut once.
+
+    def add(key: str, record: Record) -> None:
+        outcomes[key] = record, [partial(read_clip, folder, key, spec, n) for n in range(len(record.starts))]
+
+    for key, video in first.items():
+        if key not in outcomes and (record := load_record(video, spec, folder)):
+            add(key, record)
+    missing = [video for key, video in first.items() if key not in outcomes][::-1]
+    check_bad(videos, outcomes, most_bad)
+    records = ordered_map(
+        partial(cut_file, spec=spec, folder=folder, time_limit=time_limit),
+        # Absolute paths mean the same in every process, also on another machine.
+        [replace(video, path=video.path.absolute()) for video in missing],
+        lost=_lost,
+        # A decoder that still responds has stopped by itself before.
+        limit=lambda video: 10 + 1.5 * seconds(video, time_limit),
+        desc="extract",
+        unit="video",
+        **options,
+    )
+    for video, record in zip(missing, records, strict=True):
+        add(part_key(video), record)
+        if record.failure == "unreadable":
+            check_bad(videos, outcomes, most_bad)
+
+
+def _lost(video: Video, cause: str) -> Record:
+    cause = f"{cause} while decoding; replace it, or raise extract.time_limit"
+    return Record(failure="unreadable", cause=cause, lasting=False)
+
+
+def check_bad(videos: Sequence[Video], outcomes: Outcomes, most: int) -> None:
+    bad = [(video, outcomes[part_key(video)][0]) for video in videos if part_key(video) in outcomes]
+    causes = [f"{video.path}: {record.cause}" for video, record in bad if record.failure == "unreadable"]
+    if len(causes) > most:
+        raise InputError(
+            f"more unreadable videos than extract.max_bad_fraction allows ({most}): {first_few(causes)}"
+        )
 
 
 def cut_file(video: Video, spec: ClipSpec, folder: Path, time_limit: float) -> Record:
@@ -125,9 +184,8 @@ def load_record(video: Video, spec: ClipSpec, folder: Path) -> Record | None:
         fields = json.loads(path.read_text(encoding="utf-8"))
         with open(path.with_suffix(".frames"), "rb") as file:
             clips = iter(partial(file.read, math.prod(spec.shape)), b"")
-            digests = tuple(hashlib.sha256(clip).hexdigest() for clip in clips)
+            digests = [hashlib.sha256(clip).hexdigest() for clip in clips]
     except (OSError, ValueError):
         return None
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
     record = Record(**fields | {"fingerprint": bytes.fromhex(fields["fingerprint"])})
     return record if digests == record.digests and record.lasting and video.md5 else None

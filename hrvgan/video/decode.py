@@ -1,16 +1,16 @@
 """Single pass over a video file: count and time its frames, find scene cuts, convert the frames that are wanted.
 
 PyAV decodes (the ffmpeg program's `-ss` and `fps_mode` lose or double frames of real files). Only wanted frames are
-resized and converted to RGB, and memory does not grow with the length of a video.
+turned upright, resized and converted to RGB, by ffmpeg's filters; memory does not grow with the length of a video.
 """
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
@@ -19,8 +19,7 @@ import PIL
 from av.stream import Disposition
 
 from hrvgan.errors import SlowVideoError, VideoError
-from hrvgan.video.convert import frame_converter, scene_detector
-from hrvgan.video.pictures import MIN_DECODED, PICTURES_FPS, PictureReader, check_count
+from hrvgan.video.pictures import MIN_DECODED, PictureReader, check_count
 
 FALLBACK_FPS = 25.0  # for files without timing
 MAX_PIXELS = 2**26  # of a frame, 8192x8192: a damaged header may declare more than there is memory
@@ -30,6 +29,12 @@ MAX_PIXELS = 2**26  # of a frame, 8192x8192: a damaged header may declare more t
 DEMUXERS = "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
 TIMED = ("mov", "matroska", "flv")  # containers whose header has the duration
 
+# Bicubic with its exact paths: the same bytes whatever SIMD the CPU has.
+SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+bitexact"
+HD_HEIGHT = 720  # Players take video without a colour tag as BT.709 from so many lines on, else as BT.601.
+UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+
+Filters = list[tuple[str, str]]  # name and arguments of each filter
 Render = Callable[[int | None, bool], np.ndarray]  # (size, crop) -> frame, uint8 (H, W, 3)
 
 
@@ -63,50 +68,38 @@ def decode(
     fewer than 95 % of the frames (or, where they are not counted, of the duration) that its container declares, or
     is not done by `deadline` (of time.monotonic()).
     """
-    with _open_reader(path, fps, deadline) as (reader, resampler, aspect):
-        convert = frame_converter(aspect)
+    with open_reader(path, deadline) as reader:
+        convert = frame_converter(reader.aspect)
         is_cut = scene_detector(scene_cut) if scene_cut else lambda frame: False
         cuts, decoded, number, at_cut = [], 0, 0, False
-        for decoded, (frame, repeats) in enumerate(resampler.repeats(reader.frames()), 1):  # noqa: B007
+        for decoded, (frame, repeats) in enumerate(_resample(reader, fps), 1):  # noqa: B007
             at_cut |= is_cut(frame)  # If resampling drops this frame, the next one is the first of the scene.
             if repeats and at_cut:
                 cuts += [number] if number else []
                 at_cut = False
             for n in range(number, number + repeats):
-                check_deadline(path, deadline)  # A wrong timestamp may make a frame last for years.
+                _check_deadline(path, deadline)  # A wrong timestamp may make a frame last for years.
                 if wanted(n):
-                    on_frame(n, partial(convert, frame))
+                    on_frame(n, functools.partial(convert, frame))
             number += repeats
         declared = reader.check_complete(decoded)
-        return DecodeResult(number, fps or resampler.rate, tuple(cuts), decoded, declared)
-
-
-@contextlib.contextmanager
-def _open_reader(path: str | Path, fps: float, deadline: float) -> Iterator[tuple]:
-    """Reader of the frames of a file or of a folder of pictures, their resampler, and the aspect of a pixel."""
-    if Path(path).is_dir():
-        yield PictureReader(path), Resampler(PICTURES_FPS, None, fps), None
-        return
-    with open_video(path) as (container, stream):
-        tick = None if container.format.name == "avi" else stream.time_base
-        reader = PacketReader(container, stream, path, deadline)
-        yield reader, Resampler(rate_of(stream), tick, fps), stream.sample_aspect_ratio
+        return DecodeResult(number, fps or reader.rate, tuple(cuts), decoded, declared)
 
 
 def expected_frames(path: str | Path, fps: float = 0.0) -> int:
     """Number of frames that `decode` will most likely find, by the header or the packets, without decoding."""
-    if Path(path).is_dir():
-        count, rate = len(PictureReader(path).paths), PICTURES_FPS
-    else:
-        with open_video(path) as (container, stream):
-            count = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
-            rate = rate_of(stream)
-    return int(count * Fraction(fps) / Fraction(rate) + Fraction(1, 2)) if fps else count
+    with open_reader(path) as reader:
+        count = reader.count()
+        return _slot(count / Fraction(reader.rate), fps) if fps else count
 
 
 @contextlib.contextmanager
-def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open the container and its best video stream; an error of ffmpeg inside the block becomes a VideoError."""
+def open_reader(path: str | Path, deadline: float = math.inf) -> Iterator["PacketReader | PictureReader"]:
+    """Open a folder of pictures, or the best video stream of a file; an error of ffmpeg inside the block becomes a
+    VideoError."""
+    if Path(path).is_dir():
+        yield PictureReader(path)
+        return
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
         with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
@@ -119,17 +112,13 @@ def open_video(path: str | Path) -> Iterator[tuple[av.container.InputContainer, 
                 )
             stream.codec_context.thread_count = 1  # Parallel over videos is faster than inside one.
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            yield container, stream
+            yield PacketReader(container, stream, path, deadline)
     except (av.FFmpegError, OSError) as error:
         cause = error.strerror or error
         raise VideoError(f"{path}: cannot be decoded ({cause}); remove or replace it") from error
 
 
-def rate_of(stream: av.VideoStream) -> float:
-    return float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
-
-
-def check_deadline(path: str | Path, deadline: float) -> None:
+def _check_deadline(path: str | Path, deadline: float) -> None:
     if time.monotonic() > deadline:
         raise SlowVideoError(f"{path}: took too long to decode; raise extract.time_limit or replace it")
 
@@ -139,13 +128,28 @@ class PacketReader:
 
     def __init__(self, container, stream, path: str | Path, deadline: float):
         self.container, self.stream, self.path, self.deadline = container, stream, path, deadline
+        self.format = container.format.name.partition(",")[0]
+        self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
+        self.tick = None if self.format == "avi" else stream.time_base
+        self.aspect = stream.sample_aspect_ratio
         self.num_shown = 0  # packets of the video that an edit list does not hide
         self.ends = {}  # stream -> end of its last packet, in ticks of its time base
+
+    @property
+    def num_declared(self) -> int:
+        return self.stream.frames
+
+    def count(self) -> int:
+        """Number of frames by the header, otherwise of packets."""
+        return self.num_declared or sum(packet.size > 0 for packet in self.container.demux(self.stream))
+
+    def size(self) -> tuple[int, int]:
+        return self.stream.width, self.stream.height
 
     def frames(self) -> Iterator[av.VideoFrame]:
         frame = None
         for packet in self.container.demux(self.stream, *self.container.streams.audio):
-            check_deadline(self.path, self.deadline)
+            _check_deadline(self.path, self.deadline)
             self._record(packet)
             if packet.stream is not self.stream:
                 continue
@@ -170,9 +174,9 @@ class PacketReader:
 
     def check_complete(self, num_decoded: int) -> int:
         """Return the number of frames that the container declares, 0 if none. Raises VideoError if too many lack."""
-        declared, slack = self.stream.frames, 1 / Fraction(rate_of(self.stream))
+        declared, slack = self.num_declared, 1 / Fraction(self.rate)
         truncated = [times for times in self._lengths() if times[0] < MIN_DECODED * times[1] - slack]
-        if not truncated and _format(self.container) == "mov":
+        if not truncated and self.format == "mov":
             declared = min(declared, self.num_shown)
         check_count(self.path, num_decoded, declared)
         if truncated and not declared:
@@ -182,59 +186,124 @@ class PacketReader:
 
     def _lengths(self) -> list[tuple[Fraction, Fraction]]:
         """Actual and declared end, in seconds, of each stream, or of the file if no stream declares one."""
-        streams = [self.stream, *self.container.streams.audio]
-        if _format(self.container) not in TIMED:
+        if self.format not in TIMED:
             return []  # ffmpeg estimates the duration from the packets present.
+        streams = [self.stream, *self.container.streams.audio]
         ends = {stream: self.ends.get(stream.index, 0) * stream.time_base for stream in streams}
-        if any(stream.duration for stream in streams):
-            return [
-                (end, stream.duration * stream.time_base) for stream, end in ends.items() if stream.duration
-            ]
-        return [(max(ends.values()), Fraction(self.container.duration or 0, av.time_base))]
+        declared = {stream: stream.duration * stream.time_base for stream in streams if stream.duration}
+        whole = Fraction(self.container.duration or 0, av.time_base)
+        return [(ends[stream], end) for stream, end in declared.items()] or [(max(ends.values()), whole)]
 
 
-def _format(container) -> str:
-    return container.format.name.partition(",")[0]
+def _resample(reader: PacketReader | PictureReader, fps: float) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Yield each frame with the number of slots of `fps` that it fills, 1 without resampling.
 
-
-class Resampler:
-    """Resamples frames to `fps` as ffmpeg's filter `fps` does: a frame fills the slots until the next frame's time.
-
-    That filter itself would drop the frames of avis, whose timestamps run backwards.
+    As by ffmpeg's filter `fps`, a frame fills the slots until the next frame's time. That filter itself would drop the
+    frames of avis, whose timestamps run backwards: theirs, and others without timestamp, are timed by their number.
     """
-
-    def __init__(self, rate: float, tick: Fraction | None, fps: float):
-        """`tick` is the unit of timestamps; without it, frames are timed by their number at `rate`."""
-        self.rate, self.tick, self.fps = rate, tick, fps
-        self.start = self.last = None
-
-    def repeats(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, int]]:
-        """Yield each frame with the number of slots that it fills, 1 without resampling."""
-        if not self.fps:
-            yield from ((frame, 1) for frame in frames)
-            return
-        held, since = None, 0
-        for number, frame in enumerate(frames):
-            slot = self._slot(self._time(number, frame))
-            if held is not None:
-                yield held, slot - since
-            held, since = frame, slot
-        if held is not None:
-            end = self._slot(self.last + 1 / Fraction(self.rate))
-            yield held, max(end, 1) - since  # Every video yields at least one frame.
-
-    def _time(self, number: int, frame: av.VideoFrame) -> Fraction:
-        """Seconds since the first frame, at least those of the frame before."""
-        if self.tick is None or frame.pts is None:
-            now = Fraction(number) / Fraction(self.rate)
+    if not fps:
+        yield from ((frame, 1) for frame in reader.frames())
+        return
+    held, start, since = None, None, 0
+    step, now = 1 / Fraction(reader.rate), Fraction(0)  # seconds; `now` since the first frame
+    for number, frame in enumerate(reader.frames()):
+        if reader.tick is None or frame.pts is None:
+            shown_at = number * step
         else:
-            self.start = frame.pts if self.start is None else self.start
-            now = (frame.pts - self.start) * self.tick
-        self.last = now if self.last is None else max(self.last, now)
-        return self.last
+            start = frame.pts if start is None else start
+            shown_at = (frame.pts - start) * reader.tick
+        now = max(now, shown_at)
+        slot = _slot(now, fps)
+        if held is not None:
+            yield held, slot - since
+        held, since = frame, slot
+    if held is not None:
+        yield held, max(_slot(now + step, fps), 1) - since  # Every video yields at least one frame.
 
-    def _slot(self, seconds: Fraction) -> int:
-        return int(seconds * Fraction(self.fps) + Fraction(1, 2))  # round half up, as ffmpeg does
+
+def _slot(seconds: Fraction, fps: float) -> int:
+    return int(seconds * Fraction(fps) + Fraction(1, 2))  # round half up, as ffmpeg does
+
+
+class FilterGraph:
+    """Filter graph `make_filters(frame)`, which is made again when the format of its input changes in mid-video."""
+
+    def __init__(self, make_filters: Callable[[av.VideoFrame], Filters]):
+        self.make_filters, self.format, self.graph = make_filters, None, None
+
+    def apply(self, frame: av.VideoFrame) -> av.VideoFrame:
+        # Not the frame's side data: reading them makes a reference cycle, which is freed much later.
+        size = frame.width, frame.height
+        format = (*size, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
+        if format != self.format:
+            self.format, self.graph = format, self._build(frame)
+        self.graph.push(frame)
+        return self.graph.pull()
+
+    def _build(self, frame: av.VideoFrame) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        graph.threads = 1  # Small frames are done before more threads have woken up.
+        source = {"video_size": f"{frame.width}x{frame.height}", "pix_fmt": frame.format.name, "time_base": "1/1000",
+                  "colorspace": int(frame.colorspace), "range": int(frame.color_range)}  # fmt: skip
+        nodes = [graph.add("buffer", ":".join(f"{key}={value}" for key, value in source.items()))]
+        tags = [("setparams", "colorspace=bt709")] if is_untagged_hd(frame) else []
+        nodes += [graph.add(name, arguments) for name, arguments in (*tags, *self.make_filters(frame))]
+        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+        return graph
+
+
+def frame_converter(aspect: Fraction | None) -> Callable[[av.VideoFrame, int | None, bool], np.ndarray]:
+    """Return `convert(frame, size, crop)` -> uint8 (size, size, 3), or (H, W, 3) if size is None, as of `filters`.
+
+    `aspect` is width / height of a pixel; None, 0 and 1 are square.
+    """
+    square = aspect in (None, 0, 1)
+    stretch = [] if square else [("scale", f"trunc(iw*{aspect}+0.5):ih:flags={SCALE_FLAGS}")]
+
+    @functools.cache
+    def graph(size: int | None, crop: bool) -> FilterGraph:
+        return FilterGraph(lambda frame: [*stretch, *turns_of(frame), *filters(size, crop)])
+
+    return lambda frame, size, crop: graph(size, crop).apply(frame).to_ndarray()
+
+
+def scene_detector(threshold: float) -> Callable[[av.VideoFrame], bool]:
+    """Return `is_cut(frame)`, which tells of successive frames if each begins a new scene."""
+    graph = FilterGraph(lambda frame: [("scdet", f"threshold={threshold}")])
+    return lambda frame: "lavfi.scd.time" in graph.apply(frame).metadata
+
+
+def filters(size: int | None, crop: bool) -> Filters:
+    """Ffmpeg filters (name, arguments) between an upright frame and the array.
+
+    Cropping comes first, so that the borders are not resized: a square is, exact to the pixel, or with subsampled
+    chroma to the pair. Planar gbrp takes a resize up to three times faster than rgb24 does, with the same values.
+    """
+    if size is None:
+        return [("format", "rgb24")]
+    square = [("crop", "'min(iw,ih)':'min(iw,ih)'")] if crop else []
+    return [*square, ("scale", f"{size}:{size}:flags={SCALE_FLAGS}"), ("format", "gbrp")]
+
+
+def is_untagged_hd(frame: av.VideoFrame) -> bool:
+    """True for frames of luma and chroma that do not say their matrix and have HD_HEIGHT lines or more."""
+    has_matrix = not frame.format.is_rgb and len(frame.format.components) >= 3
+    return has_matrix and frame.height >= HD_HEIGHT and frame.colorspace == UNSPECIFIED
+
+
+def turns_of(frame: av.VideoFrame) -> Iterator[tuple[str, str]]:
+    """Filters that put a frame upright, by the display matrix of phones: x' = a x + c y, y' = b x + d y."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    if a == d == 0 and b and c:
+        yield "transpose", "cclock_flip"  # x' = y, y' = x
+        a, d = c, b
+    if a < 0:
+        yield "hflip", ""
+    if d < 0:
+        yield "vflip", ""
 
 
 def versions() -> dict[str, str]:

@@ -16,14 +16,13 @@ from PIL import Image
 
 from hrvgan.errors import VideoError
 from hrvgan.files import atomic_path
-from hrvgan.video.decode import decode, open_video, rate_of
-from hrvgan.video.pictures import PICTURE_SUFFIXES, PICTURES_FPS, PictureReader, open_picture, to_rgb
+from hrvgan.video.decode import decode, open_reader
+from hrvgan.video.pictures import PICTURE_SUFFIXES, PICTURES_FPS, open_picture, to_rgb
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".flv", ".3gp", ".ogv",
     ".gif",
 )  # fmt: skip
-STRIP_SUFFIXES, STRIP_FPS = PICTURE_SUFFIXES, PICTURES_FPS
 
 
 class FrameCountWarning(UserWarning):
@@ -42,12 +41,9 @@ def probe(path: str | Path) -> Probe:
     if is_strip(path):
         with _open_strip(path) as image:
             side = min(image.size)
-            return Probe(side, side, STRIP_FPS, max(image.size) // side)
-    if Path(path).is_dir():
-        reader = PictureReader(path)
-        return Probe(*reader.size(), PICTURES_FPS, len(reader.paths))
-    with open_video(path) as (_, stream):
-        return Probe(stream.width, stream.height, rate_of(stream), stream.frames)
+            return Probe(side, side, PICTURES_FPS, max(image.size) // side)
+    with open_reader(path) as reader:
+        return Probe(*reader.size(), reader.rate, reader.num_declared)
 
 
 def read_frames(path: str | Path, size: int | None = None, crop: bool = True) -> tuple[np.ndarray, float]:
@@ -59,7 +55,7 @@ def read_frames(path: str | Path, size: int | None = None, crop: bool = True) ->
     frames that its container declares, or changes its size (without `size`).
     """
     if is_strip(path):
-        return read_strip(path, size), STRIP_FPS
+        return read_strip(path, size), PICTURES_FPS
     frames = []
     result = decode(path, lambda n: True, lambda n, render: frames.append(render(size, crop)))
     if message := count_mismatch(result.num_decoded, result.num_declared):
@@ -77,7 +73,7 @@ def count_mismatch(num_decoded: int, num_declared: int) -> str:
 
 
 def is_strip(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in STRIP_SUFFIXES and not Path(path).is_dir()
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES and not Path(path).is_dir()
 
 
 @contextlib.contextmanager

@@ -80,12 +80,18 @@ def check_count(path: str | Path, num_decoded: int, num_declared: int) -> None:
 class PictureReader:
     """Frames of a folder of pictures, with the face of the reader of a video's packets."""
 
+    rate, tick, aspect = PICTURES_FPS, None, None
+
     def __init__(self, path: str | Path):
         self.path = path
         try:
             self.paths = frame_paths(path)
         except OSError as error:
             raise VideoError(f"{path}: cannot be read ({error.strerror}); remove or replace it") from error
+        self.num_declared = len(self.paths)
+
+    def count(self) -> int:
+        return self.num_declared
 
     def frames(self) -> Iterator[av.VideoFrame]:
         for path in self.paths:
@@ -94,8 +100,8 @@ class PictureReader:
                 yield av.VideoFrame.from_ndarray(to_rgb(image), "rgb24")
 
     def check_complete(self, num_decoded: int) -> int:
-        check_count(self.path, num_decoded, len(self.paths))
-        return len(self.paths)
+        check_count(self.path, num_decoded, self.num_declared)
+        return self.num_declared
 
     def size(self) -> tuple[int, int]:
         """Width and height of the first frame. Raises VideoError."""
