@@ -76,14 +76,11 @@ def write_clips(
             row = with_label({name: getattr(clip, name) for name in COLUMNS if name != "label"}, classes)
             number = shard_of(clip.video_id, num_shards)
             if number not in shards:
-                path = temporary / shard_name(number)
-                shards[number] = files.enter_context(Shard(path, metadata, compression))
-            rows.append((number, shards[number].add(row, clip.frames.tobytes())))
+                shards[number] = files.enter_context(Shard(temporary, number, metadata, compression))
+            rows.append(shards[number].add(row, clip.frames.tobytes()))
         files.close()
-        _check_classes(folder, classes, [row for _, row in rows])
-        offsets = {number: shard.offsets for number, shard in shards.items()}
-        index = [row | {"shard": number, "offset": offsets[number][row["row"]]} for number, row in rows]
-        write_index(temporary, metadata, index)
+        _check_classes(folder, classes, rows)
+        write_index(temporary, metadata, rows, {number: shard.offsets for number, shard in shards.items()})
 
 
 def store_metadata(shape: Sequence[int], classes: Sequence[str], filters: str) -> dict:
@@ -116,12 +113,13 @@ def check_compression(name: str) -> None:
 class Shard:
     """One Parquet file, written clip by clip. `offsets` of its clips are known after the `with` block."""
 
-    def __init__(self, path: Path, metadata: dict, compression: str = "none"):
+    def __init__(self, folder: Path, number: int, metadata: dict, compression: str):
         check_compression(compression)
-        self.path, self.size = path, int(np.prod(metadata["shape"]))
+        self.path, self.number = folder / shard_name(number), number
+        self.size = int(np.prod(metadata["shape"]))
         self.schema = _schema(COLUMNS | {"frames": pa.binary(self.size)}, metadata)
         options = {"use_dictionary": False, "write_statistics": list(COLUMNS), "compression": compression}
-        self.file = pq.ParquetWriter(path, self.schema, **options)
+        self.file = pq.ParquetWriter(self.path, self.schema, **options)
         self.count, self.compressed = 0, compression != "none"
 
     def add(self, row: dict, frames: bytes) -> dict:
@@ -129,7 +127,8 @@ class Shard:
         row = {name: row[name] for name in COLUMNS}
         self.file.write_table(pa.Table.from_pylist([row | {"frames": frames}], self.schema))
         self.count += 1
-        return row | {"row": self.count - 1, "digest": hashlib.sha256(frames).hexdigest()}
+        digest = hashlib.sha256(frames).hexdigest()
+        return row | {"shard": self.number, "row": self.count - 1, "digest": digest}
 
     def __enter__(self) -> "Shard":
         return self
@@ -148,8 +147,10 @@ def _offsets(path: Path, size: int) -> list[int]:
     return [page.data_page_offset + page.total_compressed_size - size for page in pages]
 
 
-def write_index(folder: Path, metadata: dict, rows: Sequence[dict], **more: object) -> None:
-    """Write the index of `rows`, in their order.
+def write_index(
+    folder: Path, metadata: dict, rows: Sequence[dict], offsets: dict[int, Sequence[int]], **more: object
+) -> None:
+    """Write the index of `rows`, in their order, with the `offsets` of the clips of each shard.
 
     `more` goes into its metadata, but not into the digest, which is that of the content: format, clips, splits, labels.
     """
@@ -157,7 +158,8 @@ def write_index(folder: Path, metadata: dict, rows: Sequence[dict], **more: obje
     for row in rows:
         digest.update(json.dumps([row["clip_id"], row["split"], row["label"], row["digest"]]).encode())
     schema = _schema(COLUMNS | LOCATION, metadata | {"digest": digest.hexdigest()} | more)
-    table = pa.Table.from_pylist(rows, schema)
+    located = [row | {"offset": offsets[row["shard"]][row["row"]]} for row in rows]
+    table = pa.Table.from_pylist(located, schema)
     pq.write_table(table, folder / INDEX, compression="none", use_dictionary=False)
 
 
@@ -198,7 +200,7 @@ def _array(column) -> np.ndarray:
     return values.astype(np.str_) if values.dtype == object else values
 
 
-def import_npz(path: str | Path, out: str | Path, *, num_shards: int = 4) -> None:
+def import_npz(path: str | Path, out: str | Path) -> None:
     """Write the store `out` from an exported file, clip by clip. Raises InputError if it is missing, broken or lacks an
     array."""
     try:
@@ -207,8 +209,7 @@ def import_npz(path: str | Path, out: str | Path, *, num_shards: int = 4) -> Non
         with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as file:
             shape = _frames_shape(file, path)
             options = {"classes": arrays.pop("classes").tolist(), "filters": str(arrays.pop("filters"))}
-            clips = _clips(file, shape, arrays)
-            write_clips(out, clips, shape=shape[1:], num_shards=num_shards, **options)
+            write_clips(out, _clips(file, shape, arrays), shape=shape[1:], **options)
     except InputError:
         raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -150,19 +150,17 @@ def select(
     videos: Sequence[Video], outcomes: Outcomes, most_bad: int, **fractions: float
 ) -> tuple[list[Video], Manifest]:
     """Videos whose clips form the store, each with its split, and the manifest of all videos."""
-    videos, records = list(videos), [outcomes[part_key(video)][0] for video in videos]
+    records = [outcomes[part_key(video)][0] for video in videos]
     usable = [number for number, record in enumerate(records) if not record.failure]
     pairs = find_near_duplicates(
         [records[n].num_frames for n in usable], [records[n].fingerprint for n in usable]
     )
     joined, left_out = join_near_duplicates([videos[n] for n in usable], pairs)
-    for number, video in zip(usable, joined, strict=True):
-        videos[number] = video
+    videos = dict(enumerate(videos)) | dict(zip(usable, joined, strict=True))
     left_out = {usable[n]: reason for n, reason in left_out.items()}
     kept = [number for number in usable if number not in left_out]
-    for number, video in zip(kept, assign_splits([videos[n] for n in kept], **fractions), strict=True):
-        videos[number] = video
-    manifest = Manifest(videos, records, left_out)
+    videos |= zip(kept, assign_splits([videos[n] for n in kept], **fractions), strict=True)
+    manifest = Manifest(list(videos.values()), records, left_out)
     manifest.check(most_bad)
     manifest.check_rates()
     return [videos[number] for number in kept], manifest
@@ -211,33 +209,30 @@ def write_store(
 
     `metadata` is that of `store_metadata`; `more` goes into the index's metadata beside it.
     """
-    shards, order = defaultdict(list), []
+    shards, located = defaultdict(list), []
     for row, read in rows:
         number = shard_of(row["video_id"], num_shards)
-        order.append((number, len(shards[number]), row))
+        located.append(row | {"shard": number, "row": len(shards[number])})
         shards[number].append((row, read))
     offsets, jobs = {}, {}
     for number, content in sorted(shards.items()):
-        path = folder / shard_name(number)
         wanted = [row for row, _ in content]
         offsets[number] = old.offsets(number, wanted, metadata | {"compression": compression})
         if offsets[number] is None:
-            jobs[number] = path, content
+            jobs[number] = content
         else:
-            _link(old.folder / path.name, path)
-    size = int(np.prod(metadata["shape"]))
-    num_bytes = size * sum(len(content) for _, content in jobs.values())
-    write = partial(write_shard, metadata=metadata, compression=compression)
+            _link(old.folder / shard_name(number), folder / shard_name(number))
+    num_bytes = int(np.prod(metadata["shape"])) * sum(map(len, jobs.values()))
+    write = partial(write_shard, folder=folder, metadata=metadata, compression=compression)
     options = {"workers": _workers(num_bytes, workers), "desc": "write", "unit": "shard"}
-    offsets |= zip(jobs, ordered_map(write, list(jobs.values()), **options), strict=True)
-    located = [row | {"shard": shard, "row": n, "offset": offsets[shard][n]} for shard, n, row in order]
-    write_index(folder, metadata, located, **more, compression=compression)
+    offsets |= zip(jobs, ordered_map(write, list(jobs.items()), **options), strict=True)
+    write_index(folder, metadata, located, offsets, **more, compression=compression)
 
 
-def write_shard(job: tuple, metadata: dict, compression: str) -> list[int]:
-    """Write one shard; return the offset of each clip."""
-    path, content = job
-    with Shard(path, metadata, compression) as shard:
+def write_shard(job: tuple, folder: Path, metadata: dict, compression: str) -> list[int]:
+    """Write one shard, given by its number and its rows and readers; return the offset of each clip."""
+    number, content = job
+    with Shard(folder, number, metadata, compression) as shard:
         for row, read in content:
             if shard.add(row, bytes(read()))["digest"] != row["digest"]:
                 raise InputError(f"{row['clip_id']}: its frames changed since they were cut; run it again")
