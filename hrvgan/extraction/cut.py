@@ -72,12 +72,8 @@ class Record:
 
     num_frames: int = 0
     fps: float = 0.0
-    starts: list[int] = field(default_factory=list)
-    motions: list[float] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)  # sha256 of each clip's frames
-    stills: list[float] = field(
-        default_factory=list
-    )  # motions of clips that were dropped for too little of it
+    clips: list[dict] = field(default_factory=list)  # start_frame, motion, and sha256 of the frames as digest
+    stills: list[float] = field(default_factory=list)  # motions of the clips that were dropped for too little
     fingerprint: bytes = b""
     failure: str = ""  # unreadable, small, short or static
     cause: str = ""
@@ -108,7 +104,7 @@ def cut_video(path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float = mat
     mismatch = count_mismatch(result.num_decoded, result.num_declared)
     record.warning = "; ".join(filter(None, (mismatch, gaps)))
     record.fingerprint = fingerprint(*builder.thumbnails)
-    if not record.starts:
+    if not record.clips:
         record.failure, most = "static", f"moves by {max(record.stills):.2f} levels at most"
         record.cause = f"{most}; lower extract.min_motion or drop the video"
     return record
@@ -183,10 +179,9 @@ class _ClipBuilder:
         if moved < self.spec.min_motion:
             self.record.stills.append(moved)
             return
-        self.on_clip(len(self.record.starts), clip)
-        self.record.starts.append(start)
-        self.record.motions.append(moved)
-        self.record.digests.append(hashlib.sha256(clip.data).hexdigest())
+        self.on_clip(len(self.record.clips), clip)
+        digest = hashlib.sha256(clip.data).hexdigest()
+        self.record.clips.append({"start_frame": start, "motion": moved, "digest": digest})
 
 
 def clip_frames(num_frames: int, cuts: tuple[int, ...], spec: ClipSpec) -> list[list[int]]:

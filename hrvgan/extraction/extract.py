@@ -129,13 +129,11 @@ class ExistingStore:
             # Damaged shards have fewer clips; of copies only one has any.
             undamaged = len(clips) == row["clips"] and row["failure"] not in ("duplicate", "twin")
             if row["source_md5"] and row["lasting"] and undamaged:
-                of_video = {field.name: row[field.name] for field in fields(Record) if field.name in row}
-                of_clips = {name: [clip[key] for clip in clips] for name, key in
-                            (("starts", "start_frame"), ("motions", "motion"), ("digests", "digest"))}  # fmt: skip
-                readers = [
-                    partial(self.reader.read, clip["shard"], clip["row"], clip["offset"]) for clip in clips
-                ]
-                outcomes[row["source_md5"]] = Record(**of_video, **of_clips), readers
+                own = [{key: clip[key] for key in ("start_frame", "motion", "digest")} for clip in clips]
+                known = {field.name: row[field.name] for field in fields(Record)} | {"clips": own}
+                places = ([clip[key] for key in ("shard", "row", "offset")] for clip in clips)
+                readers = [partial(self.reader.read, *place) for place in places]
+                outcomes[row["source_md5"]] = Record(**known), readers
         return outcomes
 
     def offsets(self, shard: int, rows: Sequence[dict], metadata: dict) -> list[int] | None:
@@ -176,10 +174,8 @@ def index(
         common = {"video_id": video.video_id, "class_name": video.class_name, "source_md5": video.md5,
                   "split": video.split, "group": video.group, "frame_step": spec.frame_step,
                   "fps": record.fps}  # fmt: skip
-        columns = record.starts, record.motions, record.digests, readers
-        for start, motion, digest, read in zip(*columns, strict=True):
-            own = {"start_frame": start, "motion": motion, "digest": digest}
-            row = {"clip_id": f"{video.video_id}@{start:06d}", **common, **own}
+        for clip, read in zip(record.clips, readers, strict=True):
+            row = {"clip_id": f"{video.video_id}@{clip['start_frame']:06d}", **common, **clip}
             rows.append((with_label(row, classes), read))
     chain = ",".join("=".join(item) for item in filters(spec.size, spec.crop))
     return rows, store_metadata(spec.shape, classes, chain)

@@ -42,10 +42,11 @@ class Manifest:
             self.rows.append(asdict(record) | {
                 "video_id": video.video_id, "source_md5": video.md5, "class_name": video.class_name,
                 "split": "" if failure else video.split, "group": video.group,
-                "clips": 0 if failure else len(record.starts), "failure": failure, "cause": cause,
+                "clips": 0 if failure else len(record.clips), "failure": failure, "cause": cause,
             })  # fmt: skip
         self.warnings = [f"{row['video_id']}: {row['warning']}" for row in self.rows if row["warning"]]
-        self.motions = [motion for record in records for motion in (*record.motions, *record.stills)]
+        self.motions = [motion for record in records for motion in record.stills]
+        self.motions += [clip["motion"] for record in records for clip in record.clips]
 
     def counts(self) -> dict[str, int]:
         """Number of videos, of clips in total and in each split, and of videos dropped for each reason."""

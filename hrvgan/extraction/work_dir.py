@@ -78,7 +78,7 @@ def cut_new(
     first = {part_key(video): video for video in reversed(videos)}  # Copies are cut once.
 
     def add(key: str, record: Record) -> None:
-        outcomes[key] = record, [partial(read_clip, folder, key, spec, n) for n in range(len(record.starts))]
+        outcomes[key] = record, [partial(read_clip, folder, key, spec, n) for n in range(len(record.clips))]
 
     for key, video in first.items():
         if key not in outcomes and (record := load_record(video, spec, folder)):
@@ -126,7 +126,7 @@ def cut_file(video: Video, spec: ClipSpec, folder: Path, time_limit: float) -> R
     try:
         with write_errors(folder), open(temporary, "wb") as file:
             record = _cut(video, spec, partial(_write_clip, file, folder), time_limit)
-            file.truncate(len(record.starts) * math.prod(spec.shape))
+            file.truncate(len(record.clips) * math.prod(spec.shape))
         with write_errors(folder):
             temporary.replace(folder / f"{part_key(video)}.frames")
             temporary.write_text(json.dumps({**asdict(record), "fingerprint": record.fingerprint.hex()}))
@@ -182,10 +182,11 @@ def load_record(video: Video, spec: ClipSpec, folder: Path) -> Record | None:
     path = folder / f"{part_key(video)}.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
+        record = Record(**fields | {"fingerprint": bytes.fromhex(fields["fingerprint"])})
         with open(path.with_suffix(".frames"), "rb") as file:
             clips = iter(partial(file.read, math.prod(spec.shape)), b"")
             digests = [hashlib.sha256(clip).hexdigest() for clip in clips]
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):  # TypeError: a record of another version has other fields.
         return None
-    record = Record(**fields | {"fingerprint": bytes.fromhex(fields["fingerprint"])})
-    return record if digests == record.digests and record.lasting and video.md5 else None
+    intact = digests == [clip["digest"] for clip in record.clips]
+    return record if intact and record.lasting and video.md5 else None
