@@ -22,7 +22,7 @@ from hrvgan.datasets import folder
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import read_video_rows
 from hrvgan.extraction.videos import write_videos_csv
-from hrvgan.video.pictures import PICTURE_SUFFIXES
+from hrvgan.video.readers import PICTURE_SUFFIXES
 from tests import processes
 
 SOURCE = ["-f", "lavfi", "-i", "testsrc2=size=96x64:rate=12:duration=1.5"]

@@ -23,7 +23,7 @@ from pathlib import Path
 from hrvgan.errors import InputError
 from hrvgan.extraction.videos import Video, write_notes
 from hrvgan.video.io import VIDEO_SUFFIXES
-from hrvgan.video.pictures import PICTURE_SUFFIXES, are_frames
+from hrvgan.video.readers import PICTURE_SUFFIXES, are_frames
 
 SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")

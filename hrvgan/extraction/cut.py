@@ -15,7 +15,7 @@ from hrvgan.errors import InputError, VideoError
 from hrvgan.extraction.splits import THUMBNAIL, fingerprint
 from hrvgan.video.decode import DecodeResult, Render, decode, expected_frames
 from hrvgan.video.io import count_mismatch, is_strip, probe, read_strip
-from hrvgan.video.pictures import PICTURES_FPS, numbering_gaps
+from hrvgan.video.readers import PICTURES_FPS, numbering_gaps
 
 # Raise it when the same file and parameters would give other clips: existing stores are then extracted again.
 DECODING = 4

@@ -4,10 +4,8 @@ PyAV decodes (the ffmpeg program's `-ss` and `fps_mode` lose or double frames of
 turned upright, resized and converted to RGB, by ffmpeg's filters; memory does not grow with the length of a video.
 """
 
-import contextlib
 import functools
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,18 +14,8 @@ from pathlib import Path
 import av
 import numpy as np
 import PIL
-from av.stream import Disposition
 
-from hrvgan.errors import SlowVideoError, VideoError
-from hrvgan.video.pictures import MIN_DECODED, PictureReader, check_count
-
-FALLBACK_FPS = 25.0  # for files without timing
-MAX_PIXELS = 2**26  # of a frame, 8192x8192: a damaged header may declare more than there is memory
-
-# The content of a file, not its name, selects the demuxer: a playlist or a script named .avi could refer to other
-# files and addresses.
-DEMUXERS = "avi,mov,matroska,mpeg,mpegvideo,mpegts,asf,flv,ogg,gif"
-TIMED = ("mov", "matroska", "flv")  # containers whose header has the duration
+from hrvgan.video.readers import PacketReader, PictureReader, check_deadline, open_reader
 
 # Bicubic with its exact paths: the same bytes whatever SIMD the CPU has.
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+bitexact"
@@ -78,7 +66,7 @@ def decode(
                 cuts += [number] if number else []
                 at_cut = False
             for n in range(number, number + repeats):
-                _check_deadline(path, deadline)  # A wrong timestamp may make a frame last for years.
+                check_deadline(path, deadline)  # A wrong timestamp may make a frame last for years.
                 if wanted(n):
                     on_frame(n, functools.partial(convert, frame))
             number += repeats
@@ -91,108 +79,6 @@ def expected_frames(path: str | Path, fps: float = 0.0) -> int:
     with open_reader(path) as reader:
         count = reader.count()
         return _slot(count / Fraction(reader.rate), fps) if fps else count
-
-
-@contextlib.contextmanager
-def open_reader(path: str | Path, deadline: float = math.inf) -> Iterator["PacketReader | PictureReader"]:
-    """Open a folder of pictures, or the best video stream of a file; an error of ffmpeg inside the block becomes a
-    VideoError."""
-    if Path(path).is_dir():
-        yield PictureReader(path)
-        return
-    options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
-    try:
-        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
-            stream = container.streams.best("video")
-            if stream is None or stream.disposition & Disposition.attached_pic:  # cover art
-                raise VideoError(f"{path}: no video stream in it; remove the file or replace it")
-            if stream.codec_context is None:
-                raise VideoError(
-                    f"{path}: its codec is unknown here; encode it with another one, or remove it"
-                )
-            stream.codec_context.thread_count = 1  # Parallel over videos is faster than inside one.
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            yield PacketReader(container, stream, path, deadline)
-    except (av.FFmpegError, OSError) as error:
-        cause = error.strerror or error
-        raise VideoError(f"{path}: cannot be decoded ({cause}); remove or replace it") from error
-
-
-def _check_deadline(path: str | Path, deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise SlowVideoError(f"{path}: took too long to decode; raise extract.time_limit or replace it")
-
-
-class PacketReader:
-    """Decodes the packets of a file until `deadline`, and checks at the end that the file is complete."""
-
-    def __init__(self, container, stream, path: str | Path, deadline: float):
-        self.container, self.stream, self.path, self.deadline = container, stream, path, deadline
-        self.format = container.format.name.partition(",")[0]
-        self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
-        self.tick = None if self.format == "avi" else stream.time_base
-        self.aspect = stream.sample_aspect_ratio
-        self.num_shown = 0  # packets of the video that an edit list does not hide
-        self.ends = {}  # stream -> end of its last packet, in ticks of its time base
-
-    @property
-    def num_declared(self) -> int:
-        return self.stream.frames
-
-    def count(self) -> int:
-        """Number of frames by the header, otherwise of packets."""
-        return self.num_declared or sum(packet.size > 0 for packet in self.container.demux(self.stream))
-
-    def size(self) -> tuple[int, int]:
-        return self.stream.width, self.stream.height
-
-    def frames(self) -> Iterator[av.VideoFrame]:
-        frame = None
-        for packet in self.container.demux(self.stream, *self.container.streams.audio):
-            _check_deadline(self.path, self.deadline)
-            self._record(packet)
-            if packet.stream is not self.stream:
-                continue
-            if packet.size == 0 and packet.pts is not None:  # Theora's way to show the frame before again
-                if frame is not None:
-                    frame.pts = packet.pts
-                    yield frame
-                continue
-            try:
-                for frame in packet.decode():
-                    yield frame
-            except av.InvalidDataError:
-                continue  # A damaged packet loses its own frames; `check_complete` counts them.
-
-    def _record(self, packet: av.Packet) -> None:
-        number = packet.stream.index
-        self.num_shown += number == self.stream.index and packet.size > 0 and not packet.is_discard
-        shown_at = packet.dts if packet.pts is None else packet.pts
-        if shown_at is not None:
-            end = shown_at + (packet.duration or 0)
-            self.ends[number] = max(end, self.ends.get(number, end))
-
-    def check_complete(self, num_decoded: int) -> int:
-        """Return the number of frames that the container declares, 0 if none. Raises VideoError if too many lack."""
-        declared, slack = self.num_declared, 1 / Fraction(self.rate)
-        truncated = [times for times in self._lengths() if times[0] < MIN_DECODED * times[1] - slack]
-        if not truncated and self.format == "mov":
-            declared = min(declared, self.num_shown)
-        check_count(self.path, num_decoded, declared)
-        if truncated and not declared:
-            times = f"ends after {float(truncated[0][0]):.2f} of {float(truncated[0][1]):.2f} s"
-            raise VideoError(f"{self.path}: {times}; cut or damaged, replace it")
-        return declared
-
-    def _lengths(self) -> list[tuple[Fraction, Fraction]]:
-        """Actual and declared end, in seconds, of each stream, or of the file if no stream declares one."""
-        if self.format not in TIMED:
-            return []  # ffmpeg estimates the duration from the packets present.
-        streams = [self.stream, *self.container.streams.audio]
-        ends = {stream: self.ends.get(stream.index, 0) * stream.time_base for stream in streams}
-        declared = {stream: stream.duration * stream.time_base for stream in streams if stream.duration}
-        whole = Fraction(self.container.duration or 0, av.time_base)
-        return [(ends[stream], end) for stream, end in declared.items()] or [(max(ends.values()), whole)]
 
 
 def _resample(reader: PacketReader | PictureReader, fps: float) -> Iterator[tuple[av.VideoFrame, int]]:

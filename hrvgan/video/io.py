@@ -16,8 +16,8 @@ from PIL import Image
 
 from hrvgan.errors import VideoError
 from hrvgan.files import atomic_path
-from hrvgan.video.decode import decode, open_reader
-from hrvgan.video.pictures import PICTURE_SUFFIXES, PICTURES_FPS, open_picture, to_rgb
+from hrvgan.video.decode import decode
+from hrvgan.video.readers import PICTURE_SUFFIXES, PICTURES_FPS, open_picture, open_reader, to_rgb
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".flv", ".3gp", ".ogv",
