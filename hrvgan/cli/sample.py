@@ -110,8 +110,7 @@ def interpolate(
 
     from hrvgan.clipstore.layout import to_float
     from hrvgan.models import load
-    from hrvgan.sampling.inversion import invert
-    from hrvgan.sampling.samples import check_grid, walk
+    from hrvgan.sampling.samples import check_grid, invert, walk
 
     check_output(out)
     if videos and to_seed is not None:

@@ -22,17 +22,9 @@ SETTINGS = "samples.json"
 
 
 def export_clips(
-    gan: VideoGAN,
-    folder: Path,
-    num: int,
-    *,
-    weights: str,
-    format: str = "mp4",
-    class_name: str = "",
-    seed: int = 0,
-    truncation: float = 1.0,
-    frames: int = 0,
-) -> None:
+    gan: VideoGAN, folder: Path, num: int, *, weights: str, format: str = "mp4", class_name: str = "", seed: int = 0,
+    truncation: float = 1.0, frames: int = 0,
+) -> None:  # fmt: skip
     """Fill `folder` with `num` clips of their own size, 00000.<format> and so on, clips.csv and samples.json.
 
     Format png writes a folder of frames a clip, npz the arrays `frames` (T, H, W, 3), `label`, `class` and `fps`. The
@@ -71,9 +63,8 @@ def open_folder(folder: Path, settings: dict, names: list[str]) -> None:
     if recorded.exists():
         old = json.loads(recorded.read_text(encoding="utf-8"))
         if differing := [key for key in settings if old.get(key) != settings[key]]:
-            raise InputError(
-                f"{folder}: holds clips drawn with other {', '.join(differing)}; name a new folder"
-            )
+            others = f"clips drawn with other {', '.join(differing)}"
+            raise InputError(f"{folder}: holds {others}; name a new folder")
     if foreign := sorted(visible - {SETTINGS, TABLE, *names}):
         what = f"more than the {len(names)} clips asked for" if recorded.exists() else "other files"
         raise InputError(f"{folder}: holds {what}, such as {foreign[0]}; name a new folder")

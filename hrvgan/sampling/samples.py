@@ -1,4 +1,5 @@
-"""Sample pictures and videos: a grid of all classes, an interpolation, single clips, long videos, predictions."""
+"""Sample pictures and videos: a grid of all classes, an interpolation, single clips, predictions; and how they are
+drawn: walks between latents, long videos, latents of real clips."""
 
 import math
 from pathlib import Path
@@ -6,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
@@ -21,16 +23,9 @@ ENLARGED = 96  # pixels: smaller clips are shown enlarged to about this size
 
 
 def write_samples(
-    gan: VideoGAN,
-    folder: Path,
-    *,
-    seed: int = 0,
-    clips_per_class: int = 6,
-    classes: list[str] | None = None,
-    max_classes: int = MAX_CLASSES,
-    interpolation_steps: int = 8,
-    truncation: float = 1.0,
-) -> None:
+    gan: VideoGAN, folder: Path, *, seed: int = 0, clips_per_class: int = 6, classes: list[str] | None = None,
+    max_classes: int = MAX_CLASSES, interpolation_steps: int = 8, truncation: float = 1.0,
+) -> None:  # fmt: skip
     """Fills `folder` with classes.png/.mp4, interpolation.png/.mp4, clips/*.mp4, row.mp4 and samples.json.
 
     The pictures show `classes`, or the first `max_classes` if none are named. `truncation` is psi of
@@ -40,12 +35,13 @@ def write_samples(
     titles = gan.titles(labels)
     with bar(desc="sample", total=3, unit="kind") as progress:
         classes = class_rows(gan, labels, clips_per_class, seed, truncation)
-        strips = filmstrips(classes[:, 0], enlarge=enlarge(gan.size))
-        kinds = [write_kind(folder, gan, "classes", strips, classes, titles, class_caption(gan))]
+        kinds = [write_kind(folder, gan, "classes", classes[:, 0], classes, titles, class_caption(gan))]
         progress.update()
 
-        steps = interpolations(gan, labels[:4], interpolation_steps, seed, truncation)
-        middles = filmstrips(steps[:, :, gan.num_frames // 2], enlarge=enlarge(gan.size))
+        first, last = gan.latent(2, seed)
+        walks = [walk(gan, (first, c), (last, c), interpolation_steps, truncation) for c in labels[:4]]
+        steps = np.stack(walks)  # (classes, steps, T, H, W, 3)
+        middles = steps[:, :, gan.num_frames // 2]
         kinds += [write_kind(folder, gan, "interpolation", middles, steps, titles[:4], INTERPOLATION_CAPTION)]
         progress.update()
 
@@ -81,12 +77,6 @@ def class_rows(gan: VideoGAN, labels: list[int], count: int, seed: int, truncati
     return clips.unflatten(0, (len(labels), count)).numpy()
 
 
-def interpolations(gan: VideoGAN, labels: list[int], steps: int, seed: int, truncation: float) -> np.ndarray:
-    """uint8 (classes, steps, T, H, W, 3): `steps` points on the line between two z, for each class."""
-    first, last = gan.latent(2, seed)
-    return np.stack([walk(gan, (first, label), (last, label), steps, truncation) for label in labels])
-
-
 def walk(
     gan: VideoGAN, start: tuple[Tensor, int], end: tuple[Tensor, int], steps: int, truncation: float = 1.0
 ) -> np.ndarray:
@@ -113,10 +103,8 @@ def long_clips(
     number of the first clip among those of `seed`; `hidden` shows no progress.
     """
     if len(gan.z_shape) < 2:
-        raise InputError(
-            f"the model has one latent a clip of {gan.num_frames} frames, so it draws no more; "
-            "train one with latent: sequence"
-        )
+        has = f"the model has one latent a clip of {gan.num_frames} frames"
+        raise InputError(f"{has}, so it draws no more; train one with latent: sequence")
     length, hop = gan.num_frames, gan.num_frames // 2
     count = max(1, -(-(num_frames - length) // hop) + 1)
     z = long_latents(gan, range(first, first + len(labels)), (count - 1) * hop + length, seed)
@@ -124,10 +112,9 @@ def long_clips(
     rise = (np.arange(length - hop) + 0.5) / (length - hop)
     for start in bar(range(0, count * hop, hop), "windows", hidden=hidden, unit="window"):
         window = gan.draw(z[:, start : start + length], labels, psi=truncation).numpy()
-        share = np.ones(length, np.float32)
+        share = np.ones((length, 1, 1, 1), np.float32)
         if start:
-            share[: length - hop] = rise
-        share = share[None, :, None, None, None]
+            share[: length - hop, 0, 0, 0] = rise
         span = out[:, start : start + length]
         span[:] = span * (1 - share) + window * share
     return out[:, :num_frames].round().astype(np.uint8)
@@ -138,6 +125,44 @@ def long_latents(gan: VideoGAN, numbers: range, num_frames: int, seed: int) -> T
     shape = (num_frames, gan.z_dim)
     rows = [np.random.default_rng((seed, i)).standard_normal(shape, np.float32) for i in numbers]
     return torch.from_numpy(np.stack(rows))
+
+
+def invert(
+    gan: VideoGAN, clips: Tensor, c: Tensor, *, steps: int = 200, lr: float = 0.05, seed: int = 0
+) -> Tensor:
+    """Latents from which `gan.generate(z, c)` draws `clips` (N, 3, T, H, W) in [-1, 1] as nearly as was found.
+
+    It starts from E(clips) where the model has an encoder, else from a random z, and takes `steps` steps of Adam on
+    the mean squared error; of all that it saw it returns the best for each clip. Zero steps: the encoder alone.
+    """
+    if clips.shape[2:] != (gan.num_frames, gan.size, gan.size):
+        sides, made = tuple(clips.shape[2:]), (gan.num_frames, gan.size, gan.size)
+        raise InputError(
+            f"clips of {sides} (frames, height, width); the model makes {made}: cut and resize them first"
+        )
+    gan.eval().requires_grad_(False)
+    clips, c = clips.to(gan.device), c.to(gan.device)
+    z = start_latents(gan, clips, seed).requires_grad_()
+    best, least = z.detach().clone(), torch.full((len(clips),), float("inf"), device=gan.device)
+    optimizer = torch.optim.Adam([z], lr)
+    for step in bar(range(steps + 1), "invert", unit="step", hidden=not steps):
+        error = F.mse_loss(gan.generate(z, c), clips, reduction="none").mean((1, 2, 3, 4))  # (N,)
+        better = error < least
+        best[better], least[better] = z.detach()[better], error.detach()[better]
+        if step < steps:
+            optimizer.zero_grad()
+            error.sum().backward()
+            optimizer.step()
+    return best
+
+
+def start_latents(gan: VideoGAN, clips: Tensor, seed: int) -> Tensor:
+    """E's latents at the length of random ones, since G looks at their direction alone; or random ones."""
+    if getattr(gan.G, "E", None) is None:
+        return gan.latent(len(clips), seed).to(gan.device)
+    with torch.no_grad():
+        z = gan.encode(clips)
+    return F.normalize(z, dim=-1) * z.shape[-1] ** 0.5
 
 
 def grid(clips: np.ndarray, columns: int = ROW) -> np.ndarray:
@@ -160,16 +185,11 @@ def enlarge(size: int) -> int:
 
 
 def write_kind(
-    folder: Path,
-    gan: VideoGAN,
-    kind: str,
-    picture: np.ndarray,
-    rows: np.ndarray,
-    titles: list[str],
-    caption: str,
-) -> dict:
-    """Writes <kind>.png (`picture`) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)), titles drawn beside both."""
-    film = tile(rows.reshape(-1, *rows.shape[2:]), rows.shape[1], enlarge=enlarge(gan.size))
+    folder: Path, gan: VideoGAN, kind: str, strips: np.ndarray, rows: np.ndarray, titles: list[str], caption: str
+) -> dict:  # fmt: skip
+    """Writes <kind>.png (`strips`: (R, M, H, W, 3)) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)), titles beside both."""
+    picture = filmstrips(strips, enlarge=enlarge(gan.size))
+    film = grid(rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
     if any(titles):
         picture, film = labelled_rows(picture, titles), labelled_rows(film, titles)
     write_image(folder / f"{kind}.png", picture)
@@ -194,16 +214,14 @@ def write_predictions(
     """Fills `folder` with prediction.png/.mp4 and samples.json: below each other how clips went on, and two guesses."""
     some = np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).astype(int)
     real, labels = clips.read(some)[:, : gan.num_frames], clips.labels[some]
-    guesses = [
-        gan.predict(torch.from_numpy(real), torch.from_numpy(labels), seed + k).numpy() for k in range(2)
-    ]
+    seen, c = torch.from_numpy(real), torch.from_numpy(labels)
+    guesses = [gan.predict(seen, c, seed + k).numpy() for k in range(2)]
     rows = np.stack([real, *guesses], 1).reshape(-1, *real.shape[1:])
     names = [clips.classes[label] if clips.classes else "clip" for label in labels]
     titles = [title for name in names for title in (name, "predicted", "predicted again")]
     strips = filmstrips(rows, enlarge=enlarge(gan.size))
-    film = tile(rows, 3, enlarge=enlarge(gan.size))
     write_image(folder / "prediction.png", labelled_rows(strips, titles))
-    write_video(folder / "prediction.mp4", labelled_rows(film, names), fps=gan.fps)
+    write_video(folder / "prediction.mp4", labelled_rows(grid(rows, 3), names), fps=gan.fps)
     kind = {
         "kind": "prediction", "png": "prediction.png", "mp4": "prediction.mp4", "rows": titles,
         "caption": f"The first {gan.context} frames of each row were seen. Below each held-out clip: how the model "
