@@ -15,9 +15,9 @@ import numpy as np
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.evaluation.real_baseline import halvings
-from hrvgan.features.perturbations import PERTURBATIONS
+from hrvgan.features import Features, load_features
+from hrvgan.features.reference import PERTURBATIONS
 from hrvgan.features.refnet import RefNet, featurise, load_refnet
-from hrvgan.metrics.features import Features, load_features
 from hrvgan.metrics.protocols import of_extractor
 
 HALVINGS = 10

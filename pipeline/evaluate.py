@@ -5,14 +5,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hrvgan.clipstore.clips import Clips
-from hrvgan.evaluation.evaluate import table
+from hrvgan.evaluation.evaluate import evaluate_published, table
 from hrvgan.evaluation.memorisation import first_predictions, first_samples, write_nearest
 from hrvgan.evaluation.prediction import score_prediction
 from hrvgan.evaluation.reference_scores import evaluate_networks
-from hrvgan.evaluation.source_scores import evaluate_published
+from hrvgan.features import load_features
 from hrvgan.features.refnet import load_refnet
 from hrvgan.files import file_digest, write_json
-from hrvgan.metrics.features import load_features
 from hrvgan.models import load
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.nn.summary import costs

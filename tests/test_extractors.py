@@ -112,7 +112,7 @@ def test_files_of_the_published_layout_load(weights, name, shape, width, classes
     clips = RNG.integers(256, size=shape, dtype=np.uint8)
     (features, logits), (others, _) = extractor.stream([clips, np.zeros(shape, np.uint8)])
     assert features.dtype == np.float32
-    assert features.shape == others.shape == (shape[0], width) == (shape[0], extractor.num_features)
+    assert features.shape == others.shape == (shape[0], width)
     assert shape[1] == extractor.frames
     assert (None if logits is None else logits.shape[1]) == classes
     assert np.isfinite(features).all()
@@ -281,8 +281,9 @@ def test_npz_files_that_are_not_the_weights(weights, tmp_path):
 def test_a_file_that_holds_more_is_of_another_network(tmp_path):
     net = torch.nn.Linear(2, 1)
     arrays = {**net.state_dict(), "AuxLogits.fc.weight": torch.zeros(3)}
+    torch.save(arrays, tmp_path / INCEPTION)
     with pytest.raises(InputError, match=r"also holds AuxLogits\.fc\.weight"):
-        fill(net, tmp_path / INCEPTION, arrays)
+        fill(net, tmp_path / INCEPTION)
 
 
 def test_published_digests_are_checked(weights, monkeypatch):
@@ -320,7 +321,7 @@ def test_extraction_is_float32_whatever_the_caller_has_set(coarse):
         return torch.ones(2, 2) @ torch.ones(2, 2), None
 
     with torch.autocast("cpu", torch.bfloat16):
-        features, _ = Extractor("x-float32-0", 1, 2, read)(np.zeros((2, 1, 4, 4, 3), np.uint8))
+        features, _ = Extractor("x-float32-0", 1, read)(np.zeros((2, 1, 4, 4, 3), np.uint8))
         assert torch.is_autocast_enabled("cpu")
     assert seen == ["ieee", "ieee"]
     assert features.dtype == np.float32

@@ -7,10 +7,10 @@ from PIL import Image
 
 from hrvgan.evaluation.memorisation import closeness, first_predictions, first_samples, write_nearest
 from hrvgan.evaluation.reference_scores import evaluate_networks
+from hrvgan.features import Features, load_features
 from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import load_refnet
-from hrvgan.metrics.comparability import rank_stability, ranks_of
-from hrvgan.metrics.features import Features, load_features
+from hrvgan.metrics.protocols import rank_stability, ranks_of
 
 
 class Copier:

@@ -10,7 +10,8 @@ from scipy.linalg import sqrtm
 from hrvgan import metrics
 from hrvgan.errors import InputError
 from hrvgan.evaluation.gates import accuracy_bar, check_gates
-from hrvgan.features.perturbations import PERTURBATIONS, half_speed, shuffled
+from hrvgan.features import Features, load_features, save_features
+from hrvgan.features.reference import PERTURBATIONS, half_speed, shuffled
 from hrvgan.metrics import (
     PROTOCOLS,
     frechet_distance,
@@ -23,7 +24,6 @@ from hrvgan.metrics import (
 )
 from hrvgan.metrics.accuracy import chance_accuracy, mean_confidence
 from hrvgan.metrics.arrays import softmax
-from hrvgan.metrics.features import Features, load_features, save_features
 from hrvgan.metrics.protocols import protocol
 from tests import processes
 
@@ -336,9 +336,9 @@ def test_an_unknown_public_name_is_an_attribute_error():
 
 def test_the_reference_knows_no_metric():
     code = (
-        "import sys, pipeline.reference; print(*(m for m in sys.modules if m.startswith('hrvgan.metrics.')))"
+        "import sys, pipeline.reference; print(*(m for m in sys.modules if m.startswith('hrvgan.metrics')))"
     )
-    assert processes.run([sys.executable, "-c", code]).stdout == "hrvgan.metrics.features\n"
+    assert processes.run([sys.executable, "-c", code]).stdout == "\n"
 
 
 # Files of features
@@ -352,8 +352,8 @@ def test_feature_files(tmp_path):
     loaded = load_features(tmp_path / "one.npz")
     assert list(loaded) == ["train", "test"]
     assert len(loaded["test"]) == 0
-    for key, array in sets["train"].arrays.items():
-        np.testing.assert_array_equal(loaded["train"].arrays[key], array)
+    for key, array in vars(sets["train"]).items():
+        np.testing.assert_array_equal(vars(loaded["train"])[key], array)
     np.savez(tmp_path / "pickle.npz", **{"train/features": np.array([object()])})
     (tmp_path / "torn.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:200])
     for name in ("pickle.npz", "torn.npz", "missing.npz"):

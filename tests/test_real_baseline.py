@@ -5,7 +5,7 @@ import pytest
 
 from hrvgan.errors import InputError
 from hrvgan.evaluation.real_baseline import apart, halve_real, halved_by_group, halvings, real_baseline
-from hrvgan.metrics.features import Features
+from hrvgan.features import Features
 from hrvgan.metrics.protocols import protocol
 
 

@@ -10,17 +10,15 @@ import torch
 from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.writer import Clip, write_clips
 from hrvgan.errors import InputError
-from hrvgan.evaluation.evaluate import table
+from hrvgan.evaluation.evaluate import evaluate_published, table
 from hrvgan.evaluation.reference_scores import evaluate_refnet, featurise_draws
-from hrvgan.evaluation.source_scores import evaluate_published
 from hrvgan.evaluation.sources import SAMPLE_BATCH
+from hrvgan.features import load_features
 from hrvgan.features.inception_v3 import InceptionV3
-from hrvgan.features.perturbations import PERTURBATIONS
-from hrvgan.features.reference import build_reference
+from hrvgan.features.reference import PERTURBATIONS, build_reference
 from hrvgan.features.refnet import load_refnet
 from hrvgan.features.weight_files import WEIGHTS
 from hrvgan.files import write_json
-from hrvgan.metrics.features import load_features
 from hrvgan.models import build_model
 
 DISTANCES = ("refnet_fd", "refnet_kid")

@@ -8,19 +8,22 @@ import pytest
 import torch
 
 from hrvgan.errors import InputError
-from hrvgan.features.reference import build_reference, motion_gain
-from hrvgan.features.refnet import RefNet, batch_size_for, changes, featurise, load_refnet, save_refnet
-from hrvgan.features.refnet_training import (
+from hrvgan.features import load_features
+from hrvgan.features.reference import build_reference, label_task, motion_gain, pretext_task
+from hrvgan.features.refnet import (
     SKETCH,
+    RefNet,
     augment,
+    batch_size_for,
     calibrate,
+    changes,
+    featurise,
     fit,
     golden_section,
-    label_task,
-    pretext_task,
+    load_refnet,
+    save_refnet,
     unexplained,
 )
-from hrvgan.metrics.features import load_features
 
 QUICK = {"steps": 3, "batch_size": 8, "width": 4, "num_features": 8}
 RNG = np.random.default_rng(0)

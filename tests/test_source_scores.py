@@ -11,19 +11,17 @@ import torch
 
 from hrvgan import cli
 from hrvgan.errors import InputError
-from hrvgan.evaluation.feature_cache import FeatureCache
+from hrvgan.evaluation.evaluate import candidates, compare_sources, plan, score_sources
 from hrvgan.evaluation.memorisation import collapse_warnings
 from hrvgan.evaluation.real_baseline import spread
 from hrvgan.evaluation.source_files import ArraySource, _decode, open_source
-from hrvgan.evaluation.source_scores import candidates, compare_sources, plan, score_sources
-from hrvgan.evaluation.sources import FrameRange, GeneratorSource, StoreSource
+from hrvgan.evaluation.sources import FeatureCache, FrameRange, GeneratorSource, StoreSource
+from hrvgan.features import Features
 from hrvgan.features.extractors import Extractor
 from hrvgan.features.reference import build_reference
 from hrvgan.files import write_json
 from hrvgan.metrics import PROTOCOLS, frechet_distance_from_features, inception_score, kernel_distance
-from hrvgan.metrics.comparability import check_comparable, compare, differences
-from hrvgan.metrics.features import Features
-from hrvgan.metrics.protocols import protocol
+from hrvgan.metrics.protocols import compare, differences, protocol
 from hrvgan.video.io import read_frames, write_video
 
 RNG = np.random.default_rng(0)
@@ -40,7 +38,7 @@ def mean_colours(frames=4):
         features = clips.float().mean(dim=(1, 2, 3)) / 255
         return features, features[:, :2]
 
-    return Extractor("colours-float32-0", frames, 3, read)
+    return Extractor("colours-float32-0", frames, read)
 
 
 # Sources
@@ -299,7 +297,7 @@ def test_protocols_of_one_network_and_cut_look_at_a_clip_once(files, tmp_path):
     real.classes, asked = fake.classes, np.union1d(spread(21, 18), spread(21, 20))
     entries = [replace(protocol("isv2048_c3d"), num_clips=num) for num in (6, 9)]
     entries += [replace(protocol("fid_c3d_fc7"), name="fid", real_start="the first frame", num_clips=5)]
-    extractor = Extractor("counting", 4, 3, counting)
+    extractor = Extractor("counting", 4, counting)
     for expected in (21 + len(asked), len(asked)):  # The second time the real ones are known.
         metrics, _ = score_sources(entries, real, fake, lambda name: extractor, cache=tmp_path / "cache")
         assert set(metrics) == {"isv2048_c3d", "fid"}
@@ -315,7 +313,7 @@ def test_features_of_real_clips_are_kept(files, tmp_path):
         calls.append(len(clips))
         return mean_colours().read(clips)
 
-    extractor = Extractor("counting", 4, 3, counting)
+    extractor = Extractor("counting", 4, counting)
 
     def score(seed):
         return compare_sources(
@@ -369,7 +367,7 @@ def test_collapse_is_a_warning():
 
 def test_only_like_is_compared_with_like():
     fact = {"extractor_id": "a-float32-1", "real_digest": "d", "num_real": 5, "num_fake": 5, "frames": 16}
-    first = {"protocols": {"fvd": fact}}
+    first, scores = {"protocols": {"fvd": fact}}, {"fvd": {"value": 1.0}}
     assert differences("fvd", first, {"protocols": {"fvd": dict(fact)}}) == []
     for key, value, words in (
         ("extractor_id", "a-float32-2", "different extractor"),
@@ -383,9 +381,9 @@ def test_only_like_is_compared_with_like():
         ("real_clips", "one a video", "different choice of real clips"),
     ):
         with pytest.raises(InputError, match=f"fvd cannot be compared: {words}"):
-            check_comparable("fvd", first, {"protocols": {"fvd": {**fact, key: value}}})
+            compare([(scores, first), (scores, {"protocols": {"fvd": {**fact, key: value}}})])
     with pytest.raises(InputError, match="not scored by the same protocol"):
-        check_comparable("fvd", first, {"protocols": {"fvd_n5": fact}})
+        compare([(scores, first), (scores, {"protocols": {"fvd_n5": fact}})])
     assert (
         differences("fvd", first, {"protocols": {"fvd": {**fact, "num_draws": 1, "warnings": ["collapsed"]}}})
         == []

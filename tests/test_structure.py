@@ -190,7 +190,7 @@ PROTOCOLS = [
 import numpy as np
 from hrvgan.evaluation.evaluate import Comparison, evaluate
 from hrvgan.evaluation.real_baseline import RealBaseline
-from hrvgan.metrics.features import Features
+from hrvgan.features import Features
 from hrvgan.metrics.protocols import of_extractor
 from pipeline.report.score_display import read_scores
 a, b = (Features(np.full((9, 2), level), np.eye(9), np.arange(9), np.arange(9)) for level in (0.0, 1.5))

@@ -35,9 +35,8 @@ def score(
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
-    from hrvgan.evaluation.precomputed_features import holds_features
-    from hrvgan.evaluation.source_files import open_source
-    from hrvgan.evaluation.source_scores import score_sources
+    from hrvgan.evaluation.evaluate import score_sources
+    from hrvgan.evaluation.source_files import holds_features, open_source
 
     if out and (out.suffix != ".json" or out.is_dir()):
         raise InputError(f"--out {out}: need the name of a .json file; its manifest is written beside it")
@@ -77,7 +76,7 @@ def of_clips(names: list[str], reference: Path | None) -> list:
 
 def of_features(real: Path, fake: Path, names: list[str]) -> tuple:
     """(protocols, sources, opener): features_*, or those asked for of the extractor that both files name."""
-    from hrvgan.evaluation.precomputed_features import open_precomputed, precomputed_extractor
+    from hrvgan.evaluation.source_files import open_precomputed, precomputed_extractor
     from hrvgan.metrics.protocols import of_extractor, protocol
 
     sources = open_precomputed(real, fake)
@@ -96,7 +95,8 @@ def of_features(real: Path, fake: Path, names: list[str]) -> tuple:
 
 def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
     """An extractor by name: a published network out of `weights`, or the refnet of the folder `reference`."""
-    from hrvgan.features.extractors import open_extractor, refnet_extractor
+    from hrvgan.features.extractors import open_extractor
+    from hrvgan.features.refnet import refnet_extractor
 
     if name != "refnet":
         return open_extractor(name, weights, device)
@@ -108,7 +108,7 @@ def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
 def gates_of(reference: Path) -> dict:
     """Verdict of the gates on the network of `reference`, for a manifest."""
     from hrvgan.evaluation.gates import check_gates, verdict
-    from hrvgan.metrics.features import load_features
+    from hrvgan.features import load_features
 
     return verdict(check_gates(load_features(reference / "features.npz")))
 
@@ -143,14 +143,13 @@ def add_compare(commands) -> None:
 
 def compare(results: list[Path]) -> None:
     """Print RESULTS side by side; refuse, and say why, where protocol, extractor or real clips differ."""
-    from hrvgan.metrics.comparability import compare as compare_results
-    from hrvgan.metrics.comparability import ranks_of
+    from hrvgan.metrics import protocols
 
     pairs = [read_result(path) for path in results]
-    rows = compare_results(pairs)
+    rows = protocols.compare(pairs)
     names = names_of(results)
     manifests = {name: manifest for name, (_, manifest) in zip(names, pairs, strict=True)}
-    ranks = ranks_of(manifests)
+    ranks = protocols.ranks_of(manifests)
     widths = [max(16, len(name) + 2) for name in names]
     columns = "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
     print(f"{'':<24}{columns}" + ("   rank stability" if ranks else ""))

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from hrvgan.evaluation.real_baseline import halvings
-from hrvgan.features.perturbations import PERTURBATIONS
+from hrvgan.features import Features
+from hrvgan.features.reference import PERTURBATIONS
 from hrvgan.metrics.accuracy import chance_accuracy, label_accuracy, mean_confidence
-from hrvgan.metrics.features import Features
 from hrvgan.metrics.frechet import frechet_distance_from_features
 from hrvgan.metrics.kernel import kernel_distance
 
@@ -53,9 +53,8 @@ def group_gate(sets: dict[str, Features]) -> Gate:
     name, needed = "group split", "0 groups in two splits"
     held_out = [sets[split] for split in ("val", "test") if len(sets[split])]
     if not held_out:
-        return _unmeasured(
-            name, needed, "there are no held-out clips; give the data set more groups (source videos)"
-        )
+        remedy = "give the data set more groups (source videos)"
+        return _unmeasured(name, needed, f"there are no held-out clips; {remedy}")
     seen = np.concatenate([np.unique(split.groups) for split in (sets["train"], *held_out)])
     shared = len(seen) - len(np.unique(seen))
     sentence = f"{shared} group(s) of source videos straddle the splits"
@@ -67,15 +66,10 @@ def accuracy_gate(exam: Features) -> Gate:
     name = "accuracy"
     if len(exam) < 2:
         return _unmeasured(name, "half of the way from chance to 1", "there are no val clips to ask it about")
-    accuracy, chance, num_answers = (
-        label_accuracy(exam.logits, exam.labels),
-        chance_accuracy(exam.labels),
-        exam.logits.shape[1],
-    )
-    bar = accuracy_bar(chance, num_answers)
-    sentence = (
-        f"it is right about {accuracy:.1%} of {len(exam)} val clips; needed: {bar:.1%}, chance: {chance:.1%}"
-    )
+    accuracy, chance = label_accuracy(exam.logits, exam.labels), chance_accuracy(exam.labels)
+    bar = accuracy_bar(chance, exam.logits.shape[1])
+    needed = f"needed: {bar:.1%}, chance: {chance:.1%}"
+    sentence = f"it is right about {accuracy:.1%} of {len(exam)} val clips; {needed}"
     return Gate(name, accuracy >= bar, f"{accuracy:.3f}", f"at least {bar:.3f}", sentence, accuracy, bar)
 
 
@@ -97,20 +91,16 @@ def sensitivity_gate(kind: str, val: Features, perturbed: Features, seed: int) -
     """4. Perturbed halves lie far from real ones in KID, and above the floor of the Frechet distance."""
     name, needed = f"sensitivity: {kind}", f"KID {FAR} sd beyond real halves, FD above each of theirs"
     if len(val) < MIN_HELD_OUT:
-        return _unmeasured(
-            name,
-            needed,
-            f"{len(val)} val clips, {MIN_HELD_OUT} are needed to tell {kind} ones from real ones",
-        )
+        numbers = f"{len(val)} val clips, {MIN_HELD_OUT} are needed"
+        return _unmeasured(name, needed, f"{numbers} to tell {kind} ones from real ones")
     pairs = halvings(val, HALVINGS, seed)
     floors = np.array([distances(val.take(a), val.take(b)) for a, b in pairs])
     kid, fd = np.mean([distances(val.take(a), perturbed.take(b)) for a, b in pairs], axis=0)
     kid_bar, fd_bar = floors[:, 0].mean() + FAR * floors[:, 0].std(ddof=1), floors[:, 1].max()
     measured, needed = f"KID {kid:.3g}, FD {fd:.3g}", f"KID above {kid_bar:.3g}, FD above {fd_bar:.3g}"
     sentence = f"{kind} val clips lie at {measured} from real ones; needed: {needed}"
-    return Gate(
-        name, bool(kid > kid_bar and fd > fd_bar), measured, needed, sentence, float(kid), float(kid_bar)
-    )
+    passed = bool(kid > kid_bar and fd > fd_bar)
+    return Gate(name, passed, measured, needed, sentence, float(kid), float(kid_bar))
 
 
 def distances(real: Features, other: Features) -> tuple[float, float]:

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from hrvgan.clipstore.clips import Clips
+from hrvgan.features import Features
 from hrvgan.features.refnet import RefNet, featurise
-from hrvgan.metrics.features import Features
 from hrvgan.metrics.neighbours import nearest
 from hrvgan.nn.base import VideoGAN
 from hrvgan.video.grids import filmstrips, labelled_rows, write_image
@@ -20,14 +20,12 @@ COLLAPSED = 1e-3  # Share of the real clips' variance below which generated clip
 def collapse_warnings(real: Features, fake: Features) -> list[str]:
     """A sentence for each sign of mode collapse; such clips are scored all the same, badly."""
     warnings = []
-    variance, fake_variance = (
-        float(side.features.astype(np.float64).var(axis=0).sum()) for side in (real, fake)
-    )
+    spreads = (side.features.astype(np.float64).var(axis=0).sum() for side in (real, fake))
+    variance, fake_variance = map(float, spreads)
     copies = 1 - len(np.unique(fake.features, axis=0)) / len(fake)
     if variance > 0 and fake_variance < COLLAPSED * variance:
-        warnings.append(
-            f"collapsed: the generated clips vary {fake_variance / variance:.1g} as much as real ones"
-        )
+        share = f"{fake_variance / variance:.1g}"
+        warnings.append(f"collapsed: the generated clips vary {share} as much as real ones")
     elif copies >= 0.1:
         warnings.append(f"collapsed: {copies:.0%} of the generated clips are copies of another one")
     if real.logits.shape[1] > 1 and fake.logits.shape[1] > 1:
@@ -42,10 +40,10 @@ def closeness(fakes: list[Features], real: Features, train: Features) -> dict[st
 
     About 1: as far as new clips are. Far below 1: copies. Far above: nothing like the training clips.
     """
-    generated = float(
-        np.median(nearest(np.concatenate([fake.features for fake in fakes]), train.features)[1])
+    made = np.concatenate([fake.features for fake in fakes])
+    generated, held_out = (
+        float(np.median(nearest(rows, train.features)[1])) for rows in (made, real.features)
     )
-    held_out = float(np.median(nearest(real.features, train.features)[1]))
     return {"generated": generated, "held_out": held_out, "ratio": generated / held_out if held_out else 0.0}
 
 
@@ -67,24 +65,20 @@ def first_predictions(gan: VideoGAN, clips: Clips, seed: int, most: int) -> tupl
 def write_nearest(
     path: Path, made: np.ndarray, titles: Sequence[str], net: RefNet, train: Clips, features: Features
 ) -> list[dict]:
-    """Write a picture: the clips `made`, uint8 (K, T, H, W, 3), each beside its nearest training clip, with K titles.
+    """Write a picture: the clips `made`, uint8 (K, T, H, W, 3), left, their nearest training clips right, at most
+    MAX_FRAMES frames of each, with K titles.
 
     `features` are those of `train`, in its order. Returns what is shown: class, clip_id, distance.
     """
     rows, distances = nearest(featurise(net, [made])[0], features.features)
-    write_image(path, _side_by_side(made, train.read(rows)[:, : made.shape[1]], titles))
+    frames = np.linspace(0, made.shape[1] - 1, min(made.shape[1], MAX_FRAMES)).round().astype(int)
+    factor = max(1, ENLARGED // made.shape[2])
+    left, right = (filmstrips(clips[:, frames], enlarge=factor) for clips in (made, train.read(rows)))
+    gap = np.full((len(left), 6 * factor, 3), 255, dtype=np.uint8)
+    picture = np.concatenate([left, gap, right], axis=1)
+    write_image(path, labelled_rows(picture, titles) if any(titles) else picture)
     names = train.index["clip_id"].to_pylist()
     return [
         {"class": title, "clip_id": names[row], "distance": float(distance)}
         for title, row, distance in zip(titles, rows, distances, strict=True)
     ]
-
-
-def _side_by_side(made: np.ndarray, real: np.ndarray, titles: list[str]) -> np.ndarray:
-    """Film strips (H, W, 3): generated clips left, nearest training clips right, at most MAX_FRAMES frames of each."""
-    frames = np.linspace(0, made.shape[1] - 1, min(made.shape[1], MAX_FRAMES)).round().astype(int)
-    factor = max(1, ENLARGED // made.shape[2])
-    left, right = (filmstrips(clips[:, frames], enlarge=factor) for clips in (made, real))
-    gap = np.full((len(left), 6 * factor, 3), 255, dtype=np.uint8)
-    picture = np.concatenate([left, gap, right], axis=1)
-    return labelled_rows(picture, titles) if any(titles) else picture

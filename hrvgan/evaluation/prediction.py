@@ -33,7 +33,14 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
         for entry in protocols:
             scores = [entry.statistic(went_on, guess, entry) for guess in tries]
             tables[entry.name] += np.array([np.minimum(s, MOST_PSNR).sum(0) for s in scores]) / len(clips)
-    metrics = {name: summary(table) for name, table in tables.items()}
+    metrics = {}
+    for name, table in tables.items():
+        *each, copy = table.mean(1)  # The last row is that of the copy.
+        metrics[name] = {
+            "value": float(np.mean(each)),
+            "sd": float(np.std(each, ddof=1)),
+            "copy": float(copy),
+        }
     ahead = {name: {"model": t[:-1].mean(0).tolist(), "copy": t[-1].tolist()} for name, t in tables.items()}
     return metrics, {
         "extractor": "none: pixels are compared",
@@ -46,9 +53,3 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
         "protocols": {entry.name: entry.description for entry in protocols},
         "frames_ahead": ahead,
     }
-
-
-def summary(table: np.ndarray) -> dict[str, float]:
-    """Entry of the metrics JSON for scores (draws + 1, frames ahead), whose last row is that of the copy."""
-    each = table.mean(1)
-    return {"value": float(each[:-1].mean()), "sd": float(each[:-1].std(ddof=1)), "copy": float(each[-1])}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hrvgan.errors import InputError
-from hrvgan.metrics.features import Features
+from hrvgan.features import Features
 from hrvgan.metrics.protocols import Protocol
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -49,12 +49,11 @@ def real_baseline(protocol: Protocol, real: Features, n: int, seed: int) -> Real
     side = real if every else real.take(spread(len(real), min(n, len(real))))
     if len(real) < 4:
         return RealBaseline([side], [])
-    first, second = (
-        real.take(rows) for rows in (apart(real, n, seed) if every else halvings(real, 1, seed)[0])
-    )
-    if not every:
-        first, second = (half.take(spread(len(half), min(n, len(half)))) for half in (first, second))
-    return RealBaseline([side], [(first, second)])
+    if every:
+        pair = apart(real, n, seed)
+    else:
+        pair = [rows[spread(len(rows), min(n, len(rows)))] for rows in halvings(real, 1, seed)[0]]
+    return RealBaseline([side], [tuple(real.take(rows) for rows in pair)])
 
 
 def spread(available: int, num: int) -> np.ndarray:

@@ -11,24 +11,20 @@ from hrvgan.evaluation.evaluate import Comparison, evaluate
 from hrvgan.evaluation.gates import check_gates, verdict
 from hrvgan.evaluation.memorisation import closeness, collapse_warnings
 from hrvgan.evaluation.real_baseline import RealBaseline, halve_real, halved_by_group
-from hrvgan.evaluation.sources import ClipGenerator, sample_chunks
+from hrvgan.evaluation.sources import sample_chunks
+from hrvgan.features import Features, load_features
 from hrvgan.features.refnet import RefNet, featurise, load_refnet
-from hrvgan.metrics.features import Features, load_features
 from hrvgan.metrics.protocols import Protocol, of_extractor
+from hrvgan.nn.base import VideoGAN
 from hrvgan.progress import bar
 
 TRIVIAL = ("noise", "mean", "one")  # Generators without skill.
 
 
 def evaluate_refnet(
-    gan: ClipGenerator,
-    reference: str | Path,
-    *,
-    draws: int = 5,
-    seed: int = 0,
-    num_clips: int | str = "auto",
+    gan: VideoGAN, reference: str | Path, *, draws: int = 5, seed: int = 0, num_clips: int | str = "auto",
     num_halvings: int = 10,
-) -> tuple[dict, dict]:
+) -> tuple[dict, dict]:  # fmt: skip
     """(metrics, manifest) of `gan` by all protocols that the data allow, against the folder of stage `reference`.
 
     Metrics are numbers: the value of each protocol (mean over `draws` independent draws) with its sd, the scores of
@@ -36,18 +32,15 @@ def evaluate_refnet(
     compared with, `num_clips` or ("auto") half of the split, and the labels of such a half.
     """
     check_numbers(draws, num_clips, num_halvings)
-    net, info = load_refnet(Path(reference))
+    net, info = load_refnet(reference)
     sets = load_features(Path(reference) / "features.npz")
     check_classes(gan, info)
     baseline = halve_real(sets, num_halvings, seed, None if num_clips == "auto" else num_clips)
     halves = [half for _, half in baseline.pairs]
-    fakes = featurise_draws(
-        gan, net, [halves[i % num_halvings].labels for i in range(draws)], info["clip_shape"], seed
-    )
-    provenance = {
-        "extractor_id": f"refnet-{info['id']}",
-        "real_digest": f"{info['data_digest']}:{baseline.split}",
-    }
+    labels = [halves[i % num_halvings].labels for i in range(draws)]
+    fakes = featurise_draws(gan, net, labels, info["clip_shape"], seed)
+    real_digest = f"{info['data_digest']}:{baseline.split}"
+    provenance = {"extractor_id": f"refnet-{info['id']}", "real_digest": real_digest}
     # Row k of a trivial set is of class k.
     trivial = [[sets[f"trivial_{name}"].take(half.labels) for half in halves] for name in TRIVIAL]
     clips = Comparison(baseline, fakes, provenance, trivial=trivial)
@@ -63,19 +56,18 @@ def evaluate_refnet(
     return metrics | {"gated": gates["gated"]}, manifest
 
 
-def evaluate_networks(gan: ClipGenerator, reference: str | Path, **arguments: int | str) -> tuple[dict, dict]:
+def evaluate_networks(gan: VideoGAN, reference: str | Path, **arguments: int | str) -> tuple[dict, dict]:
     """`evaluate_refnet` by every network of the folder `reference`. The scores are those of the first; the manifest's
     "networks" has the values of each, by its id, "ungated_networks" the failed gates of those that have any."""
     folders = [Path(reference), *sorted(Path(reference).glob("network-*"))]
     results = [evaluate_refnet(gan, folder, **arguments) for folder in folders]
-    networks = {manifest["extractor"]: values_of(metrics) for metrics, manifest in results}
+    networks = {
+        manifest["extractor"]: {name: metrics[name]["value"] for name in manifest["protocols"]}
+        for metrics, manifest in results
+    }
     ungated = {manifest["extractor"]: manifest["ungated"] for _, manifest in results if not manifest["gated"]}
     metrics, manifest = results[0]
     return metrics, manifest | {"networks": networks, "ungated_networks": ungated}
-
-
-def values_of(metrics: dict) -> dict[str, float]:
-    return {name: entry["value"] for name, entry in metrics.items() if isinstance(entry, dict)}
 
 
 def check_numbers(draws: int, num_clips: int | str, num_halvings: int) -> None:
@@ -87,22 +79,21 @@ def check_numbers(draws: int, num_clips: int | str, num_halvings: int) -> None:
         raise InputError(f"evaluate.num_halvings: {num_halvings}, need at least 1; 10 is usual")
 
 
-def check_classes(gan: ClipGenerator, info: dict) -> None:
+def check_classes(gan: VideoGAN, info: dict) -> None:
     if gan.num_classes and list(gan.classes) != info["classes"]:
-        raise InputError(
-            f"the model makes the classes {', '.join(gan.classes)}, the reference network was trained on "
-            f"{', '.join(info['classes']) or 'none'}; evaluate it on the data set that it was trained on"
-        )
+        made, known = ", ".join(gan.classes), ", ".join(info["classes"]) or "none"
+        raise InputError(f"the model makes the classes {made}, the reference network was trained on {known}; "
+                         "evaluate it on the data set that it was trained on")  # fmt: skip
 
 
-def defined(protocol: Protocol, info: dict, gan: ClipGenerator) -> bool:
+def defined(protocol: Protocol, info: dict, gan: VideoGAN) -> bool:
     """Tells if the protocol has a meaning for this data set and generator."""
     labelled = info["labelled"] or not protocol.needs_labels
     return labelled and (gan.num_classes > 0 or not protocol.asks_labels)
 
 
 def featurise_draws(
-    gan: ClipGenerator, net: RefNet, labels: list[np.ndarray], shape: list[int], seed: int
+    gan: VideoGAN, net: RefNet, labels: list[np.ndarray], shape: list[int], seed: int
 ) -> list[Features]:
     """Features of one draw for each array of labels (N,), each with its own seed; memory holds one chunk of clips.
 
@@ -111,11 +102,9 @@ def featurise_draws(
 
     def checked(asked: np.ndarray, number: int) -> Iterator[Tensor]:
         for videos in sample_chunks(gan, asked, [seed, number]):
-            if list(videos.shape[1:]) != list(shape):
-                raise InputError(
-                    f"the model makes clips of {tuple(videos.shape[1:])}, the reference network knows {tuple(shape)}; "
-                    "evaluate it on clips of the shape that it was trained on"
-                )
+            if (made := tuple(videos.shape[1:])) != tuple(shape):
+                raise InputError(f"the model makes clips of {made}, the reference network knows {tuple(shape)}; "
+                                 "evaluate it on clips of the shape that it was trained on")  # fmt: skip
             yield videos
             progress.update(len(videos))
 

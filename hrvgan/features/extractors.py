@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from hrvgan.errors import InputError
-from hrvgan.features.weight_files import FOLDER, check_digest, fill, find_weights, is_published, read_arrays
+from hrvgan.features import c3d, i3d, inception_v3
+from hrvgan.features.weight_files import FOLDER, check_digest, fill, find_weights, read_arrays
 
 UNVERIFIED = "_unverified"
 BATCH = 16  # Clips at a time: I3D's first layer alone takes 26 MB a clip.
@@ -29,11 +30,14 @@ class Extractor:
 
     id: str
     frames: int | None  # None: all
-    num_features: int
     read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     device: str = "cpu"
     classes: list[str] | None = None  # Classes of the logits, if they depend on the data set.
-    verified: bool = True  # whether the weights are known to be the published ones
+
+    @property
+    def verified(self) -> bool:
+        """True if the weights are known to be the published ones."""
+        return not self.id.endswith(UNVERIFIED)
 
     @torch.inference_mode()
     def __call__(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -41,7 +45,7 @@ class Extractor:
             features, logits = self.read(torch.as_tensor(clips, device=self.device))
         return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
 
-    def stream(self, batches: Iterable[np.ndarray]) -> Iterable[tuple[np.ndarray, np.ndarray | None]]:
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Features of each batch, BATCH clips at a time."""
         for batch in batches:
             for start in range(0, len(batch), BATCH):
@@ -67,67 +71,46 @@ def full_float32(device: str | torch.device) -> Iterator[None]:
             place.fp32_precision = precision
 
 
-def _identity(name: str, *files: Path) -> dict:
-    """Arguments `id`, by the digests of the weight `files`, and `verified`."""
-    digests, verified = [check_digest(file) for file in files], all(map(is_published, files))
-    return {
-        "id": "-".join([name, "float32", *digests]) + ("" if verified else UNVERIFIED),
-        "verified": verified,
-    }
+def _identity(name: str, *files: Path) -> str:
+    digests, published = zip(*map(check_digest, files), strict=True)
+    return "-".join([name, "float32", *digests]) + ("" if all(published) else UNVERIFIED)
 
 
 def _c3d(name: str, folder: Path, device: str) -> Extractor:
-    from hrvgan.features import c3d
-
     path, mean_path = find_weights(("conv3d_deepnetA_ucf.npz",), folder), find_weights(("mean2.npz",), folder)
     identity = _identity(name, path, mean_path)
     with torch.device("meta"):
         net = c3d.C3D()
-    net.to_empty(device="cpu")
-    fill(net, path, read_arrays(path), c3d.file_name)
+    fill(net.to_empty(device="cpu"), path, c3d.file_name).to(device)
     try:
         mean = c3d.mean_cube(read_arrays(mean_path)).to(device)
     except (KeyError, RuntimeError):
-        raise InputError(
-            f"{mean_path}: no mean cube of 3x16x128x171 in it; fetch the published file"
-        ) from None
-    net.to(device).eval()
+        remedy = "fetch the published file"
+        raise InputError(f"{mean_path}: no mean cube of 3x16x128x171 in it; {remedy}") from None
     read = {
         "c3d_tgan": lambda x: net(c3d.prepare_tgan(x, mean)),
         "c3d_tgan_dropout": lambda x: net(c3d.prepare_tgan(x, mean), c3d.dropout_factors(x)),
         "c3d_tganv2": lambda x: net(c3d.prepare_tganv2(x, mean)),
     }[name]
-    return Extractor(frames=c3d.FRAMES, num_features=4096, read=read, device=device, **identity)
+    return Extractor(identity, c3d.FRAMES, read, device)
 
 
 def _i3d(name: str, folder: Path, device: str) -> Extractor:
-    from hrvgan.features import i3d
-
     path = find_weights(("i3d_torchscript.pt", "i3d_pretrained_400.pt"), folder)
     identity = _identity(name, path)
     if path.name == "i3d_torchscript.pt":
         script = torch.jit.load(path, map_location=device).eval()  # Code: run only if its digest is the published one.
         options = {"rescale": False, "resize": False, "return_features": True}
-        read = lambda x: (script(i3d.prepare(x), **options), None)  # noqa: E731
-    else:
-        net = i3d.I3D()
-        fill(net, path, read_arrays(path))
-        net.to(device).eval()
-        read = lambda x: (net(i3d.prepare(x)), None)  # noqa: E731
-    return Extractor(frames=16, num_features=400, read=read, device=device, **identity)
+        return Extractor(identity, 16, lambda x: (script(i3d.prepare(x), **options), None), device)
+    net = fill(i3d.I3D(), path).to(device)
+    return Extractor(identity, 16, lambda x: (net(i3d.prepare(x)), None), device)
 
 
 def _inception(name: str, folder: Path, device: str) -> Extractor:
-    from hrvgan.features import inception_v3 as inception
-
     path = find_weights(("pt_inception-2015-12-05-6726825d.pth",), folder)
     identity = _identity(name, path)
-    net = inception.InceptionV3()
-    fill(net, path, read_arrays(path))
-    net.to(device).eval()
-    return Extractor(
-        frames=1, num_features=2048, read=lambda x: net(inception.prepare(x)), device=device, **identity
-    )
+    net = fill(inception_v3.InceptionV3(), path).to(device)
+    return Extractor(identity, 1, lambda x: net(inception_v3.prepare(x)), device)
 
 
 # name -> function of (name, folder, device).
@@ -148,15 +131,3 @@ def open_extractor(name: str, folder: str | Path = FOLDER, device: str = "cpu") 
     if name not in EXTRACTORS:
         raise InputError(f"unknown extractor {name!r}; known: {', '.join(EXTRACTORS)}")
     return EXTRACTORS[name](name, Path(folder), device)
-
-
-def refnet_extractor(folder: str | Path, device: str = "cpu") -> Extractor:
-    """The reference network in `folder`, made by the stage `reference`, for clips of the length of its training."""
-    from hrvgan.features.refnet import load_refnet  # which imports this module
-
-    net, info = load_refnet(Path(folder))
-    net.to(device)
-    classes = info["classes"] if info["labelled"] else []
-    return Extractor(
-        f"refnet-{info['id']}", info["clip_shape"][0], info["arguments"]["num_features"], net, device, classes
-    )

@@ -1,4 +1,4 @@
-"""The reference of a data set: a network trained on its real clips, and the features of these.
+"""The reference of a data set: a network trained on its real clips, and the features of these and of perturbed ones.
 
 No metric is computed here: `hrvgan/evaluation/` does that, so that a change of a metric trains no network.
 """
@@ -11,29 +11,27 @@ import torch
 
 from hrvgan.clipstore.clips import SPLITS, Clips
 from hrvgan.errors import InputError
-from hrvgan.features.perturbations import PERTURBATIONS, PRETEXT
-from hrvgan.features.refnet import RefNet, batch_size_for, changes, featurise, save_refnet
-from hrvgan.features.refnet_training import Task, calibrate, fit, label_task, pretext_task
-from hrvgan.metrics.features import Features, save_features
+from hrvgan.features import Features, save_features
+from hrvgan.features.refnet import (
+    RefNet,
+    Task,
+    batch_size_for,
+    calibrate,
+    changes,
+    featurise,
+    fit,
+    save_refnet,
+)  # fmt: skip
 from hrvgan.progress import bar
 
 GAIN_OF, MOST_GAIN = 64, 50.0
 MEAN_OF = 32  # Clips in the mean clip of a class: enough for a blur, few enough for memory.
+NOISE = 0.2  # Standard deviation, as a share of the range.
 
 
 def build_reference(
-    clips: Clips,
-    out: Path,
-    *,
-    seed: int = 0,
-    networks: int = 1,
-    steps: int = 300,
-    batch_size: int = 32,
-    lr: float = 3e-3,
-    sketch_weight: float = 0.5,
-    num_features: int = 32,
-    width: int = 16,
-    max_size: int = 32,
+    clips: Clips, out: Path, *, seed: int = 0, networks: int = 1, steps: int = 300, batch_size: int = 32,
+    lr: float = 3e-3, sketch_weight: float = 0.5, num_features: int = 32, width: int = 16, max_size: int = 32,
     max_frames: int = 16,
 ) -> dict:
     """Fill the folder `out`: refnet.safetensors, refnet.json (returned), features.npz. Deterministic by `seed`.
@@ -51,9 +49,7 @@ def build_reference(
     if not len(clips.split("train")):
         raise InputError(f"{clips.folder}: no training clips; extract more videos or change the splits")
     folders = [out, *(out / f"network-{number}" for number in range(1, networks))]
-    infos = [
-        build_network(clips, folder, seed + number, training, shape) for number, folder in enumerate(folders)
-    ]
+    infos = [build_network(clips, folder, seed + n, training, shape) for n, folder in enumerate(folders)]
     return infos[0]
 
 
@@ -73,22 +69,13 @@ def build_network(clips: Clips, out: Path, seed: int, training: dict, shape: dic
         fit(net, tasks["train"], len(splits["train"]), seed=seed, **training)
     set_units(net, splits, tasks, seed)
     exams = {name: examine(net, splits[name], tasks[name], seed) for name in SPLITS if len(splits[name])}
-    save_features(
-        out / "features.npz",
-        feature_sets(net, splits, seed) | {"exam": exams.get("val", exams["train"].take([]))},
-    )
+    sets = feature_sets(net, splits, seed)
+    save_features(out / "features.npz", sets | {"exam": exams.get("val", exams["train"].take([]))})
     return save_refnet(
-        net,
-        out,
-        labelled=labelled,
-        classes=clips.classes,
-        answers=answers,
-        clip_shape=list(clips.shape),
+        net, out, labelled=labelled, classes=clips.classes, answers=answers, clip_shape=list(clips.shape),
         num_clips={name: len(split) for name, split in splits.items()},
         accuracy={name: float((exam.logits.argmax(1) == exam.labels).mean()) for name, exam in exams.items()},
-        temperature=float(net.temperature),
-        training={"seed": seed, **training},
-        data_digest=clips.digest,
+        temperature=float(net.temperature), training={"seed": seed, **training}, data_digest=clips.digest,
     )
 
 
@@ -110,6 +97,25 @@ def set_units(net: RefNet, splits: dict[str, Clips], tasks: dict[str, Task], see
         net.temperature.fill_(calibrate(exam.logits, exam.labels))
 
 
+# Tasks.
+
+def label_task(clips: Clips) -> Task:
+    """Classification by label."""
+    return lambda rng, rows: (clips.read(rows), clips.labels[rows])
+
+
+def pretext_task(clips: Clips) -> Task:
+    """Classification of frame order and playback speed, which needs no labels."""
+    transforms = list(PRETEXT.values())
+
+    def examples(rng: np.random.Generator, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        answers = rng.permutation(np.arange(len(rows)) % len(transforms))
+        pairs = zip(answers, clips.read(rows), strict=True)
+        return np.stack([transforms[answer](clip[None], rng)[0] for answer, clip in pairs]), answers
+
+    return examples
+
+
 def examine(net: RefNet, clips: Clips, task: Task, seed: int) -> Features:
     """Answers of the network to `task` on `clips`; the labels are the right answers."""
     rng, answers = np.random.default_rng(seed), []
@@ -124,11 +130,12 @@ def examine(net: RefNet, clips: Clips, task: Task, seed: int) -> Features:
     return Features(features, logits, np.concatenate(answers), groups(clips))
 
 
+# Sets of clips.
+
 def feature_sets(net: RefNet, splits: dict[str, Clips], seed: int) -> dict[str, Features]:
     """Features of the real clips, of perturbed val clips and of trivial generators' clips, by name."""
-    val = splits["val"]
     jobs = [(name, split, None) for name, split in splits.items()]
-    jobs += [(name, val, perturb) for name, perturb in PERTURBATIONS.items()]
+    jobs += [(name, splits["val"], perturb) for name, perturb in PERTURBATIONS.items()]
     sets = {}
     for name, split, perturb in bar(jobs, "features", unit="set"):
         stream = batches(split, perturb, np.random.default_rng(seed))
@@ -156,14 +163,52 @@ def batches(
     clips: Clips, perturb: Callable | None = None, rng: np.random.Generator | None = None
 ) -> Iterator[np.ndarray]:
     for rows in row_batches(clips):
-        read = clips.read(rows)
-        yield perturb(read, rng) if perturb else read
+        yield perturb(clips.read(rows), rng) if perturb else clips.read(rows)
 
 
-def row_batches(clips: Clips) -> Iterator[np.ndarray]:
+def row_batches(clips: Clips) -> list[np.ndarray]:
     size = batch_size_for(clips.shape)
-    return (np.arange(start, min(start + size, len(clips))) for start in range(0, len(clips), size))
+    return np.split(np.arange(len(clips)), range(size, len(clips), size)) if len(clips) else []
 
 
 def groups(clips: Clips) -> np.ndarray:
     return np.array(clips.index["group"].to_pylist(), dtype=str)
+
+
+# Perturbations of real clips: wrong order, no motion, wrong speed, noise. All uint8 (N, T, H, W, 3).
+
+def shuffled(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Frames of each clip in random order, never the right one (if there are two frames)."""
+    orders = [_wrong_order(clips.shape[1], rng) for _ in clips]
+    return np.stack([clip[order] for clip, order in zip(clips, orders, strict=True)]) if orders else clips
+
+
+def _wrong_order(length: int, rng: np.random.Generator) -> np.ndarray:
+    order = rng.permutation(length)
+    while length > 1 and (np.diff(order) == 1).all():
+        order = rng.permutation(length)
+    return order
+
+
+def frozen(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One frame, drawn for each clip, repeated."""
+    chosen = rng.integers(clips.shape[1], size=len(clips))
+    return np.repeat(clips[np.arange(len(clips)), chosen][:, None], clips.shape[1], axis=1)
+
+
+def half_speed(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Each frame twice, from a start drawn for each clip."""
+    length = clips.shape[1]
+    starts = rng.integers((length + 1) // 2, size=(len(clips), 1))
+    order = starts + np.arange(length) // 2
+    return np.take_along_axis(clips, order[:, :, None, None, None], axis=1)
+
+
+def noisy(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Independent Gaussian noise on every value, clipped to the range."""
+    noise = rng.standard_normal(clips.shape, dtype=np.float32) * (255 * NOISE)
+    return (clips + noise).round().clip(0, 255).astype(np.uint8)
+
+
+PERTURBATIONS = {"shuffled": shuffled, "frozen": frozen, "noisy": noisy}
+PRETEXT = {"forward": lambda clips, rng: clips, "shuffled": shuffled, "half speed": half_speed}

@@ -1,25 +1,30 @@
 """The reference network refnet: a small 3-D CNN whose pooled features and class probabilities are scored.
 
-It is trained on real clips alone (`refnet_training.py`). Its id is a hash of its weights and temperature.
+It is trained and calibrated on real clips alone. Its id is a hash of its weights and temperature.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrvgan.clipstore.layout import to_float
 from hrvgan.errors import InputError
-from hrvgan.features.extractors import full_float32
+from hrvgan.features.extractors import Extractor, full_float32
 from hrvgan.files import atomic_path, write_json
+from hrvgan.progress import bar
+
+SKETCH = (2, 4, 4)  # Frames, rows and columns of the coarse view.
+# (rng, rows) -> uint8 clips (n, T, H, W, 3) and right answers, int64 (n,).
+Task = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class RefNet(nn.Module):
@@ -30,30 +35,18 @@ class RefNet(nn.Module):
     motion is not lost. Features are in units of their root mean square over the real training clips.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        num_features: int = 32,
-        width: int = 16,
-        max_size: int = 32,
-        max_frames: int = 16,
-        motion: bool = False,
-    ):
+    def __init__(self, num_classes: int, num_features: int = 32, width: int = 16, max_size: int = 32,
+                 max_frames: int = 16, motion: bool = False):
         super().__init__()
-        self.arguments = {
-            "num_classes": num_classes,
-            "num_features": num_features,
-            "width": width,
-            "max_size": max_size,
-            "max_frames": max_frames,
-        } | ({"motion": True} if motion else {})
+        self.arguments = {"num_classes": num_classes, "num_features": num_features, "width": width,
+                          "max_size": max_size, "max_frames": max_frames} | ({"motion": True} if motion else {})
         self.max_size, self.max_frames = max_size, max_frames
         # Time is halved only once: motion by a pixel a frame would be lost in coarser steps.
         self.body = nn.Sequential(
-            _block(4 if motion else 3, width, (3, 5, 5), stride=(1, 2, 2)),  # (N, w, T, S/2, S/2)
-            _block(width, 2 * width, (3, 3, 3), stride=(1, 2, 2)),  # (N, 2w, T, S/4, S/4)
-            _block(2 * width, 3 * width, (3, 3, 3), stride=(2, 2, 2)),  # (N, 3w, T/2, S/8, S/8)
-            _block(3 * width, num_features, (3, 3, 3), stride=(1, 1, 1)),  # (N, D, T/2, S/8, S/8)
+            _block(4 if motion else 3, width, (3, 5, 5), stride=(1, 2, 2)),       # (N, w, T, S/2, S/2)
+            _block(width, 2 * width, (3, 3, 3), stride=(1, 2, 2)),                # (N, 2w, T, S/4, S/4)
+            _block(2 * width, 3 * width, (3, 3, 3), stride=(2, 2, 2)),            # (N, 3w, T/2, S/8, S/8)
+            _block(3 * width, num_features, (3, 3, 3), stride=(1, 1, 1)),         # (N, D, T/2, S/8, S/8)
         )
         self.head = nn.Linear(num_features, num_classes)
         self.register_buffer("gain", torch.ones(()) if motion else None)
@@ -113,6 +106,90 @@ def featurise(net: RefNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, n
     return features, logits
 
 
+# Training and calibration.
+
+def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int, lr: float, sketch_weight: float,
+        seed: int) -> None:
+    """Train `net` in place: cross-entropy of `task` over `num_clips` clips, and a linear sketch of the clip.
+
+    Deterministic by `seed` on one machine with one number of threads.
+    """
+    rng, device = np.random.default_rng(seed), net.rms.device
+    sketch = nn.Linear(net.head.in_features, 3 * math.prod(SKETCH), device=device)
+    optimizer = torch.optim.AdamW([*net.parameters(), *sketch.parameters()], lr=lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
+    rows = _epochs(num_clips, batch_size, rng)
+    net.train()
+    for _ in (progress := bar(range(steps), "refnet", unit="step")):
+        clips, answers = task(rng, next(rows))
+        video = augment(net.prepare(torch.as_tensor(clips, device=device)), rng)
+        features, logits = net.read_out(video)
+        loss = F.cross_entropy(logits, torch.as_tensor(answers, device=device))
+        loss = loss + sketch_weight * unexplained(sketch(features), video)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    net.eval()
+
+
+def unexplained(drawn: Tensor, video: Tensor) -> Tensor:
+    """Share of the variance of a coarse view of `video` (N, C, T, H, W) that `drawn` does not explain.
+
+    Class labels alone teach a network to ignore variety within a class, and so not to notice its loss.
+    """
+    view = F.adaptive_avg_pool3d(video, SKETCH).flatten(1)
+    return F.mse_loss(drawn, view) / view.var(correction=0).clamp(min=1e-4)
+
+
+def _epochs(num_clips: int, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless batches of rows; each clip comes once an epoch."""
+    waiting = np.empty(0, dtype=np.int64)
+    while True:
+        while len(waiting) < batch_size:
+            waiting = np.concatenate([waiting, rng.permutation(num_clips)])
+        yield waiting[:batch_size]
+        waiting = waiting[batch_size:]
+
+
+def augment(video: Tensor, rng: np.random.Generator) -> Tensor:
+    """Shift each clip of float (N, C, T, H, W) by up to an eighth and change its contrast by up to a fifth.
+
+    The same for all its frames, and no flip: direction may be the class.
+    """
+    n, _, _, height, width = video.shape
+    dy, dx = height // 8, width // 8
+    padded = F.pad(video, (dx, dx, dy, dy, 0, 0), mode="replicate")
+    tops, lefts = rng.integers(2 * dy + 1, size=n), rng.integers(2 * dx + 1, size=n)
+    shifted = [clip[..., y : y + height, x : x + width] for clip, y, x in zip(padded, tops, lefts, strict=True)]
+    contrast = torch.as_tensor(rng.uniform(0.8, 1.2, size=(n, 1, 1, 1, 1))).to(video)
+    return (torch.stack(shifted) * contrast).clamp(-1, 1)
+
+
+def calibrate(logits: np.ndarray, answers: np.ndarray) -> float:
+    """Temperature that minimises the cross-entropy of held-out logits (N, K) (Guo et al. 2017, eq. 9).
+
+    Targets are smoothed by 1 / (N + 2) (Platt 1999); otherwise N right answers would give certainty.
+    """
+    logits = torch.as_tensor(logits, dtype=torch.float64)
+    truth = F.one_hot(torch.as_tensor(answers), logits.shape[1]).double()
+    doubt = 1 / (len(logits) + 2)
+    target = (1 - doubt) * truth + doubt * (1 - truth) / max(1, logits.shape[1] - 1)
+    return math.exp(golden_section(lambda t: F.cross_entropy(logits / math.exp(t), target).item(), -4.0, 4.0))
+
+
+def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-6) -> float:
+    """Position of the minimum of a function with one minimum in [low, high] (Kiefer 1953)."""
+    ratio = (math.sqrt(5) - 1) / 2
+    while high - low > tolerance:
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if function(left) < function(right) else (left, high)
+    return (low + high) / 2
+
+
+# Files.
+
 def save_refnet(net: RefNet, folder: Path, **facts: object) -> dict:
     """Write refnet.safetensors and refnet.json (id, constructor arguments, `facts`); return the latter."""
     weights = save({name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()})
@@ -123,20 +200,26 @@ def save_refnet(net: RefNet, folder: Path, **facts: object) -> dict:
     return info
 
 
-def load_refnet(folder: Path) -> tuple[RefNet, dict]:
+def load_refnet(folder: str | Path) -> tuple[RefNet, dict]:
     """The network, in eval mode on the CPU, and its refnet.json. Raises InputError if they do not belong together."""
     try:
-        info = json.loads((folder / "refnet.json").read_text(encoding="utf-8"))
-        weights = (folder / "refnet.safetensors").read_bytes()
+        info = json.loads(Path(folder, "refnet.json").read_text(encoding="utf-8"))
+        weights = Path(folder, "refnet.safetensors").read_bytes()
         if _identity(weights, info["arguments"]) != info["id"]:
             raise ValueError("weights and refnet.json are of different networks")
         net = RefNet(**info["arguments"])
-        net.load_state_dict(load_file(folder / "refnet.safetensors"))
+        net.load_state_dict(load(weights))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{folder}: no usable reference network ({error}); run the stage `reference` again"
-        ) from None
+        remedy = "run the stage `reference` again"
+        raise InputError(f"{folder}: no usable reference network ({error}); {remedy}") from None
     return net.eval(), info
+
+
+def refnet_extractor(folder: str | Path, device: str = "cpu") -> Extractor:
+    """The reference network in `folder`, made by the stage `reference`, for clips of the length of its training."""
+    net, info = load_refnet(folder)
+    classes = info["classes"] if info["labelled"] else []
+    return Extractor(f"refnet-{info['id']}", info["clip_shape"][0], net.to(device), device, classes)
 
 
 def _identity(weights: bytes, arguments: dict) -> str:

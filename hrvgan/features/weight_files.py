@@ -51,14 +51,10 @@ FILES = [
     WeightFile(
         name="conv3d_deepnetA_ucf.npz",
         network="C3D, Sports-1M then UCF101 split 1, 101 classes",
-        urls=(f"{TGANV2}/conv3d_deepnetA_ucf.npz",),
-        licence=C3D,
+        urls=(f"{TGANV2}/conv3d_deepnetA_ucf.npz",), licence=C3D,
     ),
     WeightFile(
-        name="mean2.npz",
-        network="the mean cube of C3D",
-        urls=(f"{TGANV2}/mean2.npz",),
-        licence=C3D,
+        name="mean2.npz", network="the mean cube of C3D", urls=(f"{TGANV2}/mean2.npz",), licence=C3D,
     ),
     WeightFile(
         name="pt_inception-2015-12-05-6726825d.pth",
@@ -92,23 +88,17 @@ def find_weights(names: tuple[str, ...], folder: str | Path = FOLDER) -> Path:
     )
 
 
-def check_digest(path: Path) -> str:
-    """sha256 of the file. Raises InputError for another size or digest than the published one."""
+def check_digest(path: Path) -> tuple[str, bool]:
+    """sha256 of the file, and whether it is known to be the published one. Raises InputError if it is known not to be,
+    or if the size differs."""
     published, size = WEIGHTS[path.name], path.stat().st_size
     if published.size and size != published.size:
         raise InputError(f"{path}: {size:,} bytes, the published file has {published.size:,}; fetch it again")
     digest = file_digest(path)
     if published.sha256 and digest != published.sha256:
-        raise InputError(
-            f"{path}: sha256 {digest[:12]}…, the published file's is {published.sha256[:12]}…; it is damaged or other "
-            "weights: fetch it again"
-        )
-    return digest
-
-
-def is_published(path: Path) -> bool:
-    """Tells if the sha256 of the published file is known, so that `check_digest` accepts no other file."""
-    return bool(WEIGHTS[path.name].sha256)
+        digests = f"sha256 {digest[:12]}…, the published file's is {published.sha256[:12]}…"
+        raise InputError(f"{path}: {digests}; it is damaged or other weights: fetch it again")
+    return digest, bool(published.sha256)
 
 
 def read_arrays(path: Path) -> dict:
@@ -122,24 +112,22 @@ def read_arrays(path: Path) -> dict:
         arrays = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged file can raise anything in numpy's and torch's readers.
         reason = str(error).split("\n")[0].split(". ")[0][:160] or type(error).__name__
-        raise InputError(
-            f"{path}: damaged, or holds more than weights ({reason}); it was not run: fetch the published file again"
-        ) from None
+        wrong = f"damaged, or holds more than weights ({reason}); it was not run"
+        raise InputError(f"{path}: {wrong}: fetch the published file again") from None
     if not isinstance(arrays, dict) or not all(isinstance(value, torch.Tensor) for value in arrays.values()):
         raise InputError(f"{path}: no table of named arrays; fetch the published file again")
     return arrays
 
 
-def fill(net, path: Path, arrays: dict, file_name=lambda parameter: parameter) -> None:
-    """Load `arrays` into `net`, every parameter and running statistic; `file_name` maps its names to the file's.
+def fill(net, path: Path, file_name=lambda parameter: parameter):
+    """Load every parameter and running statistic of `net` from a file; `file_name` maps their names to the file's.
 
-    Raises InputError if the file is of another network.
+    Returns `net` in eval mode. Raises InputError if the file is of another network.
     """
-    own = {
-        name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")
-    }
-    wanted = {file_name(name): tuple(value.shape) for name, value in own.items()}
-    stored = {name: tuple(a.shape) for name, a in arrays.items() if not name.endswith("num_batches_tracked")}
+    arrays, counter = read_arrays(path), "num_batches_tracked"  # which the published files lack
+    own = {name: tuple(value.shape) for name, value in net.state_dict().items() if not name.endswith(counter)}
+    wanted = {file_name(name): shape for name, shape in own.items()}
+    stored = {name: tuple(array.shape) for name, array in arrays.items() if not name.endswith(counter)}
     title = f"{path}: weights of another network than {WEIGHTS[path.name].network}"
     for name in wanted:
         if stored.get(name) != wanted[name]:
@@ -148,3 +136,4 @@ def fill(net, path: Path, arrays: dict, file_name=lambda parameter: parameter) -
     if extra := sorted(stored.keys() - wanted.keys()):
         raise InputError(f"{title}: it also holds {extra[0]}; fetch the published file")
     net.load_state_dict({name: arrays[file_name(name)] for name in own}, strict=False)
+    return net.eval()

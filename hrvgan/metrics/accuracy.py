@@ -11,9 +11,8 @@ def label_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of clips whose largest of (N, K) logits is the label asked for, labels (N,) in 0..K-1."""
     logits, labels = clip_rows(logits, "logits"), np.asarray(labels)
     if labels.shape != (len(logits),) or labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise InputError(
-            f"labels: shape {labels.shape}, need {len(logits)} labels in 0..{logits.shape[1] - 1}"
-        )
+        wanted = f"{len(logits)} labels in 0..{logits.shape[1] - 1}"
+        raise InputError(f"labels: shape {labels.shape}, need {wanted}")
     return float((logits.argmax(axis=1) == labels).mean())
 
 

@@ -25,11 +25,9 @@ def finite(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype.kind not in "fiub":
         raise InputError(f"{name}: holds {values.dtype}, need real numbers")
     values = values.astype(np.float64)
-    bad = values.size - np.count_nonzero(np.isfinite(values))
-    if bad:
-        raise InputError(
-            f"{name}: {bad} of {values.size} values are NaN or infinite; look at the clips behind them"
-        )
+    if bad := values.size - np.count_nonzero(np.isfinite(values)):
+        counts = f"{bad} of {values.size} values are NaN or infinite"
+        raise InputError(f"{name}: {counts}; look at the clips behind them")
     return values
 
 
@@ -53,18 +51,20 @@ def whole_number(value: int, name: str, least: int) -> None:
 def bounded(values: np.ndarray, name: str, most: float = LARGEST) -> np.ndarray:
     """`values`; raises InputError where they are so large that products of them are infinite in float64."""
     if values.size and (largest := np.abs(values).max()) > most:
-        raise InputError(
-            f"{name}: values up to {largest:.1g} overflow in float64; scale both sides alike, to {most:.0g} at most"
-        )
+        remedy = f"scale both sides alike, to {most:.0g} at most"
+        raise InputError(f"{name}: values up to {largest:.1g} overflow in float64; {remedy}")
     return values
 
 
-def class_labels(values: np.ndarray, n: int, name: str) -> np.ndarray:
-    """`values` as int64 (n,); raises InputError unless they are whole numbers from 0 on, one a clip."""
+def class_labels(values: np.ndarray, n: int, name: str, num_classes: int | None = None) -> np.ndarray:
+    """`values` as int64 (n,); raises InputError unless they are whole numbers from 0 on, one a clip, and below
+    `num_classes` where that is known."""
     labels = np.asarray(values)
     if labels.shape != (n,) or labels.dtype.kind not in "iu" or (n and labels.min() < 0):
         wrong = f"{labels.dtype} {labels.shape}" + (" with negative ones" if labels.dtype.kind == "i" else "")
         raise InputError(f"{name}: {wrong}, need {n} whole numbers from 0 on, one a clip")
+    if num_classes is not None and labels.max() >= num_classes:
+        raise InputError(f"{name} up to {labels.max()}, but there are {num_classes} classes")
     return labels.astype(np.int64)
 
 
@@ -72,9 +72,8 @@ def same_width(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Both feature arrays checked, float64 (N, D) and (M, D)."""
     real, fake = clip_rows(real, "real features"), clip_rows(fake, "fake features")
     if real.shape[1] != fake.shape[1]:
-        raise InputError(
-            f"real features have D = {real.shape[1]}, fake ones {fake.shape[1]}; use one extractor for both"
-        )
+        widths = f"real features have D = {real.shape[1]}, fake ones {fake.shape[1]}"
+        raise InputError(f"{widths}; use one extractor for both")
     return bounded(real, "real features"), bounded(fake, "fake features")
 
 

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from hrvgan.errors import InputError
+from hrvgan.features import Features
 from hrvgan.metrics.arrays import LARGEST, bounded, finite, same_width, whole_number
-from hrvgan.metrics.features import Features
 from hrvgan.metrics.protocols import LINEAR, Protocol
 
 TOLERANCE = np.sqrt(np.finfo(np.float64).eps)
@@ -32,9 +32,9 @@ def frechet_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma
     # Rounding error of an eigenvalue, relative to the largest: generous, half of the input's digits.
     tolerance = max(np.sqrt(np.finfo(np.result_type(sigma, np.float32)).eps) for sigma in (sigma1, sigma2))
     sigma1, sigma2 = finite(sigma1, "sigma1"), finite(sigma2, "sigma2")
-    for values, name, most in ((mu1, "mu1", LARGEST), (mu2, "mu2", LARGEST),
-                               (sigma1, "sigma1", LARGEST**2), (sigma2, "sigma2", LARGEST**2)):  # fmt: skip
-        bounded(values, name, most)
+    for mu, sigma, side in ((mu1, sigma1, 1), (mu2, sigma2, 2)):
+        bounded(mu, f"mu{side}")
+        bounded(sigma, f"sigma{side}", LARGEST**2)
     root = _root(sigma1, "sigma1", tolerance)
     _root(sigma2, "sigma2", tolerance)  # Only checked: a singular sigma1 would hide its errors.
     trace = np.trace(sigma1) + np.trace(sigma2)
@@ -76,12 +76,10 @@ def frechet_distance_infinity(
     most, rng = min(len(real), len(fake)), np.random.default_rng(seed)
     inverses = np.linspace(1 / most, 1 / max(2, most // 2), points)
     sizes = np.clip(np.round(1 / inverses).astype(int), 2, most)
-    values = [
-        frechet_distance_from_features(
-            *(rows[rng.permutation(len(rows))[:size]] for rows in (real, fake)), ddof=ddof
-        )
-        for size in sizes
-    ]
+    values = []
+    for size in sizes:
+        subsets = [rows[rng.permutation(len(rows))[:size]] for rows in (real, fake)]
+        values.append(frechet_distance_from_features(*subsets, ddof=ddof))
     if len(set(sizes)) < 2:
         return float(np.mean(values))
     return float(np.polynomial.Polynomial.fit(1 / sizes, values, 1)(0.0))
@@ -100,9 +98,8 @@ def _distance(gap: np.ndarray, trace: float, trace_root: float) -> float:
 def _root(sigma: np.ndarray, name: str, tolerance: float) -> np.ndarray:
     """R with R R^T = sigma. Raises InputError unless the matrix, which comes from a caller, is a covariance."""
     if np.abs(sigma - sigma.T).max() > tolerance * np.abs(sigma).max():
-        raise InputError(
-            f"{name} is not symmetric, so it is no covariance; compute it with numpy.cov(x, rowvar=False)"
-        )
+        remedy = "compute it with numpy.cov(x, rowvar=False)"
+        raise InputError(f"{name} is not symmetric, so it is no covariance; {remedy}")
     return _factor(sigma, name, tolerance)
 
 
@@ -112,7 +109,10 @@ def _factor(sigma: np.ndarray, name: str, tolerance: float) -> np.ndarray:
         return np.linalg.cholesky(sigma)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(sigma)
-        return vectors * np.sqrt(_nonnegative(values, tolerance, name))
+    if (least := values.min()) < -tolerance * np.abs(values).max():
+        remedy = "recompute it in float64"
+        raise InputError(f"{name} has the eigenvalue {least:.3g}, so it is no covariance; {remedy}")
+    return vectors * np.sqrt(values.clip(min=0))
 
 
 def _trace_root(product: np.ndarray) -> float:
@@ -122,14 +122,6 @@ def _trace_root(product: np.ndarray) -> float:
     rounding errors of either sign and the largest gives no tolerance, so invalid covariances are refused earlier.
     """
     return np.sqrt(np.linalg.eigvalsh(product).clip(min=0)).sum()
-
-
-def _nonnegative(values: np.ndarray, tolerance: float, name: str) -> np.ndarray:
-    if values.min() < -tolerance * np.abs(values).max():
-        raise InputError(
-            f"{name} has the eigenvalue {values.min():.3g}, so it is no covariance; recompute it in float64"
-        )
-    return values.clip(min=0)
 
 
 def _distance_of(real: Features, fake: Features, protocol: Protocol) -> float:

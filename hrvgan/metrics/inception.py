@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from hrvgan.errors import InputError
+from hrvgan.features import Features
 from hrvgan.metrics.arrays import clip_rows, softmax, whole_number
-from hrvgan.metrics.features import Features
 from hrvgan.metrics.protocols import LINEAR, Protocol
 
 
@@ -21,9 +21,8 @@ def inception_score(probs: np.ndarray, splits: int = 1, eps: float = 0.0) -> flo
     if eps < 0:
         raise InputError(f"eps: {eps}, need 0 or more; TGAN has 1e-7, TGANv2 1e-20")
     if splits > len(probs) // 2:
-        raise InputError(
-            f"splits: {splits}, need 1 to {len(probs) // 2}: at least two of {len(probs)} clips a split"
-        )
+        least = f"at least two of {len(probs)} clips a split"
+        raise InputError(f"splits: {splits}, need 1 to {len(probs) // 2}: {least}")
     return float(np.mean([_score(part, eps) for part in np.array_split(probs, splits)]))
 
 

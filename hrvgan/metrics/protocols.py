@@ -1,17 +1,39 @@
-"""Protocols: what a metric's name stands for. One entry fixes everything that could change the number."""
+"""Protocols: what a metric's name stands for. One entry fixes everything that could change the number.
+
+Results may be compared that agree in protocol, extractor, real clips and numbers of clips.
+"""
 
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
 from hrvgan import metrics
 from hrvgan.errors import InputError
-from hrvgan.metrics.features import Features
+from hrvgan.features import Features
 
 LINEAR = "bilinear, corners aligned, to 112x112"  # TGANv2's resize, of its Inception Score and its FID
 FOR_DISPLAY = ("title", "meaning", "ends")
+# Field of a manifest's protocol entry -> its name in messages. The number of draws is not among them: it sharpens a
+# mean and moves none.
+COMPARED_FIELDS = {
+    "extractor_id": "extractor",
+    "real_digest": "real clips",
+    "num_real": "number of real clips",
+    "num_fake": "number of generated clips",
+    "num_features": "D",
+    "frames": "frames",
+    "start": "start of generated clips",
+    "real_start": "start of real clips",
+    "real_clips": "choice of real clips",
+    "seed": "seed of the real clips",  # set if the clips or their first frames are drawn by it
+    "resize": "resize",
+    "ddof": "ddof",
+    "splits": "splits",
+    "eps": "eps",
+}
 
 
 @dataclass(frozen=True)
@@ -125,3 +147,78 @@ def flatten_scores(metrics: dict) -> dict[str, float]:
         if isinstance(entry, dict)
         for key, number in entry.items()
     }
+
+
+def differences(name: str, first: dict, second: dict) -> list[str]:
+    """Differences of two manifests in protocol `name`, in words; [] if the results may be compared."""
+    entries = [protocol_entry(name, manifest) for manifest in (first, second)]
+    if None in entries:
+        names = [", ".join(manifest.get("protocols", {})) or "nothing" for manifest in (first, second)]
+        return [f"they were not scored by the same protocol (one has {names[0]}, the other {names[1]})"]
+    return [
+        f"different {words} ({_short(entries[0].get(key))} and {_short(entries[1].get(key))})"
+        for key, words in COMPARED_FIELDS.items()
+        if entries[0].get(key) != entries[1].get(key)
+    ]
+
+
+def protocol_entry(name: str, manifest: dict) -> dict | None:
+    """Entry of protocol `name` in `manifest`, or None; for scores without a network, built from the manifest itself."""
+    entry = manifest.get("protocols", {}).get(name)
+    if not isinstance(entry, str):
+        return entry
+    numbers = {key: manifest.get(key) for key in ("num_real", "num_fake")}
+    real = str(manifest.get("real"))
+    return {"extractor_id": manifest.get("extractor"), "real_digest": real, "frames": entry} | numbers
+
+
+def compare(results: list[tuple[dict, dict]]) -> dict[str, list[dict]]:
+    """The entries of several (metrics, manifest) by protocol. Raises InputError if a shared protocol differs or there
+    is none."""
+    first, *others = [manifest for _, manifest in results]
+    names = [manifest.get("protocols", {}) for manifest in (first, *others)]
+    shared = [name for name in names[0] if all(name in other for other in names)]
+    for other in others:
+        if not shared:
+            raise InputError(f"cannot be compared: {differences('', first, other)[0]}")
+        for name in shared:
+            if reasons := differences(name, first, other):
+                raise InputError(f"{name} cannot be compared: {'; '.join(reasons)}")
+    return {name: [metrics[name] for metrics, _ in results] for name in shared}
+
+
+def ranks_of(manifests: dict[str, dict]) -> dict[str, float]:
+    """Rank stability of each protocol over the networks that passed their gates and scored all models; {} with fewer
+    than two networks or models."""
+    networks = [manifest.get("networks", {}) for manifest in manifests.values()]
+    ungated = {network for manifest in manifests.values() for network in manifest.get("ungated_networks", ())}
+    gated = [network for network in networks[0] if network not in ungated]
+    shared = [network for network in gated if all(network in other for other in networks)]
+    stabilities = {}
+    for name in networks[0][shared[0]] if shared else ():
+        scores = {model: [other[network].get(name) for network in shared]
+                  for model, other in zip(manifests, networks, strict=True)}  # fmt: skip
+        if any(None in values for values in scores.values()):
+            continue  # Not defined for one of the models.
+        if (stability := rank_stability(scores)) is not None:
+            stabilities[name] = stability
+    return stabilities
+
+
+def rank_stability(scores: dict[str, list[float]]) -> float | None:
+    """Mean Kendall tau over the pairs of networks: 1, all rank the models alike, to -1; about 0 is chance.
+
+    `scores` holds each model's value by each network. None with fewer than two models or two networks.
+    """
+    values = np.array(list(scores.values()))  # (models, networks)
+    if len(values) < 2 or values.shape[1] < 2:
+        return None
+    first, second = np.array(list(combinations(range(len(values)), 2))).T
+    signs = np.sign(values[first] - values[second])  # (pairs of models, networks)
+    pairs = combinations(range(values.shape[1]), 2)
+    return float(np.mean([(signs[:, a] * signs[:, b]).mean() for a, b in pairs]))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) < 60 else f"{text[:34]}…{text[-8:]}"

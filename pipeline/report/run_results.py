@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from hrvgan.files import file_digest
-from hrvgan.metrics.comparability import COMPARED_FIELDS, protocol_entry
+from hrvgan.metrics.protocols import COMPARED_FIELDS, protocol_entry
 from pipeline import params
 from pipeline.stage import read_json
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_folder
-from hrvgan.metrics.comparability import differences
-from hrvgan.metrics.protocols import lower_is_better
+from hrvgan.metrics.protocols import differences, lower_is_better
 from hrvgan.nn.checkpoint import check_out
 from pipeline.stage import read_json
 from pipeline.tracking.client import connect, errors_as_input_error, errors_as_warning, run_id_of, uri
