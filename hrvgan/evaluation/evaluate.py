@@ -162,8 +162,9 @@ def evaluate_published(
 
 
 def score_sources(
-    protocols: Iterable[Protocol], real: ClipSource, fake: ClipSource, open_extractor: Callable[[str], Extractor], *,
-    seed: int = 0, num: int | None = None, cache: Path | None = None,
+    protocols: Iterable[Protocol], real: ClipSource, fake: ClipSource,
+    open_extractor: Callable[[str], Extractor], *, seed: int = 0, num: int | None = None,
+    cache: Path | None = None,
 ) -> tuple[dict, dict]:  # fmt: skip
     """(metrics, manifest) of all `protocols` with `num` clips a draw (as published).
 

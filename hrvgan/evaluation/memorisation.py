@@ -41,9 +41,8 @@ def closeness(fakes: list[Features], real: Features, train: Features) -> dict[st
     About 1: as far as new clips are. Far below 1: copies. Far above: nothing like the training clips.
     """
     made = np.concatenate([fake.features for fake in fakes])
-    generated, held_out = (
-        float(np.median(nearest(rows, train.features)[1])) for rows in (made, real.features)
-    )
+    distances = [nearest(rows, train.features)[1] for rows in (made, real.features)]
+    generated, held_out = (float(np.median(each)) for each in distances)
     return {"generated": generated, "held_out": held_out, "ratio": generated / held_out if held_out else 0.0}
 
 

@@ -36,11 +36,8 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
     metrics = {}
     for name, table in tables.items():
         *each, copy = table.mean(1)  # The last row is that of the copy.
-        metrics[name] = {
-            "value": float(np.mean(each)),
-            "sd": float(np.std(each, ddof=1)),
-            "copy": float(copy),
-        }
+        value, sd = float(np.mean(each)), float(np.std(each, ddof=1))
+        metrics[name] = {"value": value, "sd": sd, "copy": float(copy)}
     ahead = {name: {"model": t[:-1].mean(0).tolist(), "copy": t[-1].tolist()} for name, t in tables.items()}
     return metrics, {
         "extractor": "none: pixels are compared",

@@ -38,6 +38,8 @@ def load_features(path: str | Path) -> dict[str, Features]:
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             names = dict.fromkeys(key.rpartition("/")[0] for key in stored)
-            return {name: Features(*(stored[f"{name}/{field.name}"] for field in fields(Features))) for name in names}
+            keys = [field.name for field in fields(Features)]
+            return {name: Features(*(stored[f"{name}/{key}"] for key in keys)) for name in names}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise InputError(f"{path}: no readable feature file ({error}); run the stage `reference` again") from None
+        remedy = "run the stage `reference` again"
+        raise InputError(f"{path}: no readable feature file ({error}); {remedy}") from None

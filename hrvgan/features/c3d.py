@@ -5,6 +5,7 @@ mean2.npz holds the mean cube that is subtracted, `mean` (3, 16, 128, 171) in BG
 """
 
 import hashlib
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,14 +23,15 @@ class C3D(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv1a = _conv(3, 64)
-        self.conv2a = _conv(64, 128)
-        self.conv3a = _conv(128, 256)
-        self.conv3b = _conv(256, 256)
-        self.conv4a = _conv(256, 512)
-        self.conv4b = _conv(512, 512)
-        self.conv5a = _conv(512, 512)
-        self.conv5b = _conv(512, 512)
+        conv = partial(nn.Conv3d, kernel_size=3, padding=1)
+        self.conv1a = conv(3, 64)
+        self.conv2a = conv(64, 128)
+        self.conv3a = conv(128, 256)
+        self.conv3b = conv(256, 256)
+        self.conv4a = conv(256, 512)
+        self.conv4b = conv(512, 512)
+        self.conv5a = conv(512, 512)
+        self.conv5b = conv(512, 512)
         self.fc6 = nn.Linear(512 * 4 * 4, 4096)
         self.fc7 = nn.Linear(4096, 4096)
         self.fc8 = nn.Linear(4096, 101)
@@ -46,10 +48,6 @@ class C3D(nn.Module):
         fc6 = self.fc6(x).relu() * of_fc6
         fc7 = self.fc7(fc6).relu() * of_fc7
         return fc7, self.fc8(fc7)
-
-
-def _conv(in_channels: int, out_channels: int) -> nn.Conv3d:
-    return nn.Conv3d(in_channels, out_channels, 3, padding=1)
 
 
 def _pool(x: Tensor, side: tuple[int, int, int] = (2, 2, 2)) -> Tensor:

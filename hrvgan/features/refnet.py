@@ -39,7 +39,9 @@ class RefNet(nn.Module):
                  max_frames: int = 16, motion: bool = False):
         super().__init__()
         self.arguments = {"num_classes": num_classes, "num_features": num_features, "width": width,
-                          "max_size": max_size, "max_frames": max_frames} | ({"motion": True} if motion else {})
+                          "max_size": max_size, "max_frames": max_frames}
+        if motion:
+            self.arguments["motion"] = True
         self.max_size, self.max_frames = max_size, max_frames
         # Time is halved only once: motion by a pixel a frame would be lost in coarser steps.
         self.body = nn.Sequential(
@@ -108,8 +110,8 @@ def featurise(net: RefNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, n
 
 # Training and calibration.
 
-def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int, lr: float, sketch_weight: float,
-        seed: int) -> None:
+def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int, lr: float,
+        sketch_weight: float, seed: int) -> None:
     """Train `net` in place: cross-entropy of `task` over `num_clips` clips, and a linear sketch of the clip.
 
     Deterministic by `seed` on one machine with one number of threads.
@@ -162,7 +164,8 @@ def augment(video: Tensor, rng: np.random.Generator) -> Tensor:
     dy, dx = height // 8, width // 8
     padded = F.pad(video, (dx, dx, dy, dy, 0, 0), mode="replicate")
     tops, lefts = rng.integers(2 * dy + 1, size=n), rng.integers(2 * dx + 1, size=n)
-    shifted = [clip[..., y : y + height, x : x + width] for clip, y, x in zip(padded, tops, lefts, strict=True)]
+    corners = zip(padded, tops, lefts, strict=True)
+    shifted = [clip[..., y : y + height, x : x + width] for clip, y, x in corners]
     contrast = torch.as_tensor(rng.uniform(0.8, 1.2, size=(n, 1, 1, 1, 1))).to(video)
     return (torch.stack(shifted) * contrast).clamp(-1, 1)
 
@@ -179,7 +182,9 @@ def calibrate(logits: np.ndarray, answers: np.ndarray) -> float:
     return math.exp(golden_section(lambda t: F.cross_entropy(logits / math.exp(t), target).item(), -4.0, 4.0))
 
 
-def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-6) -> float:
+def golden_section(
+    function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-6
+) -> float:
     """Position of the minimum of a function with one minimum in [low, high] (Kiefer 1953)."""
     ratio = (math.sqrt(5) - 1) / 2
     while high - low > tolerance:

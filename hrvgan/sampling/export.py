@@ -22,8 +22,8 @@ SETTINGS = "samples.json"
 
 
 def export_clips(
-    gan: VideoGAN, folder: Path, num: int, *, weights: str, format: str = "mp4", class_name: str = "", seed: int = 0,
-    truncation: float = 1.0, frames: int = 0,
+    gan: VideoGAN, folder: Path, num: int, *, weights: str, format: str = "mp4", class_name: str = "",
+    seed: int = 0, truncation: float = 1.0, frames: int = 0,
 ) -> None:  # fmt: skip
     """Fill `folder` with `num` clips of their own size, 00000.<format> and so on, clips.csv and samples.json.
 

@@ -185,7 +185,8 @@ def enlarge(size: int) -> int:
 
 
 def write_kind(
-    folder: Path, gan: VideoGAN, kind: str, strips: np.ndarray, rows: np.ndarray, titles: list[str], caption: str
+    folder: Path, gan: VideoGAN, kind: str, strips: np.ndarray, rows: np.ndarray, titles: list[str],
+    caption: str,
 ) -> dict:  # fmt: skip
     """Writes <kind>.png (`strips`: (R, M, H, W, 3)) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)), titles beside both."""
     picture = filmstrips(strips, enlarge=enlarge(gan.size))
