@@ -22,7 +22,7 @@ from hrvgan.evaluation.sources import (
     GeneratorSource,
     StoreSource,
     Undefined,
-)  # fmt: skip
+)
 from hrvgan.features import Features
 from hrvgan.features.extractors import Extractor, open_extractor
 from hrvgan.features.weight_files import WeightsMissing

@@ -21,7 +21,7 @@ from hrvgan.features.refnet import (
     featurise,
     fit,
     save_refnet,
-)  # fmt: skip
+)
 from hrvgan.progress import bar
 
 GAIN_OF, MOST_GAIN = 64, 50.0
