@@ -14,7 +14,7 @@ from hrvgan.clipstore.writer import motion
 from hrvgan.errors import InputError, VideoError
 from hrvgan.extraction.splits import THUMBNAIL, fingerprint
 from hrvgan.video.decode import DecodeResult, Render, decode, expected_frames
-from hrvgan.video.io import count_mismatch, is_strip, probe, read_strip
+from hrvgan.video.io import is_strip, probe, read_strip
 from hrvgan.video.readers import PICTURES_FPS, numbering_gaps
 
 # Raise it when the same file and parameters would give other clips: existing stores are then extracted again.
@@ -101,8 +101,7 @@ def cut_video(path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float = mat
         record.failure, record.cause = "short", _short(result, spec)
         return record
     gaps = numbering_gaps(path) if Path(path).is_dir() else ""
-    mismatch = count_mismatch(result.num_decoded, result.num_declared)
-    record.warning = "; ".join(filter(None, (mismatch, gaps)))
+    record.warning = "; ".join(filter(None, (result.mismatch, gaps)))
     record.fingerprint = fingerprint(*builder.thumbnails)
     if not record.clips:
         record.failure, most = "static", f"moves by {max(record.stills):.2f} levels at most"

@@ -15,24 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hrvgan.clipstore import writer
 from hrvgan.clipstore.clips import COLUMNS, Clips, Reader, shard_name
-from hrvgan.clipstore.writer import (
-    Shard,
-    check_compression,
-    shard_of,
-    store_metadata,
-    with_label,
-    write_index,
-)
 from hrvgan.errors import InputError
+from hrvgan.extraction import splits
 from hrvgan.extraction.cut import ClipSpec, Record
 from hrvgan.extraction.manifest import Manifest, read_video_rows
-from hrvgan.extraction.splits import (
-    assign_splits,
-    check_fractions,
-    find_near_duplicates,
-    join_near_duplicates,
-)
 from hrvgan.extraction.videos import Video, read_notes, read_videos_csv
 from hrvgan.extraction.work_dir import Outcomes, ReadFrames, cut_new, part_key, work_dir, write_errors
 from hrvgan.files import atomic_folder, recover
@@ -73,8 +61,8 @@ def extract(
         size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge
     )
     # Check now what would otherwise fail after all is decoded.
-    check_fractions(val_fraction, test_fraction)
-    check_compression(compression)
+    splits.check_fractions(val_fraction, test_fraction)
+    writer.check_compression(compression)
     videos, out = read_videos_csv(Path(raw) / "videos.csv"), Path(out)
     most_bad = math.floor(max_bad_fraction * len(videos))
     with work_dir(out, spec.recipe()) as folder:
@@ -150,14 +138,14 @@ def select(
     """Videos whose clips form the store, each with its split, and the manifest of all videos."""
     records = [outcomes[part_key(video)][0] for video in videos]
     usable = [number for number, record in enumerate(records) if not record.failure]
-    pairs = find_near_duplicates(
+    pairs = splits.find_near_duplicates(
         [records[n].num_frames for n in usable], [records[n].fingerprint for n in usable]
     )
-    joined, left_out = join_near_duplicates([videos[n] for n in usable], pairs)
+    joined, left_out = splits.join_near_duplicates([videos[n] for n in usable], pairs)
     videos = dict(enumerate(videos)) | dict(zip(usable, joined, strict=True))
     left_out = {usable[n]: reason for n, reason in left_out.items()}
     kept = [number for number in usable if number not in left_out]
-    videos |= zip(kept, assign_splits([videos[n] for n in kept], **fractions), strict=True)
+    videos |= zip(kept, splits.assign_splits([videos[n] for n in kept], **fractions), strict=True)
     manifest = Manifest(list(videos.values()), records, left_out)
     manifest.check(most_bad)
     manifest.check_rates()
@@ -176,9 +164,9 @@ def index(
                   "fps": record.fps}  # fmt: skip
         for clip, read in zip(record.clips, readers, strict=True):
             row = {"clip_id": f"{video.video_id}@{clip['start_frame']:06d}", **common, **clip}
-            rows.append((with_label(row, classes), read))
+            rows.append((writer.with_label(row, classes), read))
     chain = ",".join("=".join(item) for item in filters(spec.size, spec.crop))
-    return rows, store_metadata(spec.shape, classes, chain)
+    return rows, writer.store_metadata(spec.shape, classes, chain)
 
 
 def _keys(rows: Sequence[dict]) -> list:
@@ -207,7 +195,7 @@ def write_store(
     """
     shards, located = defaultdict(list), []
     for row, read in rows:
-        number = shard_of(row["video_id"], num_shards)
+        number = writer.shard_of(row["video_id"], num_shards)
         located.append(row | {"shard": number, "row": len(shards[number])})
         shards[number].append((row, read))
     offsets, jobs = {}, {}
@@ -222,13 +210,13 @@ def write_store(
     write = partial(write_shard, folder=folder, metadata=metadata, compression=compression)
     options = {"workers": _workers(num_bytes, workers), "desc": "write", "unit": "shard"}
     offsets |= zip(jobs, ordered_map(write, list(jobs.items()), **options), strict=True)
-    write_index(folder, metadata, located, offsets, **more, compression=compression)
+    writer.write_index(folder, metadata, located, offsets, **more, compression=compression)
 
 
 def write_shard(job: tuple, folder: Path, metadata: dict, compression: str) -> list[int]:
     """Write one shard, given by its number and its rows and readers; return the offset of each clip."""
     number, content = job
-    with Shard(folder, number, metadata, compression) as shard:
+    with writer.Shard(folder, number, metadata, compression) as shard:
         for row, read in content:
             if shard.add(row, bytes(read()))["digest"] != row["digest"]:
                 raise InputError(f"{row['clip_id']}: its frames changed since they were cut; run it again")

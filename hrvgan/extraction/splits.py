@@ -118,10 +118,8 @@ def assign_splits(
     check_fractions(val_fraction, test_fraction)
     splits = _official_splits(videos)
     train = [video for video in videos if splits.get(video.group) == "train"]
-    missing_val, missing_test = (
-        0 if name in splits.values() else fraction
-        for name, fraction in (("val", val_fraction), ("test", test_fraction))
-    )
+    missing_val = 0 if "val" in splits.values() else val_fraction
+    missing_test = 0 if "test" in splits.values() else test_fraction
     splits |= _hashed_splits(train, missing_val, missing_test, seed)
     others = [video for video in videos if video.group not in splits]
     splits |= _hashed_splits(others, val_fraction, test_fraction, seed)

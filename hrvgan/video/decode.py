@@ -39,6 +39,13 @@ class DecodeResult:
     num_decoded: int
     num_declared: int  # by the container, without what an edit list hides; 0 if it declares none
 
+    @property
+    def mismatch(self) -> str:
+        """Message if the container declares another number of frames than were decoded, "" otherwise."""
+        if self.num_declared in (0, self.num_decoded):
+            return ""
+        return f"{self.num_decoded} frames decoded, {self.num_declared} in its header"
+
 
 def decode(
     path: str | Path,

@@ -58,18 +58,11 @@ def read_frames(path: str | Path, size: int | None = None, crop: bool = True) ->
         return read_strip(path, size), PICTURES_FPS
     frames = []
     result = decode(path, lambda n: True, lambda n, render: frames.append(render(size, crop)))
-    if message := count_mismatch(result.num_decoded, result.num_declared):
-        warnings.warn(f"{path}: {message}", FrameCountWarning, stacklevel=2)
+    if result.mismatch:
+        warnings.warn(f"{path}: {result.mismatch}", FrameCountWarning, stacklevel=2)
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(f"{path}: its frames change their size; read it with a size, or encode it again")
     return np.stack(frames), result.fps
-
-
-def count_mismatch(num_decoded: int, num_declared: int) -> str:
-    """Message if the container declares another number of frames than were decoded, "" otherwise."""
-    if num_declared in (0, num_decoded):
-        return ""
-    return f"{num_decoded} frames decoded, {num_declared} in its header"
 
 
 def is_strip(path: str | Path) -> bool:
