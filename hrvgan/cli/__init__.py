@@ -2,12 +2,16 @@
 
 import argparse
 import contextlib
+import inspect
 import os
 import sys
+import tempfile
+import types
+import typing
+from collections.abc import Callable
 from pathlib import Path
 
-from hrvgan.cli import clips, score
-from hrvgan.cli import sample as draw
+from hrvgan.cli import sample, score
 from hrvgan.config import check_values, pick_device, yaml_dict
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.ops.allocator import keep_freed_memory
@@ -18,10 +22,8 @@ def main(argv: list[str] | None = None) -> None:
         prog="hrvgan", description="Conditional spatio-temporal GANs that generate video."
     )
     commands = parser.add_subparsers(metavar="command", required=True)
-    drawing = draw.add_sample, draw.add_interpolate, draw.add_predict
-    scoring = score.add_score, score.add_compare, score.add_weights
-    for add in (add_train, *drawing, *scoring, add_info, clips.add_extract, clips.add_clips):
-        add(commands)
+    for function, (help, words) in COMMANDS.items():
+        add_command(commands, function, help, words)
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
     keep_freed_memory()
@@ -39,28 +41,37 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def add_train(commands) -> None:
-    parser = commands.add_parser("train", help="train a model on a clip store", description=train.__doc__)
-    parser.add_argument("clips", type=Path, help="a clip store, such as data/clips/shapes")
-    parser.add_argument("out", type=Path, help="folder of the released model")
-    parser.add_argument("--model", default="hrvgan")
-    parser.add_argument("--preset", default="", help="arguments by name; the model's own defaults without")
-    parser.add_argument(
-        "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{width: 0.25}'"
-    )
-    parser.add_argument(
-        "--train", default={}, type=yaml_dict, help="arguments of training, e.g. '{steps: 4000}'"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--init-from", default="", help="folder of a released model whose weights to start from"
-    )
-    parser.set_defaults(command=train)
+def add_command(commands, function: Callable, help: str, words: dict[str, str | dict]) -> None:
+    """Add `function` as a command with the arguments of its signature: keyword-only ones are options, of which those of
+    type dict or list may be left out. words: argument -> its help, or the options of `add_argument`."""
+    parser = commands.add_parser(function.__name__, help=help, description=function.__doc__)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = parameter.annotation
+        if isinstance(kind, types.UnionType):  # X | None
+            kind = typing.get_args(kind)[0]
+        container = typing.get_origin(kind) or kind
+        (element,) = typing.get_args(kind) or [kind]
+        given = words.get(name, {})
+        options = {"type": yaml_dict if kind is dict else element}
+        options |= {"help": given} if isinstance(given, str) else given
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            parser.add_argument(name, **options)
+            continue
+        flag = "--class" if name == "class_name" else f"--{name.replace('_', '-')}"
+        if parameter.default is not parameter.empty:
+            options["default"] = parameter.default
+        elif container in (dict, list):
+            options["default"] = container()
+        else:
+            options["required"] = True
+        parser.add_argument(flag, dest=name, **options)
+    parser.set_defaults(command=function)
 
 
 def train(
-    clips: Path, out: Path, model: str, preset: str, net: dict, train: dict, seed: int, init_from: str
-) -> None:
+    clips: Path, out: Path, *, model: str = "hrvgan", preset: str = "", net: dict, train: dict, seed: int = 0,
+    init_from: str = "",
+) -> None:  # fmt: skip
     """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
     from hrvgan.clipstore.clips import Clips
@@ -69,9 +80,7 @@ def train(
     from hrvgan.training import distributed, loop
     from hrvgan.training.session import new_model
 
-    for key in train:
-        if key not in loop.SETTINGS:
-            raise InputError(f"--train: no argument {key!r}; known: {', '.join(loop.SETTINGS)}")
+    require_known("--train", train, loop.SETTINGS)
     check_out(out)
     store, first = Clips(clips), distributed.rank() == 0
     gan = new_model(store, model, preset=preset, net=net, seed=seed, init_from=init_from)
@@ -83,21 +92,15 @@ def train(
             print(f"{out}: released after {history[-1]['step']} steps; {state} continues it with more")
 
 
-def add_info(commands) -> None:
-    parser = commands.add_parser(
-        "info", help="the layers of a model, and what it costs", description=info.__doc__
-    )
-    parser.add_argument("--model", default="hrvgan")
-    parser.add_argument("--preset", default="", help="arguments by name; the model's own defaults without")
-    parser.add_argument(
-        "--net", default={}, type=yaml_dict, help="arguments of the model, e.g. '{size: 256}'"
-    )
-    parser.add_argument("--batch-size", type=int, default=16, help="for the memory that training takes")
-    parser.add_argument("--precision", default="float32", help="likewise; or bfloat16")
-    parser.set_defaults(command=info)
+def require_known(option: str, values: dict, known: typing.Iterable[str]) -> None:
+    for key in values:
+        if key not in known:
+            raise InputError(f"{option}: no argument {key!r}; known: {', '.join(known)}")
 
 
-def info(model: str, preset: str, net: dict, batch_size: int, precision: str) -> None:
+def info(
+    *, model: str = "hrvgan", preset: str = "", net: dict, batch_size: int = 16, precision: str = "float32"
+) -> None:
     """Print each layer of G and D with its output shape (C, T, H, W) and its number of parameters, what a clip costs in
     each, and what a training step takes in memory."""
     from hrvgan.models import build_model
@@ -111,3 +114,85 @@ def info(model: str, preset: str, net: dict, batch_size: int, precision: str) ->
     print(
         f"training in {precision}, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries"
     )
+
+
+def extract(folder: Path, store: Path, *, extract: dict) -> None:
+    """Cut the videos in FOLDER, which stays as it is, into clips and write the clip store STORE. The arguments are
+    those of section `extract` of params.yaml; without them clips are 16 frames of 64 px."""
+    from hrvgan.clipstore.clips import INDEX
+    from hrvgan.datasets.folder import fetch
+    from hrvgan.extraction import extract as extraction
+    from hrvgan.extraction.videos import write_videos_csv
+
+    require_known("--extract", extract, extraction.extract.__kwdefaults__)
+    check_values("--extract: ", extraction.extract, extract)
+    if store.exists() and not (store / INDEX).exists() and (store.is_file() or any(store.iterdir())):
+        raise InputError(f"{store}: is there already and no clip store; name a new folder, or remove it")
+    with tempfile.TemporaryDirectory() as raw:  # The list of videos; it is made anew each time.
+        write_videos_csv(Path(raw) / "videos.csv", fetch(Path(raw), path=folder))
+        counts = extraction.extract(raw, store, **extract)
+    print(f"{store}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
+
+
+def clips(how: str, store: Path, file: Path | None) -> None:
+    """Print a summary of STORE and write a contact sheet to FILE; or verify every clip; or export STORE to, or import
+    it from, an npz FILE."""
+    from hrvgan.clipstore.clips import Clips
+    from hrvgan.clipstore.contact_sheet import contact_sheet, summary
+    from hrvgan.clipstore.writer import export_npz, import_npz
+
+    if how in ("export", "import") and not file:
+        raise InputError(f"{how}: names no file; give the .npz after {store}")
+    if how == "import":
+        import_npz(file, store)
+        print(store)
+        return
+    opened = Clips(store)
+    if how == "check":
+        if damaged := opened.damaged():
+            raise InputError(
+                f"{store}: {len(damaged)} damaged clips, {damaged[0]} first; extract the data set again"
+            )
+        print(f"{store}: {len(opened)} clips are as they were written")
+    elif how == "export":
+        export_npz(opened, file)
+        print(file)
+    else:
+        file = file or Path(f"{store.name}.png")
+        print(summary(opened))
+        contact_sheet(opened, file)
+        print(file)
+
+
+PRESET = "arguments by name; the model's own defaults without"
+STORE = "a clip store, such as data/clips/shapes"
+# Command -> (its help, help of its arguments), in the order of `hrvgan --help`.
+COMMANDS: dict[Callable, tuple[str, dict]] = {
+    train: ("train a model on a clip store", {
+        "clips": STORE,
+        "out": "folder of the released model",
+        "preset": PRESET,
+        "net": "arguments of the model, e.g. '{width: 0.25}'",
+        "train": "arguments of training, e.g. '{steps: 4000}'",
+        "init_from": "folder of a released model whose weights to start from",
+    }),
+    **sample.COMMANDS,
+    **score.COMMANDS,
+    info: ("the layers of a model, and what it costs", {
+        "preset": PRESET,
+        "net": "arguments of the model, e.g. '{size: 256}'",
+        "batch_size": "for the memory that training takes",
+        "precision": "likewise; or bfloat16",
+    }),
+    extract: ("cut a folder of videos into a clip store", {
+        "folder": "videos; their folders are classes, or splits and classes",
+        "store": "clip store to write; the same command again continues or updates it",
+        "extract": "arguments of extraction, e.g. '{size: 64, num_frames: 16}'",
+    }),
+    clips: ("look at a clip store, check it, or convert it", {
+        "how": {"choices": ["show", "check", "export", "import"]},
+        "store": STORE,
+        "file": {"nargs": "?",
+                 "help": "show: a picture to write, <store>.png by default; export, import: the .npz"},
+    }),
+}  # fmt: skip

@@ -7,17 +7,6 @@ from hrvgan.errors import InputError
 SUFFIXES = (".mp4", ".gif", ".png", ".npz")
 
 
-def model_arguments(parser, which: str, num: int) -> None:
-    parser.add_argument("model", type=Path, help="folder of a released model, such as models/laptop")
-    parser.add_argument(
-        "--out", type=Path, required=True, help=f"a file that ends in one of {', '.join(SUFFIXES)}"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--class", dest="class_name", default="", help=which)
-    parser.add_argument("--num", type=int, default=num, help="number of clips")
-
-
 def check_output(out: Path) -> None:
     """Raises InputError for a file that clips cannot be written to, before they are drawn."""
     if out.suffix not in SUFFIXES:
@@ -25,28 +14,9 @@ def check_output(out: Path) -> None:
         raise InputError(f"{out}: cannot write {suffix}; use one of {', '.join(SUFFIXES)}")
 
 
-def add_truncation(parser) -> None:
-    parser.add_argument(
-        "--truncation", type=float, default=1.0, help="psi; below 1: less variety, fewer failures"
-    )
-
-
-def add_sample(commands) -> None:
-    parser = commands.add_parser(
-        "sample", help="draw clips from a released model", description=sample.__doc__
-    )
-    model_arguments(parser, which="draw this class only", num=16)
-    add_truncation(parser)
-    parser.add_argument(
-        "--format", default="", help="write a file a clip into the folder OUT: mp4, gif, png (frames) or npz"
-    )
-    parser.add_argument("--frames", type=int, default=0, help="longer clips, by models with latent: sequence")
-    parser.set_defaults(command=sample)
-
-
 def sample(
-    model: Path, out: Path, seed: int, device: str, class_name: str, num: int, truncation: float, frames: int,
-    format: str,
+    model: Path, *, out: Path, seed: int = 0, device: str = "cpu", class_name: str = "", num: int = 16,
+    truncation: float = 1.0, format: str = "", frames: int = 0,
 ) -> None:  # fmt: skip
     """Draw NUM clips as one video grid (.mp4, .gif), filmstrips (.png) or arrays (.npz), by the suffix of OUT. Without
     a suffix OUT is a folder: a file a clip by --format (mp4 by default), their classes in clips.csv; the same command
@@ -81,26 +51,10 @@ def sample(
     write(out, clips, gan, labels.numpy())
 
 
-def add_interpolate(commands) -> None:
-    parser = commands.add_parser(
-        "interpolate",
-        help="walk between two latents, classes or real videos",
-        description=interpolate.__doc__,
-    )
-    model_arguments(parser, which="the class; the first one by default", num=8)
-    parser.add_argument("--to-class", default="", help="the class at the end of the walk")
-    parser.add_argument("--to-seed", type=int, default=None, help="the seed at the end of the walk")
-    parser.add_argument("--videos", type=Path, nargs=2, metavar="VIDEO", help="walk between two real videos")
-    parser.add_argument(
-        "--refine", type=int, default=200, help="steps by which the latents of real videos are refined"
-    )
-    add_truncation(parser)
-    parser.set_defaults(command=interpolate)
-
-
 def interpolate(
-    model: Path, out: Path, seed: int, device: str, class_name: str, num: int,
-    to_class: str, to_seed: int | None, videos: list[Path] | None, refine: int, truncation: float,
+    model: Path, *, out: Path, seed: int = 0, device: str = "cpu", class_name: str = "", num: int = 8,
+    to_class: str = "", to_seed: int | None = None, videos: list[Path] | None = None, refine: int = 200,
+    truncation: float = 1.0,
 ) -> None:  # fmt: skip
     """Draw NUM clips evenly on the line between two latents (Fig. 2 and 3 of the paper), from one class to another
     if asked. With two real VIDEOs, between the latents found for their first frames; the real clips stand at the ends.
@@ -134,16 +88,9 @@ def interpolate(
     write(out, clips, gan, np.where(nearer, labels[1], labels[0]))
 
 
-def add_predict(commands) -> None:
-    parser = commands.add_parser("predict", help="draw how a video goes on", description=predict.__doc__)
-    model_arguments(parser, which="the class of the video", num=3)
-    parser.add_argument(
-        "--video", type=Path, required=True, help="a video; its first frames are what is seen"
-    )
-    parser.set_defaults(command=predict)
-
-
-def predict(model: Path, out: Path, seed: int, device: str, class_name: str, num: int, video: Path) -> None:
+def predict(
+    model: Path, *, out: Path, seed: int = 0, device: str = "cpu", class_name: str = "", num: int = 3, video: Path
+) -> None:  # fmt: skip
     """Draw NUM continuations of the first frames of VIDEO, by a model of task predict. Where the video is as long as
     they are, it is the first clip of OUT."""
     import numpy as np
@@ -211,3 +158,31 @@ def write(out: Path, clips, gan, labels) -> None:
             classes = np.array(gan.classes if gan.num_classes else [], dtype=np.str_)
             np.savez_compressed(temporary, frames=clips, labels=labels, classes=classes)
     print(out)
+
+
+MODEL = {
+    "model": "folder of a released model, such as models/laptop",
+    "out": f"a file that ends in one of {', '.join(SUFFIXES)}",
+    "num": "number of clips",
+}
+TRUNCATION = "psi; below 1: less variety, fewer failures"
+COMMANDS = {
+    sample: ("draw clips from a released model", MODEL | {
+        "class_name": "draw this class only",
+        "truncation": TRUNCATION,
+        "format": "write a file a clip into the folder OUT: mp4, gif, png (frames) or npz",
+        "frames": "longer clips, by models with latent: sequence",
+    }),
+    interpolate: ("walk between two latents, classes or real videos", MODEL | {
+        "class_name": "the class; the first one by default",
+        "to_class": "the class at the end of the walk",
+        "to_seed": "the seed at the end of the walk",
+        "videos": {"nargs": 2, "metavar": "VIDEO", "help": "walk between two real videos"},
+        "refine": "steps by which the latents of real videos are refined",
+        "truncation": TRUNCATION,
+    }),
+    predict: ("draw how a video goes on", MODEL | {
+        "class_name": "the class of the video",
+        "video": "a video; its first frames are what is seen",
+    }),
+}  # fmt: skip

@@ -9,29 +9,10 @@ from hrvgan.errors import InputError
 from hrvgan.files import user_cache, write_json
 
 
-def add_score(commands) -> None:
-    parser = commands.add_parser(
-        "score", help="score clips, whoever made them, against real ones", description=score.__doc__
-    )
-    parser.add_argument("--real", type=Path, required=True, help="clip store, folder of videos, .npz or .npy")
-    parser.add_argument("--fake", type=Path, required=True, help="the same")
-    parser.add_argument(
-        "--protocol", nargs="+", default=[], metavar="NAME", help="e.g. fvd2048_16f refnet_fd"
-    )
-    parser.add_argument("--split", default="", help="of the real clips, where they are a clip store")
-    parser.add_argument("--reference", type=Path, help="data/reference/<data set>, for the refnet protocols")
-    parser.add_argument("--weights", type=Path, default=Path("data/weights"), help="folder of weight files")
-    parser.add_argument("--cache", type=Path, help="keeps the features of real clips; else the user's own")
-    parser.add_argument("--num", type=int, help="generated clips a draw; as published where there are enough")
-    parser.add_argument("--seed", type=int, default=0, help="of the frames at which real clips start")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", type=Path, help="a .json to write; its manifest is written beside it")
-    parser.set_defaults(command=score)
-
-
 def score(
-    real: Path, fake: Path, *, protocol: list[str], split: str, reference: Path | None, weights: Path,
-    cache: Path | None, num: int | None, seed: int, device: str, out: Path | None,
+    *, real: Path, fake: Path, protocol: list[str], split: str = "", reference: Path | None = None,
+    weights: Path = Path("data/weights"), cache: Path | None = None, num: int | None = None, seed: int = 0,
+    device: str = "cpu", out: Path | None = None,
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
@@ -131,16 +112,6 @@ def tell(metrics: dict, manifest: dict) -> None:
             print(f"  {reason}")
 
 
-def add_compare(commands) -> None:
-    parser = commands.add_parser(
-        "compare", help="hold results against each other, if they may be", description=compare.__doc__
-    )
-    parser.add_argument(
-        "results", type=Path, nargs="+", help="metrics .json files with manifests beside them"
-    )
-    parser.set_defaults(command=compare)
-
-
 def compare(results: list[Path]) -> None:
     """Print RESULTS side by side; refuse, and say why, where protocol, extractor or real clips differ."""
     from hrvgan.metrics import protocols
@@ -179,14 +150,6 @@ def read_result(path: Path) -> tuple[dict, dict]:
         raise InputError(f"{path}: no result with its manifest beside it ({error}); score it again") from None
 
 
-def add_weights(commands) -> None:
-    parser = commands.add_parser(
-        "weights", help="files of the published networks behind scores", description=weights.__doc__
-    )
-    parser.add_argument("names", nargs="*", help="files to get; none lists them all")
-    parser.set_defaults(command=weights)
-
-
 def weights(names: list[str]) -> None:
     """Get the files NAMES into data/weights, or list all of them and where they are."""
     from hrvgan.features.weight_files import FOLDER, WEIGHTS
@@ -199,3 +162,25 @@ def weights(names: list[str]) -> None:
     for file in () if names else WEIGHTS.values():
         here = f"in {FOLDER}" if (FOLDER / file.name).exists() else file.urls[0]
         print(f"{file.name}: {file.network}; {here}")
+
+
+COMMANDS = {
+    score: ("score clips, whoever made them, against real ones", {
+        "real": "clip store, folder of videos, .npz or .npy",
+        "fake": "the same",
+        "protocol": {"nargs": "+", "metavar": "NAME", "help": "e.g. fvd2048_16f refnet_fd"},
+        "split": "of the real clips, where they are a clip store",
+        "reference": "data/reference/<data set>, for the refnet protocols",
+        "weights": "folder of weight files",
+        "cache": "keeps the features of real clips; else the user's own",
+        "num": "generated clips a draw; as published where there are enough",
+        "seed": "of the frames at which real clips start",
+        "out": "a .json to write; its manifest is written beside it",
+    }),
+    compare: ("hold results against each other, if they may be", {
+        "results": {"nargs": "+", "help": "metrics .json files with manifests beside them"},
+    }),
+    weights: ("files of the published networks behind scores", {
+        "names": {"nargs": "*", "help": "files to get; none lists them all"},
+    }),
+}  # fmt: skip
