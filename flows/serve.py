@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from datetime import timedelta
 from pathlib import Path
@@ -22,10 +21,6 @@ START = 180  # seconds a server may take: the first start writes the database
 STOP = 60  # seconds a server or worker may take; a worker first ends its runs, each within 30
 
 
-class ServeError(Exception):
-    """The scheduler cannot run; the message says why and what to do."""
-
-
 def main(port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     os.environ["PREFECT_API_URL"] = f"{url}/api"
@@ -38,8 +33,8 @@ def main(port: int) -> None:
         command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with running(command, grace=STOP, cwd=ROOT, stdout=log, stderr=log) as server:
             wait_until_healthy(url, server, log_path)
-            setup("-c", f"from flows import serve; serve.provision({work_pool()!r})")
-            print(setup("-c", "from flows import serve; serve.deploy()"), end="", flush=True)
+            setup("from flows import serve; serve.provision()")
+            print(setup("from flows import serve; serve.deploy()"), end="", flush=True)
             worker_command = [*PREFECT, "worker", "start", "--pool", work_pool()]
             with running(worker_command, grace=STOP, cwd=ROOT) as worker:
                 print(welcome(url), flush=True)
@@ -49,7 +44,7 @@ def main(port: int) -> None:
 def require_free(port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise ServeError(
+            sys.exit(
                 f"port {port} is taken, by another `make schedule`? Stop it, or `make schedule PORT={port + 1}`"
             )
 
@@ -61,23 +56,23 @@ def wait_until_healthy(url: str, server: subprocess.Popen, log_path: Path) -> No
         try:
             urllib.request.urlopen(f"{url}/api/health", timeout=5).close()
             return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.25)
-    raise ServeError(f"the server did not start; {log_path} says why")
+    sys.exit(f"the server did not start; {log_path} says why")
 
 
-def setup(*arguments: str) -> str:
-    """Run Python quietly in a process of its own and return its stdout; all its output is shown if it fails."""
-    step = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+def setup(code: str) -> str:
+    """Run Python code quietly in a process of its own, for Prefect reads PREFECT_API_URL at import, and return its
+    stdout; all its output is shown if it fails."""
+    step = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     if step.returncode:
-        raise ServeError(f"{step.stdout}{step.stderr}\n`python {' '.join(arguments)}` failed; see above")
+        sys.exit(f"{step.stdout}{step.stderr}\n`python -c {code}` failed; see above")
     return step.stdout
 
 
-def provision(pool: str) -> None:
+def provision() -> None:
     """Create on the server what prefect.yaml cannot declare: its work pool, and an automation that marks a run as
     crashed whose heartbeat stops. Without it, a run whose machine went down stays Running for ever."""
-    # Prefect reads PREFECT_API_URL at import.
     from prefect.automations import Automation
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -88,7 +83,7 @@ def provision(pool: str) -> None:
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
-    work_pool = WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template)
+    pool = WorkPoolCreate(name=work_pool(), type=ProcessWorker.type, base_job_template=template)
     heartbeat, run = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
     final = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     silence = timedelta(seconds=3 * get_current_settings().flows.heartbeat_frequency)
@@ -101,7 +96,7 @@ def provision(pool: str) -> None:
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: worker or machine stopped")],
     )  # fmt: skip
     with get_client(sync_client=True) as client:
-        client.create_work_pool(work_pool, overwrite=True)
+        client.create_work_pool(pool, overwrite=True)
         exists = client.read_automations_by_name(automation.name)
     if not exists:
         automation.create()
@@ -150,7 +145,7 @@ def wait_for_either(processes: dict[str, subprocess.Popen], log_path: Path) -> N
     while True:
         for name, process in processes.items():
             if process.poll() is not None:
-                raise ServeError(f"the {name} ended by itself; see above and {log_path}")
+                sys.exit(f"the {name} ended by itself; see above and {log_path}")
         time.sleep(0.5)
 
 
@@ -185,5 +180,3 @@ if __name__ == "__main__":
         main(parser.parse_args().port)
     except KeyboardInterrupt:
         print("\nStopped.")
-    except ServeError as error:
-        sys.exit(f"{error}")
