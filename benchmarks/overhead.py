@@ -24,8 +24,7 @@ from hrvgan.extraction.videos import write_videos_csv
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training.ema import update_average
 from hrvgan.training.loop import distance, train
-from hrvgan.training.meter import Meter
-from hrvgan.training.session import new_model
+from hrvgan.training.session import Meter, new_model
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 LOG_EVERY, NUM_TERMS = 10, 12

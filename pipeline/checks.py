@@ -28,9 +28,9 @@ from pipeline.evaluate import evaluate_model
 from pipeline.report import render
 from pipeline.train import SETTABLE
 
-# Function whose arguments a section holds, and the number of arguments that come before them.
-FUNCTIONS = {"reference": (build_reference, 2), "report": (render, 1)}
-FUNCTIONS_OF_RUNS = {"train": (SETTABLE, 3), "sample": (write_samples, 2), "evaluate": (evaluate_model, 2)}
+# Section -> function whose keyword-only arguments it holds.
+FUNCTIONS = {"reference": build_reference, "report": render}
+FUNCTIONS_OF_RUNS = {"train": SETTABLE, "sample": write_samples, "evaluate": evaluate_model}
 
 
 def check() -> None:
@@ -41,8 +41,8 @@ def check() -> None:
     for name in values["runs"]:
         check_run(name, params.run(name), list(values["runs"]))
     check_order({name: params.run(name)["init_from"] for name in values["runs"]})
-    for section, (function, num_leading) in FUNCTIONS.items():
-        params.accept(function, values[section], where=section, num_leading=num_leading)
+    for section, function in FUNCTIONS.items():
+        params.accept(function, values[section], section)
 
 
 def one_of(where: str, name: str, known: Iterable[str]) -> None:
@@ -53,9 +53,9 @@ def one_of(where: str, name: str, known: Iterable[str]) -> None:
 def check_dataset(name: str, config: dict) -> None:
     with params.blamed(f"datasets.{name}.source"):
         source = load_source(config["source"])
-    params.accept(source.fetch, config["options"], where=f"datasets.{name}.options", num_leading=1)
+    params.accept(source.fetch, config["options"], f"datasets.{name}.options")
     where, clips = f"extract or datasets.{name}.clips", {**extract.__kwdefaults__, **config["clips"]}
-    params.accept(extract, config["clips"], where=where, num_leading=2)
+    params.accept(extract, config["clips"], where)
     one_of(f"{where}: short", clips["short"], SHORT)
     one_of(f"{where}: compression", clips["compression"], COMPRESSIONS)
     with params.blamed(where):
@@ -64,15 +64,12 @@ def check_dataset(name: str, config: dict) -> None:
 
 
 def check_run(name: str, config: dict, runs: list[str]) -> None:
-    for section, (function, num_leading) in FUNCTIONS_OF_RUNS.items():
-        params.accept(
-            function, config[section], where=f"{section} or runs.{name}.{section}", num_leading=num_leading
-        )
+    for section, function in FUNCTIONS_OF_RUNS.items():
+        params.accept(function, config[section], f"{section} or runs.{name}.{section}")
     check_classes(name, config)
     published = [protocol for protocol, about in PROTOCOLS.items() if about.extractor in EXTRACTORS]
-    for protocol in (
-        config["evaluate"].get("protocols") or []
-    ):  # Unchecked, an error would show only after training.
+    # Unchecked, an error would show only after training.
+    for protocol in config["evaluate"].get("protocols") or []:
         one_of(f"evaluate.protocols or runs.{name}.evaluate.protocols", protocol, published)
     gan = check_model(name, config)
     with params.blamed(f"train or runs.{name}.train"):

@@ -16,10 +16,8 @@ from hrvgan.models import load
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.nn.summary import costs
 from pipeline import params, stage
-from pipeline.tracking.client import record
+from pipeline.tracking import record
 from pipeline.tracking.registry import try_promote
-
-WEIGHTS = Path("data/weights")
 
 
 def main(run: str) -> None:
@@ -28,13 +26,14 @@ def main(run: str) -> None:
     dataset = config["dataset"]
     gan = load(model, params.device(config))
     metrics, manifest = params.call(evaluate_model, gan, dataset, where=where, values=config["evaluate"])
-    metrics_file, manifest_file = Path("metrics") / f"{run}.json", Path("metrics") / f"{run}.manifest.json"
-    picture = Path("metrics") / f"{run}.nearest.png"
-    manifest |= {"run": run, "model_digest": file_digest(model / "model.safetensors")}
-    manifest |= {"nearest": nearest(gan, dataset, config["sample"], picture)}
-    manifest |= {"cost": {network: asdict(cost) for network, cost in costs(gan).items()}}
-    write_json(manifest_file, manifest)
-    write_json(metrics_file, metrics)
+    manifest |= {
+        "run": run,
+        "model_digest": file_digest(model / "model.safetensors"),
+        "nearest": nearest(gan, dataset, config["sample"], Path("metrics") / f"{run}.nearest.png"),
+        "cost": {network: asdict(cost) for network, cost in costs(gan).items()},
+    }
+    write_json(Path("metrics") / f"{run}.manifest.json", manifest)
+    write_json(Path("metrics") / f"{run}.json", metrics)
     print(table(metrics, manifest))
     for reason in manifest.get("ungated", []):
         print(f"not to be believed: {reason}")
@@ -57,36 +56,25 @@ def evaluate_model(
 ) -> tuple[dict, dict]:
     """(metrics, manifest) of `gan`: by the reference networks, and by published `protocols` with `published_clips`
     clips a draw, or as many as published. A model that predicts uses `draws` and `seed` alone."""
+    clips, reference = Clips(Path("data/clips") / dataset), Path("data/reference") / dataset
     if gan.context:
-        return held_out_prediction(gan, dataset, draws, seed)
-    reference = Path("data/reference") / dataset
+        metrics, manifest = score_prediction(gan, clips.split("test"), draws=draws, seed=seed)
+        manifest["real"]["split"] = "test"
+        return metrics | {"gated": True}, manifest  # No network that needs gates is involved.
     metrics, manifest = evaluate_networks(
         gan, reference, draws=draws, seed=seed, num_clips=num_clips, num_halvings=num_halvings
     )
     if protocols:
-        add_published(metrics, manifest, gan, dataset, protocols, published_clips)
+        more, published = evaluate_published(
+            gan, clips, protocols, weights=Path("data/weights"), device=str(gan.device),
+            seed=manifest["seed"], num=published_clips, cache=stage.state_folder() / "features",
+        )  # fmt: skip
+        metrics |= more
+        manifest["protocols"] |= published["protocols"]
+        manifest["notes"] += published["left_out"]
+        for name, entry in published["protocols"].items():
+            manifest["notes"] += [f"{name}: {warning}" for warning in entry["warnings"]]
     return metrics, manifest
-
-
-def add_published(
-    metrics: dict, manifest: dict, gan: VideoGAN, dataset: str, protocols: list[str], num: int | None
-) -> None:
-    clips, cache = Clips(Path("data/clips") / dataset), stage.state_folder() / "features"
-    more, published = evaluate_published(
-        gan,
-        clips,
-        protocols,
-        weights=WEIGHTS,
-        device=str(gan.device),
-        seed=manifest["seed"],
-        num=num,
-        cache=cache,
-    )
-    metrics |= more
-    manifest["protocols"] |= published["protocols"]
-    manifest["notes"] += published["left_out"]
-    for name, entry in published["protocols"].items():
-        manifest["notes"] += [f"{name}: {warning}" for warning in entry["warnings"]]
 
 
 def nearest(gan: VideoGAN, dataset: str, shown: dict, picture: Path) -> list[dict]:
@@ -101,13 +89,6 @@ def nearest(gan: VideoGAN, dataset: str, shown: dict, picture: Path) -> list[dic
         made = first_samples(gan, labels, seed, shown.get("truncation", 1.0))
     features, net = load_features(reference / "features.npz")["train"], load_refnet(reference)[0]
     return write_nearest(picture, made, gan.titles(labels), net, clips.split("train"), features)
-
-
-def held_out_prediction(gan: VideoGAN, dataset: str, draws: int, seed: int) -> tuple[dict, dict]:
-    clips = Clips(Path("data/clips") / dataset).split("test")
-    metrics, manifest = score_prediction(gan, clips, draws=draws, seed=seed)
-    manifest["real"]["split"] = "test"
-    return metrics | {"gated": True}, manifest  # No network that needs gates is involved.
 
 
 if __name__ == "__main__":

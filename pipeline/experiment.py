@@ -14,7 +14,6 @@ from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import write_text
 from pipeline import params
 from pipeline.checks import check
-from pipeline.outputs import keep_inactive
 
 
 def main() -> None:
@@ -34,7 +33,7 @@ def main() -> None:
         finally:
             write_text(params.FILE, before)
         print("\n".join([params.active(), *overridden]), flush=True)
-        keep_inactive()
+        params.keep_inactive()
     code = run(["dvc", "exp", "run", *(word for setting in settings for word in ("-S", setting))])
     if code:
         write_text(params.FILE, before)

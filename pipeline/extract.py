@@ -7,7 +7,7 @@ from hrvgan.extraction.manifest import VIDEOS, dropped_table
 from hrvgan.files import write_json
 from hrvgan.video.decode import versions
 from pipeline import params, stage
-from pipeline.tracking.client import log_clips
+from pipeline.tracking import log_clips
 
 
 def main(dataset: str) -> None:

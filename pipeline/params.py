@@ -19,7 +19,6 @@ from ruamel.yaml.error import YAMLError
 from hrvgan.config import check_values, load_yaml, pick_device
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import atomic_path
-from pipeline import outputs
 
 FILE = Path("params.yaml")
 ENTRIES = {
@@ -94,29 +93,24 @@ def check_keys(path: Path, where: str, values: object, known: dict[str, type]) -
             raise InputError(f"{path}: {key} {value!r}{place}: need {NEEDED[kind]}")
 
 
-def section(name: str) -> dict:
-    """The arguments of a stage's function."""
-    return load()[name]
-
-
 def call(function: Callable, *arguments, where: str, values: dict):
     """Return `function(*arguments, **values)`; wrong values and InputErrors are reported as errors of `where`."""
-    accept(function, values, where=where, num_leading=len(arguments))
+    accept(function, values, where)
     with blamed(where):
         return function(*arguments, **values)
 
 
-def accept(function: Callable, values: dict, *, where: str, num_leading: int = 0) -> None:
+def accept(function: Callable, values: dict, where: str) -> None:
     """Raises InputError for a key of `values` that `function` does not take, for a missing one, and for a value of
-    another type. The first `num_leading` arguments and those bound by functools.partial are not part of `values`."""
+    another type. `values` are keyword-only arguments, without those bound by functools.partial."""
     bound = getattr(function, "keywords", {})
-    parameters = list(inspect.signature(function).parameters.values())[num_leading:]
-    known = {parameter.name: parameter for parameter in parameters if parameter.name not in bound}
+    options = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = {option.name: option.default for option in options if option.name not in bound}
     for key in values:
         if key not in known:
             raise InputError(f"{FILE}: unknown key {key!r} in {where}; known: {', '.join(known) or 'none'}")
-    for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in values:
+    for name, default in known.items():
+        if default is inspect.Parameter.empty and name not in values:
             raise InputError(f"{FILE}: key {name!r} is missing in {where}; needed to run it")
     check_values(f"{FILE}: {where}: ", function, values)
 
@@ -223,10 +217,33 @@ def active() -> str:
     return f"{FILE}: active now: data sets {names['datasets']}; runs {names['runs']}"
 
 
+def keep_inactive() -> None:
+    """Have DVC forget that it made the outputs of inactive runs and data sets: it deletes what it knows and params.yaml
+    does not name, at each experiment and at `dvc checkout`."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        used = {Path(out.fspath) for out in repo.index.outs if out.protocol == "local"}
+        with repo.state.links as links:
+            for path in [path for path in links if Path(repo.root_dir, path) not in used]:
+                del links[path]
+
+
+def restore() -> list[str]:
+    """Check out those outputs of active stages that are missing and in DVC's cache; returns their paths."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        outs = [out for out in repo.index.outs if out.use_cache and out.hash_info and out.protocol == "local"]
+        missing = [str(out) for out in outs if not out.exists and not out.changed_cache()]
+        if missing:
+            repo.checkout(targets=missing)
+        return missing
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.params",
-        description="Make a configuration of conf/ active in params.yaml.",
+        prog="python -m pipeline.params", description="Make a configuration of conf/ active in params.yaml."
     )
     commands = parser.add_subparsers(dest="how", required=True, metavar="command")
     for how, words in (("use", "in place of what is active"), ("add", "beside what is active")):
@@ -238,8 +255,8 @@ def main() -> None:
         activate(arguments.name, arguments.path, arguments.how == "add")
         print(active())
         if Path(".dvc").is_dir():
-            outputs.keep_inactive()
-            if restored := outputs.restore():
+            keep_inactive()
+            if restored := restore():
                 print(f"back from DVC's cache: {', '.join(restored)}")
 
 

@@ -11,9 +11,8 @@ from pipeline import params, stage
 def main(dataset: str) -> None:
     clips = Clips(Path("data/clips") / dataset)
     with atomic_folder(Path("data/reference") / dataset) as folder:
-        info = params.call(
-            build_reference, clips, folder, where="reference", values=params.section("reference")
-        )
+        values = params.load()["reference"]
+        info = params.call(build_reference, clips, folder, where="reference", values=values)
     kind = "classes" if info["labelled"] else "pretext answers"
     accuracy = ", ".join(f"{share:.1%} of {split}" for split, share in info["accuracy"].items())
     print(f"{dataset}: the reference network knows {len(info['answers'])} {kind}, those of {accuracy} clips")

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 import hrvgan
 from hrvgan.clipstore.clips import Clips
 from hrvgan.files import locked
@@ -19,7 +17,7 @@ from hrvgan.models import model_class
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train
-from hrvgan.training.session import NOT_A_STATE
+from hrvgan.training.session import read_state
 from pipeline.stage import state_folder
 
 ANY_KEY = "[0-9a-f]" * 16  # for glob; `*` would match other runs whose names begin with this run's
@@ -110,7 +108,8 @@ class StripProse(ast.NodeTransformer):
 def make_room(run: str, folder: Path, steps: int) -> None:
     """Set aside a state of more than `steps` steps, as <folder>-<its steps>, and restore from the folders set aside the
     longest state of at most `steps` steps: a training of fewer steps is another one."""
-    states = {number_of_steps(path): path.parent for path in folder.parent.glob(f"{folder.name}*/state.pt")}
+    paths = folder.parent.glob(f"{folder.name}*/state.pt")
+    states = {read_state(path, "step", 0): path.parent for path in paths}
     fitting = states.get(max((number for number in states if number <= steps), default=-1))
     present = next((number for number, path in states.items() if path == folder), None)
     if present is not None and fitting != folder:
@@ -123,15 +122,3 @@ def make_room(run: str, folder: Path, steps: int) -> None:
     if fitting and fitting != folder:
         shutil.rmtree(folder, ignore_errors=True)  # of a training that was stopped before its first state
         fitting.rename(folder)
-
-
-def number_of_steps(state: Path) -> int:
-    return read_state(state, "step", 0)
-
-
-def read_state(state: Path, key: str, default: object) -> object:
-    """Entry `key` of a state file; `default` if the file is not a state, an error that resuming from it reports."""
-    try:
-        return torch.load(state, map_location="cpu", weights_only=True, mmap=True)[key]
-    except NOT_A_STATE:
-        return default

@@ -7,14 +7,14 @@ from hrvgan.files import atomic_folder
 from hrvgan.models import load
 from hrvgan.sampling.samples import write_predictions, write_samples
 from pipeline import params, stage
-from pipeline.tracking.client import record
+from pipeline.tracking import record
 
 
 def main(run: str) -> None:
     config, where = params.run(run), f"sample or runs.{run}.sample"
     gan = load(Path("models") / run, params.device(config))
     values = config["sample"]
-    params.accept(write_samples, values, where=where, num_leading=2)  # Also where the model predicts.
+    params.accept(write_samples, values, where)  # Also where the model predicts.
     with atomic_folder(Path("samples") / run) as folder:
         if gan.context:
             held_out = Clips(Path("data/clips") / config["dataset"]).split("test")

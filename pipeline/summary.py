@@ -4,8 +4,7 @@ import argparse
 
 from hrvgan.errors import one_sentence
 from pipeline import params
-from pipeline.report.run_results import RunResults, read_runs
-from pipeline.report.score_display import read_scores
+from pipeline.report.run_results import RunResults, read_runs, read_scores
 
 NEXT = """
 what was made     open report/index.html

@@ -16,11 +16,11 @@ from hrvgan.files import write_json
 from hrvgan.nn import checkpoint
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
-from hrvgan.training.loop import identity, train
+from hrvgan.training.loop import train
 from hrvgan.training.session import new_model
 from pipeline import params, stage
 from pipeline.resume_state import resume_folder
-from pipeline.tracking.client import record
+from pipeline.tracking import record
 from pipeline.tracking.mlflow_logger import MLflowLogger
 
 # Signature of what params.yaml may set in section train: the seed is the run's, the loggers are added here.
@@ -31,34 +31,29 @@ def main(run: str) -> None:
     config = params.run(run)
     store = Clips(Path("data/clips") / config["dataset"])
     where = f"train or runs.{run}.train"
-    params.accept(SETTABLE, config["train"], where=where, num_leading=3)
+    params.accept(SETTABLE, config["train"], where)
+    # The model's own file in place of a released one means new weights.
+    init_from = "" if config["init_from"].endswith(".py") else config["init_from"]
     with params.blamed(f"runs.{run}"):
         gan = new_model(
             store, config["model"], preset=config["preset"], net=config["net"], seed=config["seed"],
-            init_from=released(config["init_from"]),
+            init_from=init_from,
         )  # fmt: skip
     require_test_clips(gan, store)
     with resume_folder(run, gan, store, config) as resume:
-        train_and_release(run, gan, store, config, resume, where)
-
-
-def train_and_release(run: str, gan: VideoGAN, store: Clips, config: dict, resume: Path, where: str) -> None:
-    """Train from the state in `resume`, or from the start, to the end; release the model."""
-    with mlflow_logging(run, gan, config, resume) as loggers:
-        loop = functools.partial(train, seed=config["seed"], **loggers)
-        average, history = params.call(
-            loop, gan, store.split("train"), resume / "state.pt", where=where, values=config["train"]
-        )
-        if distributed.rank() == 0:
-            data = {"dataset": config["dataset"], "data_digest": store.digest}
-            checkpoint.release(Path("models") / run, gan, average, history, data)
-    if distributed.rank() == 0:
-        batch_size = identity(gan, store, **config["train"])["batch_size"]
-        write_json(
-            Path("metrics") / f"{run}.training.json",
-            training_cost(resume / "state.pt", batch_size, gan.device),
-        )
-        record(run, "train")
+        state, is_first = resume / "state.pt", distributed.rank() == 0
+        with mlflow_logging(run, gan, config, resume) as loggers:
+            arguments = {**config["train"], **loggers, "seed": config["seed"]}
+            with params.blamed(where):
+                average, history = train(gan, store.split("train"), state, **arguments)
+            if is_first:
+                data = {"dataset": config["dataset"], "data_digest": store.digest}
+                checkpoint.release(Path("models") / run, gan, average, history, data)
+        if is_first:
+            batch_size = config["train"].get("batch_size", train.__kwdefaults__["batch_size"])
+            cost = training_cost(state, batch_size, gan.device)
+            write_json(Path("metrics") / f"{run}.training.json", cost)
+            record(run, "train")
 
 
 @contextlib.contextmanager
@@ -108,11 +103,6 @@ def require_test_clips(gan: VideoGAN, store: Clips) -> None:
             f"{store.folder}: no test clips, by which a model that predicts is scored; "
             "raise extract.test_fraction, or give the data set more groups (source videos) a class"
         )
-
-
-def released(init_from: str) -> str:
-    """The released model to start from; "" if `init_from` is the model's own file, which means new weights."""
-    return "" if Path(init_from).suffix == ".py" else init_from
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from unittest import mock
 import yaml
 
 from hrvgan.files import file_digest, locked
-from pipeline.tracking import client as tracking  # also for the limits that it sets MLflow
+from pipeline import tracking  # also for the limits that it sets MLflow
 from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]

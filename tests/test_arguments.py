@@ -14,7 +14,7 @@ from hrvgan.training.loop import train
 from pipeline.checks import FUNCTIONS, FUNCTIONS_OF_RUNS
 
 OF_SECTIONS = [
-    function for section, (function, _) in (FUNCTIONS | FUNCTIONS_OF_RUNS).items() if section != "train"
+    function for section, function in (FUNCTIONS | FUNCTIONS_OF_RUNS).items() if section != "train"
 ]
 
 

@@ -95,7 +95,7 @@ def report(tmp_path_factory) -> Path:
     write_params(folder, {"laptop": "shapes", "again": "shapes"})
     make_scores(folder / "metrics", "again", Clips(folder / "data/clips/shapes"))
     with contextlib.chdir(folder):
-        Path("index.html").write_text(render(read_runs(), **params.section("report")), encoding="utf-8")
+        Path("index.html").write_text(render(read_runs(), **params.load()["report"]), encoding="utf-8")
     return folder / "index.html"
 
 

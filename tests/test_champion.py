@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from hrvgan.errors import InputError
-from pipeline.tracking import client, registry
+from pipeline import tracking
+from pipeline.tracking import registry
 from tests import processes
 from tests.project import NO_TRACKER, ROOT
 
@@ -34,12 +35,12 @@ def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a") -> st
     manifest = {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}, "num_draws": 5}
     (metrics / "laptop.json").write_text(json.dumps(entry))
     (metrics / "laptop.manifest.json").write_text(json.dumps(manifest))
-    client.record_all("laptop")
+    tracking.record_all("laptop")
     return registry.promote("laptop")
 
 
 def promoted() -> str:
-    return str(registry.champion_of(client.connect()[0], "laptop").version)
+    return str(registry.champion_of(tracking.connect()[0], "laptop").version)
 
 
 def test_the_best_model_is_the_champion_whatever_comes_after(project):
@@ -115,7 +116,7 @@ def test_a_registry_that_is_away_is_a_warning(project, monkeypatch, capfd):
 
 def test_a_champion_whose_run_was_deleted_gives_way(project):
     retrain("first", 0.5)
-    mlflow = client.connect()[0]
+    mlflow = tracking.connect()[0]
     mlflow.delete_run(registry.champion_of(mlflow, "laptop").run_id)
     with pytest.raises(InputError, match="the MLflow run of its champion, version 1, was deleted; restore"):
         registry.fetch("laptop", Path("best"))
@@ -125,7 +126,7 @@ def test_a_champion_whose_run_was_deleted_gives_way(project):
 
 def test_a_champion_whose_run_is_gone_for_good_gives_way(project):
     retrain("first", 0.5)
-    mlflow = client.connect()[0]
+    mlflow = tracking.connect()[0]
     store = mlflow._tracking_client.store
     run = registry.champion_of(mlflow, "laptop").run_id
     mlflow.delete_run(run)

@@ -6,15 +6,15 @@ import pytest
 from hrvgan.metrics import PROTOCOLS
 from hrvgan.metrics.protocols import lower_is_better
 from pipeline.report.charts import against, curve, read_history, running_mean, ticks
-from pipeline.report.score_display import read_score
+from pipeline.report.run_results import Score
 
 
 def test_a_score_lies_on_its_bar_between_its_ends():
-    score = read_score("refnet_acc", {"value": 0.5, "sd": 0.1, "real": 0.9, "chance": 0.25})
+    score = Score("refnet_acc", {"value": 0.5, "sd": 0.1, "real": 0.9, "chance": 0.25})
     assert (score.at, score.band, score.better) == (50, (40, 60), "higher")
     assert [(mark.words, mark.at) for mark in score.marks] == [("real clips", 90), ("chance", 25)]
     # A distance starts at 0 and leaves 8 % of its span beyond the worst: 100 + 0.08 (100 - 20) = 106.4.
-    distance = read_score("fvd2048_16f", {"value": 100.0, "sd": 0.0, "floor": 20.0})
+    distance = Score("fvd2048_16f", {"value": 100.0, "sd": 0.0, "floor": 20.0})
     assert (distance.at, distance.better) == (pytest.approx(100 / 1.064, abs=0.01), "lower")
 
 
@@ -37,7 +37,7 @@ def test_which_way_is_better_is_known_by_every_name_of_a_protocol(protocol):
     ],
 )
 def test_numbers_show_three_digits_and_their_spread(value, sd, text, spread):
-    score = read_score("refnet_fd", {"value": value, "sd": sd, "floor": 1.0})
+    score = Score("refnet_fd", {"value": value, "sd": sd, "floor": 1.0})
     assert (score.text, score.spread) == (text, spread)
 
 

@@ -147,7 +147,7 @@ def test_published_numbers_are_marked_and_in_a_table_of_their_own(project):
 
 
 def test_the_page_shows_a_row_of_videos_a_model_and_greys_what_is_published(project):
-    text = report.render(read_runs(), **params.section("report"))
+    text = report.render(read_runs(), **params.load()["report"])
     section = text[text.index('aria-labelledby="comparison"') : text.index('id="ours"')]
     assert section.count("<video") == 2
     assert '<table class="published"' in section
@@ -167,7 +167,7 @@ def test_of_ungated_runs_only_scores_of_other_networks_are_shown(project):
     assert "refnet_fd" not in text
     assert "512.25" in csv_text(read_runs())
     assert "the reference network has not passed its gates, so its scores are hidden" in text
-    page = report.render(read_runs(), **params.section("report"))
+    page = report.render(read_runs(), **params.load()["report"])
     assert "512" in page
     assert "it is right about 31.0% of 4 val clips" in page
 

@@ -255,7 +255,7 @@ def test_a_test_folder_alone_leaves_all_splits_to_the_groups(tmp_path):
 def test_by_products_are_left_out_and_counted(tmp_path):
     beside = ["1.jpg", "1.json", "1.srt", "Thumbs.db", "._1.mp4", "2.jpg", "thumbs/3.png", "README"]
     names = ["run/1.mp4", "walk/2.mp4", *(f"run/{name}" for name in beside)]
-    videos = folder.fetch(tmp_path / "out", touch(tmp_path / "videos", *names))
+    videos = folder.fetch(tmp_path / "out", path=touch(tmp_path / "videos", *names))
     assert [v.video_id for v in videos] == ["run/1.mp4", "walk/2.mp4"]
     assert read_notes(tmp_path / "out") == [
         "8 files are no videos and left out (1 .db, 2 .jpg, 1 .json, 1 .png, 1 .srt, 1 README, 1 hidden), "

@@ -88,7 +88,7 @@ CONTAINERS = {
 @pytest.mark.parametrize("suffix", CONTAINERS)
 def test_containers_are_listed_and_decoded_frame_by_frame(tmp_path, suffix):
     path = make(tmp_path / f"a{suffix}", "-r", "25", "-frames:v", "30", *CONTAINERS[suffix])
-    assert [video.path for video in folder.fetch(tmp_path / "out", tmp_path)] == [path]
+    assert [video.path for video in folder.fetch(tmp_path / "out", path=tmp_path)] == [path]
     frames, fps = read_frames(path)
     assert len(frames) == 30
     assert fps == pytest.approx(25, abs=0.1)

@@ -52,7 +52,7 @@ def test_folders_of_frames_and_strips_become_clips(tmp_path, classes):
     if classes[0]:
         Image.fromarray(np.concatenate(list(strip), axis=1)).save(tmp_path / "videos" / "walk" / "strip.png")
         videos["walk/strip.png"] = strip
-    write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, tmp_path / "videos"))
+    write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, path=tmp_path / "videos"))
     extract(tmp_path, tmp_path / "clips", **SMALL | {"num_frames": 8})
     clips = Clips(tmp_path / "clips")
     assert clips.classes == sorted({*classes} - {""})
@@ -68,7 +68,7 @@ def test_extract_fps_resamples_frames_and_gaps_are_said(tmp_path):
     write_frames(tmp_path / "videos" / "a", frames, "{:05d}.png")
     for number in (5, 6):
         (tmp_path / "videos" / "a" / f"{number:05d}.png").unlink()
-    write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, tmp_path / "videos"))
+    write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, path=tmp_path / "videos"))
     extract(tmp_path, tmp_path / "clips", **SMALL | {"num_frames": 7, "fps": 12.5})
     clips = Clips(tmp_path / "clips")
     assert clips.fps == 12.5
@@ -83,7 +83,7 @@ def test_frames_that_count_in_steps_have_no_gap(tmp_path):
     write_frames(path, noise(8, 16, 16, 3), "{}.png")
     for number in range(8)[::-1]:
         (path / f"{number}.png").rename(path / f"{5 * number}.png")
-    write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, tmp_path / "videos"))
+    write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, path=tmp_path / "videos"))
     extract(tmp_path, tmp_path / "clips", **SMALL)
     assert json.loads((tmp_path / "clips" / "manifest.json").read_text())["warnings"] == []
 
@@ -93,7 +93,7 @@ def test_a_changed_frame_changes_the_list(tmp_path):
     digests = []
     for shade in (0, 1):
         Image.new("RGB", (16, 16), (shade,) * 3).save(tmp_path / "videos" / "a" / "frame_2.png")
-        write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, tmp_path / "videos"))
+        write_videos_csv(tmp_path / "videos.csv", folder.fetch(tmp_path, path=tmp_path / "videos"))
         digests.append(read_videos_csv(tmp_path / "videos.csv")[0].md5)
     assert len(set(digests)) == 2
     assert all(digests)

@@ -50,7 +50,7 @@ def graph(tmp_path_factory):
         ("hrvgan/datasets/folder.py", {"upstream@mine", "download@mine"}),
         ("hrvgan/datasets/shapes.py", {"upstream@shapes", "download@shapes"}),
         ("pipeline/report/charts.py", {"report"}),
-        ("pipeline/tracking/client.py", set()),
+        ("pipeline/tracking/__init__.py", set()),
         ("hrvgan/progress.py", set()),
     ],
 )

@@ -81,10 +81,10 @@ def test_an_entry_overrides_its_section(edit):
         )
     )
     assert params.run("laptop")["train"]["steps"] == 7
-    assert params.run("laptop")["train"]["batch_size"] == params.section("train")["batch_size"]
+    assert params.run("laptop")["train"]["batch_size"] == params.load()["train"]["batch_size"]
     assert params.dataset("shapes")["clips"]["size"] == 64
-    assert params.run("laptop")["sample"] == params.section("sample") | {"classes": ["DiscUp"]}
-    assert params.run("laptop")["evaluate"] == params.section("evaluate") | {"draws": 2}
+    assert params.run("laptop")["sample"] == params.load()["sample"] | {"classes": ["DiscUp"]}
+    assert params.run("laptop")["evaluate"] == params.load()["evaluate"] | {"draws": 2}
 
 
 def test_an_inactive_name_lists_the_active(edit):

@@ -15,7 +15,7 @@ import yaml
 
 import hrvgan
 from hrvgan.files import file_digest
-from pipeline.tracking import client as tracking
+from pipeline import tracking
 from pipeline.tracking.mlflow_logger import MLflowLogger
 from tests import processes
 from tests.project import NO_TRACKER, STORE, Project, digests, finished, running

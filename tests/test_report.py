@@ -39,7 +39,7 @@ def project(finished, tmp_path, monkeypatch) -> Path:
 
 
 def page() -> str:
-    return report.render(read_runs(), **params.section("report"))
+    return report.render(read_runs(), **params.load()["report"])
 
 
 class References(HTMLParser):

@@ -17,7 +17,8 @@ from hrvgan.errors import InputError
 from hrvgan.models import build_model
 from hrvgan.training.iteration import use_bfloat16
 from hrvgan.training.loop import FREE, train
-from pipeline.resume_state import make_room, number_of_steps
+from hrvgan.training.session import read_state
+from pipeline.resume_state import make_room
 from tests import processes
 
 TINY = {"num_classes": 8, "size": 32, "width": 0.04, "augment": "colour,translation", "instance_noise": 0.1}
@@ -261,7 +262,7 @@ def test_no_state_is_an_error_in_one_sentence(shapes_clips, tmp_path, whole, kin
         state.write_bytes(
             {"text": b"no state", "empty": b"", "cut short": whole.read_bytes()[: length // 2]}[kind]
         )
-    assert number_of_steps(state) == 0
+    assert read_state(state, "step", 0) == 0
     with pytest.raises(InputError, match=r"state\.pt: not a state of this model"):
         start(shapes_clips.folder, state)
 
@@ -287,5 +288,5 @@ def test_more_steps_after_fewer_that_were_stopped_at_once_go_on(tmp_path):
     folder.mkdir()
     (folder / "run_id").write_text("of the shorter training, which was stopped before its first save")
     make_room("laptop", folder, 8)
-    assert number_of_steps(folder / "state.pt") == 8
+    assert read_state(folder / "state.pt", "step", 0) == 8
     assert [path.name for path in folder.iterdir()] == ["state.pt"]

@@ -192,7 +192,7 @@ from hrvgan.evaluation.evaluate import Comparison, evaluate
 from hrvgan.evaluation.real_baseline import RealBaseline
 from hrvgan.features import Features
 from hrvgan.metrics.protocols import of_extractor
-from pipeline.report.score_display import read_scores
+from pipeline.report.run_results import read_scores
 a, b = (Features(np.full((9, 2), level), np.eye(9), np.arange(9), np.arange(9)) for level in (0.0, 1.5))
 clips = Comparison(RealBaseline([a], [(a, a)]), [b], {})
 scores, about, _ = evaluate(of_extractor("refnet"), lambda protocol: clips)

@@ -12,7 +12,7 @@ import pytest
 
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import dropped_table
-from pipeline.tracking import client as tracking
+from pipeline import tracking
 from pipeline.tracking import mlflow_logger
 from tests import processes
 from tests.processes import wait_for
@@ -60,10 +60,10 @@ def test_an_experiment_that_was_deleted_is_restored(store, capfd):
 RECORD = """
 import sys
 from pathlib import Path
-from pipeline.tracking import client
+from pipeline import tracking
 print("ready", flush=True)
 sys.stdin.readline()
-client.log_clips(sys.argv[1], Path("videos.parquet"), {"clips": 1}, {"cause": []})
+tracking.log_clips(sys.argv[1], Path("videos.parquet"), {"clips": 1}, {"cause": []})
 """
 
 

@@ -5,7 +5,7 @@ from types import ModuleType
 
 from hrvgan.errors import InputError
 
-# name -> module with `fetch(out, **options) -> list[Video]`, imported on demand; a new data set adds one line.
+# name -> module with `fetch(out, *, option=...) -> list[Video]`, imported on demand; a new data set adds one line.
 # Where the classes are known before anything is fetched, the module has `class_names(**options) -> list[str]`, too.
 DATASETS = {
     "shapes": "hrvgan.datasets.shapes",

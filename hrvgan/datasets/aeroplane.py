@@ -17,14 +17,14 @@ WHY = (
 )
 
 
-def fetch(out: Path, path: str | Path = "data/aeroplane") -> list[Video]:
+def fetch(out: Path, *, path: str | Path = "data/aeroplane") -> list[Video]:
     """List the strips under `path`, read in place, without classes; strips of one folder are one group.
 
     Raises InputError, with the reason why there is no download, if there are none.
     """
     if not Path(path).is_dir():
         raise InputError(f"{path}: no such folder; {WHY}")
-    return [_assign(video, Path(path)) for video in folder.fetch(out, path)]
+    return [_assign(video, Path(path)) for video in folder.fetch(out, path=path)]
 
 
 def _assign(video: Video, root: Path) -> Video:

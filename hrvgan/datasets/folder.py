@@ -30,7 +30,7 @@ UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def fetch(out: Path, path: str | Path) -> list[Video]:
+def fetch(out: Path, *, path: str | Path) -> list[Video]:
     """List the videos under `path`; remarks on what else is there go to stderr and to `out`, for the manifest.
 
     Raises InputError if there are none, or if a class has none.

@@ -18,14 +18,14 @@ STRIPS_PER_PERSON, NUM_PERSONS, SHIFT = 8, 9, 3
 HELP = "put MoCoGAN's data/actions there (class folders of numbered .jpg strips) or change the option `path`"
 
 
-def fetch(out: Path, path: str | Path = "data/weizmann", fold: int = 0) -> list[Video]:
+def fetch(out: Path, *, path: str | Path = "data/weizmann", fold: int = 0) -> list[Video]:
     """List the strips under `path`; the test persons of `fold` 0, 1 and 2 are 7 and 8, 4 and 5, 1 and 2.
 
     Raises InputError if the folder is missing or contains other files.
     """
     if not Path(path).is_dir():
         raise InputError(f"{path}: no such folder; {HELP}; data/README.md says where they come from")
-    return [_assign(video, fold) for video in folder.fetch(out, path)]
+    return [_assign(video, fold) for video in folder.fetch(out, path=path)]
 
 
 def class_names(path: str | Path = "data/weizmann", fold: int = 0) -> list[str]:

@@ -15,8 +15,7 @@ from hrvgan.nn.optim import clip_norm, scale_rates
 from hrvgan.ops import batch_rng
 from hrvgan.training import distributed
 from hrvgan.training.ema import update_average
-from hrvgan.training.meter import Meter
-from hrvgan.training.session import Session
+from hrvgan.training.session import Meter, Session
 
 T = TypeVar("T")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -66,13 +65,9 @@ def timed(batches: Iterator[T], meter: Meter, clips: int) -> Iterator[T]:
 
 def split(frames: Tensor, labels: Tensor, step: int, accumulate: int) -> list[Batch]:
     """Splits a batch, frames uint8 (N, T, H, W, 3) and labels (N,), into micro-batches of this process."""
-    size, parts = len(labels) // accumulate, []
-    for index in range(accumulate):
-        rows = slice(index * size, (index + 1) * size)
-        real = to_float(frames[rows])
-        place = (distributed.rank() * accumulate + index, distributed.world_size() * accumulate)
-        parts.append(Batch(real, labels[rows], step, part=place))
-    return parts
+    first, count = distributed.rank() * accumulate, distributed.world_size() * accumulate
+    pairs = zip(frames.chunk(accumulate), labels.chunk(accumulate), strict=True)
+    return [Batch(to_float(real), c, step, part=(first + i, count)) for i, (real, c) in enumerate(pairs)]
 
 
 def update(

@@ -1,5 +1,6 @@
 """The training loop of every model: it decides when to step; the model defines what is minimised."""
 
+import inspect
 import json
 import math
 import signal
@@ -59,7 +60,7 @@ def train(
     check_clips(gan, clips, batch_size)
     check_settings(gan, arguments)
     with distributed.joined(pick_device(device)) as place, stop_signals(state) as told_to_stop:
-        session = Session.of(gan.to(place), identity(gan, clips, **arguments), use_bfloat16(precision, place))
+        session = Session(gan.to(place), identity(gan, clips, **arguments), use_bfloat16(precision, place))
         begin(session, state, steps, minutes)
         progress = steps_with_progress(session, clips, arguments)
         for done in progress:
@@ -94,12 +95,6 @@ FREE = (
 SETTINGS = [key for key in train.__kwdefaults__ if key not in ("seed", "log_losses", "log_samples")]
 
 
-# Arguments of `train` that `iterations` takes: what a step computes.
-RECIPE = (
-    "batch_size", "accumulate", "seed", "ema", "lr_decay", "clip_grad", "flip", "class_balanced",
-)  # fmt: skip
-
-
 def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
     """The identity of a training, as plain values: the model, its initial weights, the data, and those `arguments` of
     `train` (defaults included) that change what a step computes. A state resumes only under an equal identity."""
@@ -111,12 +106,11 @@ def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
 def steps_with_progress(session: Session, clips: Clips, arguments: dict) -> Bar:
     """Iterates over the steps that `arguments` of `train` ask for beyond those done, none when its minutes are over;
     the first process shows a progress bar."""
-    steps = session.step if session.out_of_time(arguments["minutes"]) else arguments["steps"]
-    trained = iterations(session, clips, steps, **{key: arguments[key] for key in RECIPE})
-    return bar(
-        trained, "train", total=arguments["steps"], initial=session.step, unit="it",
-        hidden=distributed.rank() > 0,
-    )  # fmt: skip
+    steps, hidden = arguments["steps"], distributed.rank() > 0
+    last = session.step if session.out_of_time(arguments["minutes"]) else steps
+    recipe = {key: arguments[key] for key in inspect.getfullargspec(iterations).kwonlyargs}
+    trained = iterations(session, clips, last, **recipe)
+    return bar(trained, "train", total=steps, initial=session.step, unit="it", hidden=hidden)
 
 
 def report(
@@ -126,7 +120,11 @@ def report(
     them; the first process logs them. Raises InputError when one is not finite."""
     values = {**session.meter.means(), "ema/distance": distance(session.average, session.gan.G)}
     stop_if_diverged(state, session.step, values)
-    session.report({"step": session.step, **values}, whole=whole)
+    row = {"step": session.step, **values}
+    session.partial = [] if whole else [row]
+    if whole:
+        session.history.append(row)
+        session.meter.clear()
     if distributed.rank() == 0:
         log_losses(session.step, {**values, **session.meter.timings()})
     return values

@@ -1,4 +1,4 @@
-"""The state of a running training, and the file from which it resumes."""
+"""The state of a running training, what it measures, and the file from which it resumes."""
 
 import contextlib
 import copy
@@ -9,21 +9,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_path, clear
 from hrvgan.models import build_model, load, model_class
-from hrvgan.nn.base import Phase, VideoGAN
+from hrvgan.nn.base import VideoGAN
 from hrvgan.nn.checkpoint import warm_start
 from hrvgan.training import distributed
-from hrvgan.training.meter import Meter
 
 # Raised by torch.load and by what follows for a file that is no state, or cut short.
 NOT_A_STATE = (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, UnpicklingError)
@@ -46,40 +44,79 @@ def new_model(
     return gan
 
 
-@dataclass
+class Meter:
+    """Running means for one row of the history. Sums stay on the device: reading them each step would synchronise."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.clear()
+        self.clips, self.wait, self.since = 0, 0.0, time.perf_counter()
+
+    def clear(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0) + value.float()
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def waited(self, seconds: float, clips: int) -> None:
+        """Adds the seconds that the loop waited for a batch of `clips` clips (of all processes together)."""
+        self.wait += seconds
+        self.clips += clips
+
+    def means(self) -> dict[str, float]:
+        """Means of all values added since `clear`, over all processes, whose sums are equal from then on."""
+        sums = torch.stack(list(self.sums.values()))
+        distributed.average_([sums])
+        self.sums = dict(zip(self.sums, sums, strict=True))
+        return {key: value / self.counts[key] for key, value in zip(self.sums, sums.tolist(), strict=True)}
+
+    def timings(self) -> dict[str, float]:
+        """Clips a second and the share of time spent waiting for data, since the last call; peak memory of this process
+        in GB, since its start."""
+        elapsed = time.perf_counter() - self.since
+        timings = {
+            "speed/clips_per_s": self.clips / elapsed,
+            "speed/data_wait": self.wait / elapsed,
+            "speed/peak_memory_gb": peak_memory(self.device) / 1e9,
+        }
+        self.clips, self.wait, self.since = 0, 0.0, time.perf_counter()
+        return timings
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+PROGRESS = ("step", "history", "partial", "seconds", "saved")  # fields that a state file holds as they are
+
+
 class Session:
-    """All that a training changes, and its `identity` (see loop.identity)."""
+    """All that a training changes, and its `identity` (see loop.identity); at first at step 0."""
 
-    gan: VideoGAN
-    average: nn.Module  # the EMA of G
-    phases: list[Phase]
-    identity: dict
-    bfloat16: bool
-    meter: Meter
-    step: int = 0  # training steps done
-    history: list[dict] = field(default_factory=list)
-    # A last row of fewer than `log_every` steps, dropped when training continues.
-    partial: list[dict] = field(default_factory=list)
-    seconds: float = 0.0  # of training so far, over all resumes
-    saved: float = 0.0  # the same, at the last state but one
-    began: float = 0.0  # time.monotonic() less `seconds`, at the start or resume
-
-    @classmethod
-    def of(cls, gan: VideoGAN, identity: dict, bfloat16: bool) -> "Session":
-        """A new training at step 0."""
-        average = copy.deepcopy(gan.G).requires_grad_(False).eval()
-        return cls(gan, average, gan.phases(), identity, bfloat16, Meter(gan.device))
+    def __init__(self, gan: VideoGAN, identity: dict, bfloat16: bool):
+        self.gan, self.identity, self.bfloat16 = gan, identity, bfloat16
+        self.average = copy.deepcopy(gan.G).requires_grad_(False).eval()  # the EMA of G
+        self.phases, self.meter = gan.phases(), Meter(gan.device)
+        self.step = 0  # training steps done
+        self.history: list[dict] = []
+        # A last row of fewer than `log_every` steps, dropped when training continues.
+        self.partial: list[dict] = []
+        self.seconds = 0.0  # of training so far, over all resumes
+        self.saved = 0.0  # the same, at the last state but one
+        self.began = 0.0  # time.monotonic() less `seconds`, at the start or resume
 
     def out_of_time(self, minutes: float) -> bool:
         """True if at the last save the training had taken longer than `minutes`, 0 = no limit."""
         return bool(minutes) and self.seconds > 60 * minutes
-
-    def report(self, row: dict, whole: bool) -> None:
-        """Adds a row to the history; a `whole` row resets the meter."""
-        self.partial = [] if whole else [row]
-        if whole:
-            self.history.append(row)
-            self.meter.clear()
 
 
 def begin(session: Session, state: str | Path, steps: int, minutes: float = 0.0) -> None:
@@ -112,13 +149,9 @@ def save_state(path: str | Path, session: Session) -> None:
         "gan": session.gan.state_dict(),
         "average": session.average.state_dict(),
         "optimizers": {phase.name: phase.optimizer.state_dict() for phase in session.phases},
-        "step": session.step,
-        "bfloat16": session.bfloat16,
-        "history": session.history,
-        "partial": session.partial,
         "meter": (session.meter.sums, session.meter.counts),
-        "seconds": session.seconds,
-        "saved": session.saved,
+        "bfloat16": session.bfloat16,
+        **{name: getattr(session, name) for name in PROGRESS},
     }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
@@ -144,9 +177,9 @@ def resume(path: str | Path, session: Session) -> None:
         session.average.load_state_dict(state["average"])
         for phase in session.phases:
             phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-        for name in ("step", "history", "partial", "seconds"):
+        state.setdefault("saved", 0.0)  # Earlier versions did not write it.
+        for name in PROGRESS:
             setattr(session, name, state[name])
-        session.saved = state.get("saved", 0.0)  # Earlier versions did not write it.
         session.meter.sums, session.meter.counts = state["meter"]
         if state["bfloat16"] != session.bfloat16:
             began = "bfloat16" if state["bfloat16"] else "float32"
@@ -171,11 +204,12 @@ def differences(then: dict, now: dict) -> str:
     return ", ".join(found)
 
 
-def saved_step(state: str | Path) -> int:
-    """Step of the resume state in the file `state`; 0 if there is none."""
-    if not Path(state).exists():
-        return 0
-    return torch.load(state, map_location="cpu", weights_only=True, mmap=True)["step"]
+def read_state(state: str | Path, key: str, default: object) -> object:
+    """Entry `key` of a state file; `default` if there is none, or no state in it, which resuming from it reports."""
+    try:
+        return torch.load(state, map_location="cpu", weights_only=True, mmap=True)[key]
+    except NOT_A_STATE:
+        return default
 
 
 @contextlib.contextmanager
@@ -208,7 +242,8 @@ def stop_signals(state: str | Path) -> Iterator[Callable[[bool], int]]:
     try:
         yield has_arrived
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"the same command goes on from step {saved_step(state)}") from None
+        step = read_state(state, "step", 0)
+        raise KeyboardInterrupt(f"the same command goes on from step {step}") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,7 +8,6 @@ import base64
 import io
 import json
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +21,7 @@ from hrvgan.video.io import read_frames, write_video
 from pipeline import params
 from pipeline.report import comparison
 from pipeline.report.charts import against, curve, read_history
-from pipeline.report.run_results import RunResults, read_runs
-from pipeline.report.score_display import read_scores, title_of
+from pipeline.report.run_results import RunResults, read_runs, read_scores, title_of
 
 PAGE = Path(__file__).parent / "page"
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -31,7 +29,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 def main() -> None:
     runs = read_runs()
-    text = params.call(render, runs, where="report", values=params.section("report"))
+    text = params.call(render, runs, where="report", values=params.load()["report"])
     write_text("report/comparison.csv", comparison.csv_text(runs))
     write_text("report/comparison.md", comparison.markdown(runs))
     write_text("report/index.html", text)
@@ -47,7 +45,7 @@ def render(runs: list[RunResults], *, title: str = "HRVGAN report", real_clips_p
         lstrip_blocks=True,
     )
     environment.filters["count"] = count
-    environment.globals |= {"embed_picture": embed_picture, "embed_video": embed_video}
+    environment.globals |= {"embed_picture": embed_picture, "embed_video": embed_video, "SPLITS": SPLITS}
     return environment.get_template("index.html.j2").render(
         title=title,
         runs=runs,
@@ -69,26 +67,13 @@ def chapter(run: RunResults, real_clips_per_class: int) -> dict:
     names = list(dict.fromkeys(clip["class"] or "" for clip in generated))
     return {
         "run": run,
-        "clips": clips and describe_clips(clips),
+        "clips": clips,
         "pairs": [(name, screens(run, clips, name, real_clips_per_class)) for name in names],
         "hidden_classes": max(0, len(run.model.get("classes", ())) - len(names)),
         "scores": read_scores(run.shown),
         "ahead": frames_ahead(run),
         "curves": curves(run),
         "settings": json.dumps(run.settings, indent=2, ensure_ascii=False),
-    }
-
-
-def describe_clips(clips: Clips) -> dict:
-    splits = Counter(clips.index["split"].to_pylist())
-    return {
-        "num": len(clips),
-        "num_videos": len(set(clips.index["video_id"].to_pylist())),
-        "splits": {name: splits[name] for name in SPLITS if splits[name]},
-        "shape": clips.shape,
-        "fps": clips.fps,
-        "classes": clips.classes,
-        "digest": clips.digest,
     }
 
 
@@ -170,7 +155,7 @@ def real_videos(clips: Clips, class_name: str, num: int, like: Media) -> tuple[s
     for split in ("test", "val", "train"):
         view = clips.split(split)
         members = np.arange(len(view))
-        if class_name and len(view):
+        if class_name:
             members = members[view.labels == clips.classes.index(class_name)]
         if len(members):
             return split, [embed_real(view[int(row)], clips.fps, like) for row in members[:num]]

@@ -1,11 +1,11 @@
 """Charts as inline SVG; colours come from the page's style sheet."""
 
-import csv
 import math
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup, escape
+from pyarrow.csv import read_csv
 
 WIDTH, HEIGHT = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 22
@@ -14,17 +14,13 @@ POINTS = 300  # More than a panel can show.
 
 def read_history(path: str | Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """history.csv -> {column: (steps, values)}; empty and not finite cells are left out."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = [name for name in (rows[0] if rows else {}) if name != "step"]
-    return {name: _column(rows, name) for name in columns}
-
-
-def _column(rows: list[dict[str, str]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
-    steps, values = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
-    finite = np.isfinite(values)
-    return steps[finite], values[finite]
+    columns = read_csv(path).to_pydict()
+    steps, history = np.array(columns.pop("step"), dtype=np.float64), {}
+    for name, cells in columns.items():
+        values = np.array(cells, dtype=np.float64)  # None, of an empty cell, becomes NaN
+        finite = np.isfinite(values)
+        history[name] = steps[finite], values[finite]
+    return history
 
 
 def curve(name: str, steps: np.ndarray, values: np.ndarray) -> Markup:

@@ -6,8 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 from hrvgan.metrics.protocols import flatten_scores
-from pipeline.report.run_results import RunResults
-from pipeline.report.score_display import fixed, read_scores
+from pipeline.report.run_results import RunResults, fixed, read_scores
 
 SAME_TIME = 1.1  # wall times within a tenth of each other count as equal
 NOT_APPLICABLE = "n/a"  # a score that asks for a class, of a model that takes none
@@ -54,13 +53,11 @@ def excluded(runs: list[RunResults]) -> list[str]:
 
 
 def table(runs: list[RunResults]) -> dict:
-    rows = [{score.name: score for score in read_scores(run.shown)} for run in runs]
     # In the order of the first run; of a score that several runs have, the first run's entry.
     entries = {name: entry for run in (*runs, *reversed(runs)) for name, entry in run.shown.items()}
     heads = read_scores(entries)
-    cells = [
-        [row[head.name].with_spread if head.name in row else NOT_APPLICABLE for head in heads] for row in rows
-    ]
+    texts = [{score.name: score.with_spread for score in read_scores(run.shown)} for run in runs]
+    cells = [[row.get(head.name, NOT_APPLICABLE) for head in heads] for row in texts]
     costs = [list(cost(run).values()) for run in runs]
     return {
         "dataset": runs[0].dataset,
@@ -69,10 +66,7 @@ def table(runs: list[RunResults]) -> dict:
         "heads": heads,
         "cost_heads": list(cost(runs[0])),
         "rows": list(zip(runs, cells, costs, strict=True)),
-        "landmarks": [
-            next((mark.text for mark in head.marks if mark.glyph == "stroke"), "") for head in heads
-        ],
-        "runs": runs,
+        "landmarks": [next((m.text for m in head.marks if m.glyph == "stroke"), "") for head in heads],
     }
 
 

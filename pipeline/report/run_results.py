@@ -1,31 +1,44 @@
-"""Results of a run: its settings and the files that the stages have written for it."""
+"""Results of a run: its settings, the files that the stages have written for it, and its scores for display: value and
+spread, direction, and the landmarks on its bar that give it a meaning."""
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import safe_open
 
 from hrvgan.files import file_digest
-from hrvgan.metrics.protocols import COMPARED_FIELDS, protocol_entry
+from hrvgan.metrics import PROTOCOLS
+from hrvgan.metrics.protocols import COMPARED_FIELDS, lower_is_better, protocol_entry
 from pipeline import params
 from pipeline.stage import read_json
 
+# Landmark -> (glyph on the page, words). Floor, ceiling and real: scores of real clips by the same protocol.
+LANDMARKS = {
+    "floor": ("stroke", "real against real (floor)"),
+    "ceiling": ("stroke", "real clips (ceiling)"),
+    "real": ("stroke", "real clips"),
+    "trivial_best": ("dash", "without skill"),
+    "copy": ("dash", "copy of the last frame"),
+    "chance": ("dash", "chance"),
+    "train": ("ring", "against the training clips"),
+}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch norm, not trained
 
 
-@dataclass(frozen=True)
 class RunResults:
     """One active run: its settings (params.yaml) and the JSON of each stage, {} where the stage has not run."""
 
-    name: str
-    settings: dict
-    model: dict
-    samples: dict
-    scores: dict
-    manifest: dict
-    training: dict  # steps, clips seen, seconds, machine
+    def __init__(self, name: str):
+        self.name = name
+        self.settings = params.run(name)
+        self.model = read_json(Path("models", name, "model.json"))
+        self.samples = read_json(Path("samples", name, "samples.json"))
+        self.scores = read_json(Path("metrics", f"{name}.json"))
+        self.manifest = read_json(Path("metrics", f"{name}.manifest.json"))
+        self.training = read_json(Path("metrics", f"{name}.training.json"))  # steps, clips, seconds, machine
 
     @property
     def dataset(self) -> str:
@@ -120,16 +133,73 @@ def count_parameters(path: Path) -> int:
 
 def read_runs() -> list[RunResults]:
     """All active runs, in the order of params.yaml."""
-    return [read_run(name) for name in params.load()["runs"]]
+    return [RunResults(name) for name in params.load()["runs"]]
 
 
-def read_run(name: str) -> RunResults:
-    return RunResults(
-        name=name,
-        settings=params.run(name),
-        model=read_json(Path("models", name, "model.json")),
-        samples=read_json(Path("samples", name, "samples.json")),
-        scores=read_json(Path("metrics", f"{name}.json")),
-        manifest=read_json(Path("metrics", f"{name}.manifest.json")),
-        training=read_json(Path("metrics", f"{name}.training.json")),
-    )
+@dataclass(frozen=True)
+class Mark:
+    glyph: str
+    words: str
+    text: str
+    at: float  # percent of the bar
+
+
+class Score:
+    """A score, {"value": ...} of a metrics JSON, as text and as positions (percent) on its bar."""
+
+    def __init__(self, name: str, entry: dict):
+        value, sd = entry["value"], entry.get("sd")
+        places, (low, high) = decimals(value, sd), (value - (sd or 0), value + (sd or 0))
+        numbers = {key: entry[key] for key in LANDMARKS if key in entry}
+        protocol = PROTOCOLS.get(name)
+        place = _bar(protocol.ends if protocol else (0.0, None), [low, high, *numbers.values()])
+        self.name, self.title = name, title_of(name)
+        self.meaning = protocol.meaning if protocol else ""
+        self.better = "lower" if lower_is_better(name) else "higher"
+        self.text = fixed(value, places)
+        self.spread = None if sd is None else fixed(sd, places)
+        self.at, self.band = place(value), (place(low), place(high))
+        self.marks = [
+            Mark(*LANDMARKS[key], fixed(number, decimals(number)), place(number))
+            for key, number in numbers.items()
+        ]
+
+    @property
+    def with_spread(self) -> str:
+        return f"{self.text} ± {self.spread}" if self.spread else self.text
+
+
+def read_scores(scores: dict) -> list[Score]:
+    """The scores of a metrics JSON: first those with a title, in the order of the registry."""
+    names = [name for name, entry in scores.items() if isinstance(entry, dict) and "value" in entry]
+    order = [name for name, protocol in PROTOCOLS.items() if protocol.title]
+    names.sort(key=lambda name: order.index(name) if name in order else len(order))
+    return [Score(name, scores[name]) for name in names]
+
+
+def title_of(name: str) -> str:
+    protocol = PROTOCOLS.get(name)
+    return protocol.title or name if protocol else name
+
+
+def _bar(ends: tuple[float | None, float | None], numbers: list[float]) -> Callable[[float], float]:
+    """Function number -> percent of a bar that holds all `numbers` and ends at the protocol's own `ends`."""
+    margin = 0.08 * (max(numbers) - min(numbers))
+    low = min(numbers) - margin if ends[0] is None else min(ends[0], *numbers)
+    high = max(numbers) + margin if ends[1] is None else max(ends[1], *numbers)
+    return lambda number: round(100 * (number - low) / ((high - low) or 1), 2)
+
+
+def decimals(value: float, sd: float | None = None) -> int:
+    """Number of decimals that shows three digits of the value and at least one of its spread."""
+    wanted = [2 - _magnitude(value)] + ([-_magnitude(sd)] if sd else [])
+    return min(max(0, *wanted), 6)
+
+
+def _magnitude(value: float) -> int:
+    return math.floor(math.log10(abs(value))) if value else 2
+
+
+def fixed(value: float, places: int) -> str:
+    """`value` with a typographic minus sign and thin spaces between thousands."""
+    return f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}").replace(",", "\u202f")

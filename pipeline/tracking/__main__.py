@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hrvgan.errors import InputError, one_sentence
 from pipeline import params
-from pipeline.tracking.client import errors_as_input_error, record_all, uri
+from pipeline.tracking import errors_as_input_error, record_all, uri
 
 
 def main() -> None:
@@ -22,17 +22,14 @@ def main() -> None:
     if arguments.command == "uri":
         print(uri())
         return
+    run = arguments.run
     with one_sentence():
-        complete(arguments.run)
-    print(f"{arguments.run}: recorded in MLflow at {uri()}")
-
-
-def complete(run: str) -> None:
-    params.run(run)
-    if not (Path("models") / run / "model.safetensors").is_file():
-        raise InputError(f"models/{run}: no released model; train it with `dvc repro train@{run}`")
-    with errors_as_input_error("the same command tries again"):
-        record_all(run)
+        params.run(run)  # An error if it is not active.
+        if not (Path("models") / run / "model.safetensors").is_file():
+            raise InputError(f"models/{run}: no released model; train it with `dvc repro train@{run}`")
+        with errors_as_input_error("the same command tries again"):
+            record_all(run)
+    print(f"{run}: recorded in MLflow at {uri()}")
 
 
 main()

@@ -7,10 +7,12 @@ import sys
 import threading
 from pathlib import Path
 
+import psutil
+
 from hrvgan.errors import first_line
+from hrvgan.training.session import read_state
 from hrvgan.video.grids import filmstrips
-from pipeline.resume_state import read_state
-from pipeline.tracking.client import connect, describe, find, log_metrics, log_release, new_run, uri
+from pipeline.tracking import connect, describe, find, log_metrics, log_release, new_run, uri
 
 PATIENCE = 120  # seconds to wait at the end of a training while nothing can be sent
 
@@ -108,12 +110,4 @@ def this_process() -> str:
 def is_dead(tags: dict[str, str]) -> bool:
     """True if the process that wrote the MLflow run ran on this machine and has ended."""
     number, _, machine = tags.get("process", "").partition("@")
-    if machine != platform.node():
-        return False
-    try:
-        os.kill(int(number), 0)  # sends nothing
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # It lives, as another user's.
-        pass
-    return False
+    return machine == platform.node() and not psutil.pid_exists(int(number))

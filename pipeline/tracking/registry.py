@@ -11,7 +11,7 @@ from hrvgan.files import atomic_folder
 from hrvgan.metrics.protocols import differences, lower_is_better
 from hrvgan.nn.checkpoint import check_out
 from pipeline.stage import read_json
-from pipeline.tracking.client import connect, errors_as_input_error, errors_as_warning, run_id_of, uri
+from pipeline.tracking import connect, errors_as_input_error, errors_as_warning, run_id_of, uri
 
 ALIAS = "champion"
 DECISIVE = ("refnet_fd", "predict_psnr")  # the first that a model has
@@ -124,29 +124,21 @@ def lead_of(name: str, new: Result, best: Result) -> tuple[float, float]:
 
 def fetch(run: str, out: Path) -> str:
     """Write the champion's released model to the folder `out`; returns its version. Raises InputError if there is no
-    champion, or no answer."""
+    champion, if its MLflow run was deleted, or if there is no answer."""
     check_out(out)
-    remedy = "start it, or name yours in MLFLOW_TRACKING_URI"
     with tempfile.TemporaryDirectory() as folder:
-        with errors_as_input_error(remedy):
+        with errors_as_input_error("start it, or name yours in MLFLOW_TRACKING_URI"):
             client, _ = connect()
-            champion = living_champion(client, run)
+            if not (champion := champion_of(client, run)):
+                raise InputError(
+                    f"{run}: no champion in MLflow at {uri()}; `dvc repro evaluate@{run}` makes the first"
+                )
+            if is_deleted(client, champion.run_id):
+                raise InputError(
+                    f"{run}: the MLflow run of its champion, version {champion.version}, was deleted; restore it in "
+                    "`make ui`, or train again: the next model that is scored becomes the champion"
+                )
             downloaded = client.download_artifacts(champion.run_id, "model", folder)
         with atomic_folder(out) as new:
             shutil.copytree(downloaded, new, dirs_exist_ok=True)
     return str(champion.version)
-
-
-def living_champion(client, run: str):
-    """The champion's model version. Raises InputError if there is none, or if its MLflow run was deleted."""
-    champion = champion_of(client, run)
-    if champion is None:
-        raise InputError(
-            f"{run}: no champion in MLflow at {uri()}; `dvc repro evaluate@{run}` makes the first"
-        )
-    if is_deleted(client, champion.run_id):
-        raise InputError(
-            f"{run}: the MLflow run of its champion, version {champion.version}, was deleted; restore it in "
-            f"`make ui`, or train again: the next model that is scored becomes the champion"
-        )
-    return champion
