@@ -128,7 +128,9 @@ def dvc_repro(stage: str, force: bool) -> str:
         raise LockError("\n".join(lines))
     if code != 0:
         raise StageError(f"{stage}: {own_sentence(lines)}")
-    return state_told_by(lines)
+    if any(line.startswith("Running stage ") for line in lines):
+        return "ran"
+    return "restored" if any("is cached - skipping run" in line for line in lines) else "unchanged"
 
 
 def lock_holder(message: str) -> str:
@@ -157,13 +159,6 @@ def stage_environment() -> dict[str, str]:
     """The worker's environment, with its Python first for the `python -m pipeline...` of dvc.yaml."""
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
-
-
-def state_told_by(lines: list[str]) -> str:
-    """ "ran", "restored" or "unchanged", from the output of `dvc repro`."""
-    if any(line.startswith("Running stage ") for line in lines):
-        return "ran"
-    return "restored" if any("is cached - skipping run" in line for line in lines) else "unchanged"
 
 
 def own_sentence(lines: list[str]) -> str:

@@ -17,7 +17,11 @@ from hrvgan.ops.allocator import keep_freed_memory
 
 def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     """Run a stage as `main(<argument>)`. InputError becomes one line and exit code 1; Ctrl-C exit code 130."""
-    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{module_name(main)}", description=doc)
+    file = Path(main.__code__.co_filename)
+    program = (
+        file.parent.name if file.stem == "__init__" else file.stem
+    )  # the name of a package, or of a module
+    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{program}", description=doc)
     if argument:
         parser.add_argument(argument, help=f"a name of the section `{argument}s` of params.yaml")
     arguments = vars(parser.parse_args())
@@ -26,19 +30,13 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     # Without this the collector would visit torch's modules again and again while MLflow is imported, for a second.
     gc.freeze()
     try:
-        name = "-".join([module_name(main), *arguments.values()])
+        name = "-".join([program, *arguments.values()])
         # Of processes that share a training, only the first one writes, so it alone takes the lock.
         with one_sentence(), contextlib.nullcontext() if int(os.environ.get("RANK", 0)) else lock(name):
             main(**arguments)
     except KeyboardInterrupt as stop:  # A training says from which step it goes on.
         sys.stderr.write(f"\nstopped; {stop or 'the same command goes on from here'}\n")
         sys.exit(130)
-
-
-def module_name(main: Callable) -> str:
-    """The module name in `python -m pipeline.<name>`: the file, or the package if it is an `__init__.py`."""
-    file = Path(main.__code__.co_filename)
-    return file.parent.name if file.stem == "__init__" else file.stem
 
 
 def state_folder() -> Path:

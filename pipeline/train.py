@@ -5,7 +5,6 @@ Under `torchrun --nproc-per-node=2 -m pipeline.train <run>` two processes share 
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -42,8 +41,11 @@ def main(run: str) -> None:
     require_test_clips(gan, store)
     with resume_folder(run, gan, store, config) as resume:
         state, is_first = resume / "state.pt", distributed.rank() == 0
-        with mlflow_logging(run, gan, config, resume) as loggers:
-            arguments = {**config["train"], **loggers, "seed": config["seed"]}
+        arguments, logger = {**config["train"], "seed": config["seed"]}, contextlib.nullcontext()
+        if is_first:  # Of several processes only the first one logs.
+            logger = MLflowLogger(run, gan.arguments, str(params.device(config)), resume / "run_id")
+            arguments |= {"log_losses": logger.losses, "log_samples": logger.samples}
+        with logger:
             with params.blamed(where):
                 average, history = train(gan, store.split("train"), state, **arguments)
             if is_first:
@@ -54,21 +56,6 @@ def main(run: str) -> None:
             cost = training_cost(state, batch_size, gan.device)
             write_json(Path("metrics") / f"{run}.training.json", cost)
             record(run, "train")
-
-
-@contextlib.contextmanager
-def mlflow_logging(run: str, gan: VideoGAN, config: dict, resume: Path) -> Iterator[dict[str, Callable]]:
-    """The logging callbacks of `train`; of several processes only the first one logs."""
-    if distributed.rank():
-        yield {}
-        return
-    logger = MLflowLogger(run, gan.arguments, str(params.device(config)), resume / "run_id")
-    try:
-        yield {"log_losses": logger.losses, "log_samples": logger.samples}
-    except BaseException:
-        logger.abandon()
-        raise
-    logger.finish(Path("models") / run)
 
 
 def training_cost(state: Path, batch_size: int, device: torch.device) -> dict:

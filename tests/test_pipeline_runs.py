@@ -145,8 +145,11 @@ def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, m
     }
     runs = {name: client.create_run(experiment, tags={"run": "laptop", "process": process}).info.run_id
             for name, process in tags.items()}  # fmt: skip
-    logger = MLflowLogger("laptop", {}, "cpu", tmp_path / "run_id")
-    logger.abandon()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        MLflowLogger("laptop", {}, "cpu", tmp_path / "run_id") as logger,
+    ):
+        raise KeyboardInterrupt
     status = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
     assert status == {"KILLED": "KILLED"} | dict.fromkeys(("RUNNING", "elsewhere", "unknown"), "RUNNING")
     assert client.get_run(logger.id).info.status == "FAILED"

@@ -18,9 +18,10 @@ PATIENCE = 120  # seconds to wait at the end of a training while nothing can be 
 
 
 class MLflowLogger:
-    """Sends losses and samples to MLflow from a thread of its own. The first failure is reported and ends the
-    logging, not the training: the MLflow run then never gets its digest, and the next stage records the run anew from
-    the released model."""
+    """Sends losses and samples to MLflow from a thread of its own, for the length of a block at whose end it sends the
+    released model and waits until everything is sent. The first failure is reported and ends the logging, not the
+    training: the MLflow run then never gets its digest, and the next stage records the run anew from the released
+    model."""
 
     def __init__(self, run: str, arguments: dict, device: str, resume_file: Path):
         self.run, self.arguments, self.resume_file, self.device = run, arguments, resume_file, device
@@ -39,13 +40,13 @@ class MLflowLogger:
         picture = filmstrips(clips.numpy(), enlarge=max(1, 64 // clips.shape[2]))
         self.jobs.put(lambda: self.client.log_image(self.id, picture, key="samples", step=step))
 
-    def finish(self, folder: Path) -> None:
-        """Log the released model and wait until everything is sent."""
-        self.jobs.put(lambda: log_release(self.client, self.id, folder))
-        self._end("FINISHED")
+    def __enter__(self) -> "MLflowLogger":
+        return self
 
-    def abandon(self) -> None:
-        self._end("FAILED")
+    def __exit__(self, failure: type[BaseException] | None, *_) -> None:
+        if failure is None:
+            self.jobs.put(lambda: log_release(self.client, self.id, Path("models") / self.run))
+        self._end("FAILED" if failure else "FINISHED")
 
     def _end(self, status: str) -> None:
         self.jobs.put(lambda: self.client.set_terminated(self.id, status))
