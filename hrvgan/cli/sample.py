@@ -74,15 +74,15 @@ def interpolate(
     gan = load(model, device)
     check_grid(out, num + 2 * bool(videos), gan.size, "lower --num")
     labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
-    if videos is None:
-        first, last = gan.latent(2, seed)
-        if to_seed is not None:
-            last = gan.latent(1, to_seed)[0]
-        clips = walk(gan, (first, labels[0]), (last, labels[1]), num, truncation)
-    else:
+    if videos:
         real = np.stack([first_frames(gan, video, gan.num_frames, gan.num_frames) for video in videos])
         z = invert(gan, to_float(torch.from_numpy(real)), torch.tensor(labels), steps=refine, seed=seed).cpu()
-        clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num, truncation)
+    else:
+        z = gan.latent(2, seed)
+        if to_seed is not None:
+            z[1] = gan.latent(1, to_seed)[0]
+    clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num, truncation)
+    if videos:
         clips = np.concatenate([real[:1], clips, real[1:]])
     nearer = np.linspace(0, 1, len(clips)) > 0.5  # A clip between two classes has the label of the nearer.
     write(out, clips, gan, np.where(nearer, labels[1], labels[0]))

@@ -37,7 +37,7 @@ def promote(run: str) -> str:
         return f"{run}: version {version}, whose scores may not be believed, is no champion"
     score = f"{name} {result[0][name]['value']:.3g}"
     if champion and champion.run_id != run_id:
-        best = result_of(client, run, champion.run_id)
+        best = result_of(client, experiment, run, champion.run_id)
         if best and not is_better(name, result, best):
             return (
                 f"{run}: version {champion.version} stays the champion, with {best[0][name]['value']:.3g}; "
@@ -81,24 +81,17 @@ def champion_of(client, run: str):
     return client.get_model_version(run, version) if version else None
 
 
-def result_of(client, run: str, run_id: str) -> Result | None:
+def result_of(client, experiment: str, run: str, run_id: str) -> Result | None:
     """The result that stage `evaluate` recorded with MLflow run `run_id`; None if that run was deleted."""
-    if is_deleted(client, run_id):
+    if is_deleted(client, experiment, run_id):
         return None
     with tempfile.TemporaryDirectory() as folder:
         return read_result(Path(client.download_artifacts(run_id, "evaluation", folder)), run)
 
 
-def is_deleted(client, run_id: str) -> bool:
-    """True if an MLflow run is in the UI's trash, or gone for good."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_run(run_id).info.lifecycle_stage == "deleted"
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return True
+def is_deleted(client, experiment: str, run_id: str) -> bool:
+    """True if an MLflow run is in the UI's trash, or gone for good: neither is found by a search."""
+    return not client.search_runs([experiment], f"attributes.run_id = '{run_id}'")
 
 
 def read_result(folder: Path, run: str) -> Result:
@@ -128,12 +121,12 @@ def fetch(run: str, out: Path) -> str:
     check_out(out)
     with tempfile.TemporaryDirectory() as folder:
         with errors_as_input_error("start it, or name yours in MLFLOW_TRACKING_URI"):
-            client, _ = connect()
+            client, experiment = connect()
             if not (champion := champion_of(client, run)):
                 raise InputError(
                     f"{run}: no champion in MLflow at {uri()}; `dvc repro evaluate@{run}` makes the first"
                 )
-            if is_deleted(client, champion.run_id):
+            if is_deleted(client, experiment, champion.run_id):
                 raise InputError(
                     f"{run}: the MLflow run of its champion, version {champion.version}, was deleted; restore it in "
                     "`make ui`, or train again: the next model that is scored becomes the champion"
