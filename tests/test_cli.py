@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import inspect
 import io
 import os
 import re
@@ -93,6 +94,11 @@ def test_every_command_explains_itself(command, capsys):
         cli.main([command, "--help"])
     assert ended.value.code == 0
     assert "usage: hrvgan " + command in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("function", cli.COMMANDS, ids=lambda function: function.__name__)
+def test_help_is_of_arguments_that_there_are(function):
+    assert set(cli.COMMANDS[function][1]) <= set(inspect.signature(function).parameters)
 
 
 @pytest.mark.parametrize("command", ["sample", "interpolate"])

@@ -51,9 +51,8 @@ def add_command(commands, function: Callable, help: str, words: dict[str, str | 
             kind = typing.get_args(kind)[0]
         container = typing.get_origin(kind) or kind
         (element,) = typing.get_args(kind) or [kind]
-        given = words.get(name, {})
         options = {"type": yaml_dict if kind is dict else element}
-        options |= {"help": given} if isinstance(given, str) else given
+        options |= {"help": words[name]} if isinstance(words.get(name), str) else words.get(name, {})
         if parameter.kind is not parameter.KEYWORD_ONLY:
             parser.add_argument(name, **options)
             continue
