@@ -14,7 +14,7 @@ from hrvgan.features.refnet import load_refnet
 from hrvgan.files import file_digest, write_json
 from hrvgan.models import load
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
-from hrvgan.nn.summary import costs
+from hrvgan.nn.cost import costs
 from pipeline import params, stage
 from pipeline.tracking import record
 from pipeline.tracking.registry import try_promote

@@ -19,7 +19,7 @@ from hrvgan.models.mocogan import Noise
 from hrvgan.models.tgan import TGAN, clip_scale, clip_singular_values
 from hrvgan.models.vgan import blend
 from hrvgan.nn.base import Batch
-from hrvgan.nn.summary import costs, layer_table
+from hrvgan.nn.cost import costs, layer_table
 from hrvgan.training import ema as averaging
 
 ROOT = Path(__file__).parents[1]

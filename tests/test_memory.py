@@ -13,10 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model
-from hrvgan.nn import memory
+from hrvgan.nn import cost
 from hrvgan.nn.base import Batch, drawn_at_once
-from hrvgan.nn.memory import FACTORS, LiveBytes, process_bytes, training_bytes
-from hrvgan.nn.summary import draw, on_meta
+from hrvgan.nn.cost import FACTORS, LiveBytes, draw, on_meta, process_bytes, training_bytes
 from hrvgan.ops import allocator, cpu
 from hrvgan.training.iteration import use_bfloat16
 from tests import processes
@@ -56,7 +55,7 @@ NETS = [(name, {}) for name in MODELS] + [("hrvgan", net) for net in ({"preset":
 def test_training_bytes_are_what_the_allocator_sees(name, net, kernels, monkeypatch):
     """Two real steps on the CPU, every allocation recorded by torch's profiler, but for scratch space."""
     monkeypatch.setattr(cpu, "enabled", kernels == "ours")
-    monkeypatch.setattr(memory, "SCRATCH", 0.0)
+    monkeypatch.setattr(cost, "SCRATCH", 0.0)
     monkeypatch.setattr(allocator, "SMALL", math.inf)  # It sees nothing of a pool.
     torch.manual_seed(0)
     gan = build_model(name, num_classes=3, size=32, width=0.25, **net).train()

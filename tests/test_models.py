@@ -12,7 +12,7 @@ from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER
 from hrvgan.nn.base import Batch
 from hrvgan.nn.layers import InstanceNorm, MinibatchStd, PixelNorm
-from hrvgan.nn.summary import layer_table
+from hrvgan.nn.cost import layer_table
 from hrvgan.ops.leaky_relu_pool import avg_pool
 from hrvgan.ops.upsample_conv3d import UpConv3d
 

@@ -15,7 +15,7 @@ import hrvgan
 from hrvgan import cli
 from hrvgan.errors import InputError
 from hrvgan.models import build_model
-from hrvgan.nn.memory import LiveBytes
+from hrvgan.nn.cost import LiveBytes
 from hrvgan.ops import batch_rng as draws
 from hrvgan.training import distributed
 from hrvgan.training.loop import train

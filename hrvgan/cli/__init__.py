@@ -103,8 +103,7 @@ def info(
     """Print each layer of G and D with its output shape (C, T, H, W) and its number of parameters, what a clip costs in
     each, and what a training step takes in memory."""
     from hrvgan.models import build_model
-    from hrvgan.nn.memory import process_bytes
-    from hrvgan.nn.summary import layer_table
+    from hrvgan.nn.cost import layer_table, process_bytes
 
     gan = build_model(model, preset=preset, **net)
     print(f"{model}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes")

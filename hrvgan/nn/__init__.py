@@ -1,1 +1,1 @@
-"""Parts that models share: contract, layers, losses, optimizers, augmentation, released models, layer table, memory."""
+"""Parts that models share: contract, layers, losses, optimizers, augmentation, released models, cost."""
