@@ -12,9 +12,8 @@ from torch import nn
 
 from benchmarks.kernels import arguments, milliseconds
 from hrvgan.models.hrvgan import frames_at, ladder, num_channels, scale
-from hrvgan.ops.conv3d import Conv3d
+from hrvgan.ops.conv3d import Conv3d, UpConv3d
 from hrvgan.ops.cpu import winograd_conv
-from hrvgan.ops.upsample_conv3d import UpConv3d
 
 
 def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> list[list[float]]:

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from benchmarks.kernels import arguments, milliseconds
 from hrvgan.models.hrvgan import frames_at, num_channels
-from hrvgan.ops.leaky_relu_pool import leaky_relu_pool
-from hrvgan.ops.pixel_norm_act import pixel_norm_act
+from hrvgan.ops.elementwise import leaky_relu_pool, pixel_norm_act
 
 FACTOR = (1, 2, 2)
 

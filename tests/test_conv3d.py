@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
+from hrvgan.ops import gradients_by_inputs_alone
 from hrvgan.ops.conv3d import Conv3d, Convolution, FromRGB
-from hrvgan.ops.penalty import gradients_by_inputs_alone
 
 
 def operands(kernel=3):

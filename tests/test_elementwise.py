@@ -9,11 +9,11 @@ from torch.autograd import gradcheck
 
 from benchmarks.training_step import Iteration
 from hrvgan.ops import cpu
-from hrvgan.ops.cpu import elementwise, jit, winograd_kernels
+from hrvgan.ops.conv3d import ConvLeakyReLUPool
+from hrvgan.ops.cpu import elementwise, jit, winograd_conv
 from hrvgan.ops.cpu.elementwise import Plan
 from hrvgan.ops.cpu.jit import Layout
-from hrvgan.ops.leaky_relu_pool import ConvLeakyReLUPool, leaky_relu_pool
-from hrvgan.ops.pixel_norm_act import pixel_norm_act, pixel_norm_act_reference
+from hrvgan.ops.elementwise import leaky_relu_pool, pixel_norm_act, pixel_norm_act_reference
 
 pytestmark = pytest.mark.skipif(not jit.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if jit.supports(dtype)]
@@ -178,7 +178,7 @@ def test_training_runs_them(half, monkeypatch):
 
 
 def test_every_kernel_has_a_file_of_its_own():
-    both = generators(elementwise) | generators(winograd_kernels)
+    both = generators(elementwise) | generators(winograd_conv)
     plan = Plan(8, False, 16)
     assert len({jit.cache_key(generate, plan) for generate in both}) == len(both) == 9
 

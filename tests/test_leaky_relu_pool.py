@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
-from hrvgan.ops.leaky_relu_pool import ConvLeakyReLUPool, avg_pool, leaky_relu, leaky_relu_pool
+from hrvgan.ops.conv3d import ConvLeakyReLUPool
+from hrvgan.ops.elementwise import avg_pool, leaky_relu, leaky_relu_pool
 
 FACTORS = [(1, 2, 2), (2, 2, 2)]
 

@@ -11,10 +11,10 @@ from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.models.hrvgan import DOUBLES_TIME, HRVGAN, LADDER
 from hrvgan.nn.base import Batch
-from hrvgan.nn.layers import InstanceNorm, MinibatchStd, PixelNorm
 from hrvgan.nn.cost import layer_table
-from hrvgan.ops.leaky_relu_pool import avg_pool
-from hrvgan.ops.upsample_conv3d import UpConv3d
+from hrvgan.nn.layers import InstanceNorm, MinibatchStd, PixelNorm
+from hrvgan.ops.conv3d import UpConv3d
+from hrvgan.ops.elementwise import avg_pool
 
 SMALL = {"hrvgan": {"size": 8, "width": 0.1}}
 SMALL |= {name: {"size": 32, "width": 0.1} for name in ("vgan", "tgan", "mocogan")}

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from hrvgan.nn.layers import PixelNorm
-from hrvgan.ops.pixel_norm_act import pixel_norm_act
+from hrvgan.ops.elementwise import pixel_norm_act
 
 
 def draw(*shape):

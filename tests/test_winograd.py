@@ -8,12 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.training_step import Iteration
-from hrvgan.ops import cpu
-from hrvgan.ops.conv3d import Conv3d
+from hrvgan.ops import cpu, gradients_by_inputs_alone
+from hrvgan.ops.conv3d import Conv3d, UpConv3d
 from hrvgan.ops.cpu import jit, winograd_conv
-from hrvgan.ops.cpu.winograd_schemes import DOWN, SAME, UP
-from hrvgan.ops.penalty import gradients_by_inputs_alone
-from hrvgan.ops.upsample_conv3d import UpConv3d
+from hrvgan.ops.cpu.winograd_schemes import DOWN, SAME, UP, Plan, schemes
 
 pytestmark = pytest.mark.skipif(not jit.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
 FACTORS = [(1, 1, 1), (2, 2, 2), (1, 2, 2)]
@@ -200,15 +198,15 @@ def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch
 @pytest.mark.parametrize("lanes", [16, 8])
 def test_plans_are_of_whole_rows_and_vectors(lanes, monkeypatch):
     monkeypatch.setattr(jit, "lanes", lambda: lanes)
-    axes = [winograd_conv.schemes(factor) for factor in FACTORS] + [(DOWN, DOWN, DOWN), (SAME, DOWN, DOWN)]
+    axes = [schemes(factor) for factor in FACTORS] + [(DOWN, DOWN, DOWN), (SAME, DOWN, DOWN)]
     channels = [8, 16, 24, 32, 48, 64, 128, 512]
     for these, dtype, c_in, c_out in itertools.product(
         axes, (torch.float32, torch.bfloat16), channels, channels
     ):
-        plan = winograd_conv.convolution_plan(these, dtype, c_in, c_out)
+        plan = Plan.of_convolution(these, dtype, c_in, c_out)
         assert plan.tiles % plan.rows == 0
         assert c_out % plan.wide == c_in % plan.lanes == 0
-        by_weight = winograd_conv.weight_gradient_plan(these, dtype, c_in, c_out)
+        by_weight = Plan.of_weight_gradient(these, dtype, c_in, c_out)
         assert c_in % by_weight.rows == c_out % by_weight.wide == 0
 
 

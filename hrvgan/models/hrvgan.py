@@ -17,9 +17,8 @@ from hrvgan.nn.base import Batch, Level, Phase, VideoGAN, at_level, enlarge, fad
 from hrvgan.nn.layers import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
 from hrvgan.nn.optim import OPTIMIZERS, make_optimizer
 from hrvgan.ops import batch_rng
-from hrvgan.ops.conv3d import Conv3d, FromRGB, without_autocast
-from hrvgan.ops.leaky_relu_pool import avg_pool
-from hrvgan.ops.upsample_conv3d import UpConv3d
+from hrvgan.ops.conv3d import Conv3d, FromRGB, UpConv3d, without_autocast
+from hrvgan.ops.elementwise import avg_pool
 
 LADDER = (8, 16, 32, 64, 128, 256)
 # The sizes at which time doubles too: Table 1, and the progressive GAN that its tables descend from

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from hrvgan.ops.conv3d import Conv3d
-from hrvgan.ops.leaky_relu_pool import ConvLeakyReLUPool, leaky_relu, leaky_relu_pool
-from hrvgan.ops.pixel_norm_act import pixel_norm, pixel_norm_act
+from hrvgan.ops.conv3d import Conv3d, ConvLeakyReLUPool
+from hrvgan.ops.elementwise import leaky_relu, leaky_relu_pool, pixel_norm, pixel_norm_act
 
 
 def full(x: Tensor) -> Tensor:
@@ -102,14 +101,14 @@ class DownBlock(Block):
     """A block that ends with average pooling by `factor`; without a norm, the layer pools as well."""
 
     def __init__(self, c_in: int, c_out: int, norm: str, slope: float, factor: tuple[int, int, int]):
-        bare = norm == "none"
-        layer = ConvLeakyReLUPool(c_in, c_out, slope, factor) if bare else Conv3d(c_in, c_out, 3, padding=1)
+        pools = norm == "none"
+        layer = ConvLeakyReLUPool(c_in, c_out, slope, factor) if pools else Conv3d(c_in, c_out, 3, padding=1)
         super().__init__(layer, norm, slope)
-        self.bare, self.factor = bare, factor
+        self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer(x)
-        return x if self.bare else leaky_relu_pool(self.norm(x), self.act.negative_slope, self.factor)
+        return x if self.layer.pool else leaky_relu_pool(self.norm(x), self.act.negative_slope, self.factor)
 
 
 class Scale(nn.Module):

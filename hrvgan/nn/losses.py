@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hrvgan.ops import batch_rng
-from hrvgan.ops.penalty import gradients_by_inputs_alone
+from hrvgan.ops import batch_rng, gradients_by_inputs_alone
 
 
 def logistic_d(real: Tensor, fake: Tensor) -> Tensor:

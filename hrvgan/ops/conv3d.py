@@ -1,10 +1,11 @@
-"""3-D convolution with stride 1 whose gradient can be penalised (differentiated twice).
+"""3-D convolutions with stride 1: differentiable twice and with pooling after them, for D; upsampled clips, for G.
 
 The reference is `F.conv3d`. torch's own double backward is exact, but computes the weight gradient as a convolution
 whose kernel is a whole clip (ten times as slow at 64 px). `Convolution` computes it as an ordinary weight gradient, in
 fewer operations, and a gradient penalty, which needs the gradient w.r.t. the clips alone, skips the others.
 """
 
+import functools
 from contextlib import suppress
 
 import torch
@@ -12,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from hrvgan.ops import cpu, penalty
+from hrvgan.ops import cpu, elementwise, penalty_under_way
+from hrvgan.ops.elementwise import Triple
 
 with suppress(ImportError):  # Without llvmlite, cpu.available() is False.
     from hrvgan.ops.cpu import winograd_conv
 
 Gradients = tuple[Tensor | None, ...]  # w.r.t. x, weight and bias
-Triple = tuple[int, ...]
+Pool = tuple[float, Triple]  # LeakyReLU's slope, and the blocks of average pooling
 
 
 def conv3d_reference(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Triple) -> Tensor:
@@ -64,75 +66,92 @@ def double_gradients(
     """The `wanted` gradients w.r.t. (g, x, weight) of <ddx, dx> + <ddweight, dweight> + <ddbias, dbias>, where
     (dx, dweight, dbias) = gradients(g, x, weight): dx is linear in g and weight, dweight in g and x, dbias in g."""
     ddx, ddweight, ddbias = dd
-    by_g = by_x = by_weight = None
+    by_g, by_x, by_weight = [], None, None
     if ddx is not None:
         if wanted[0]:
-            by_g = convolve(ddx, weight, None, padding)
+            by_g.append(convolve(ddx, weight, None, padding))
         if wanted[2]:
             by_weight = gradients(g, ddx, weight, padding, (False, True, False))[1]
     if ddweight is not None:
         if wanted[0]:
-            by_g = plus(by_g, convolve(x, ddweight, None, padding))
+            by_g.append(convolve(x, ddweight, None, padding))
         if wanted[1]:
             by_x = gradients(g, x, ddweight, padding, (True, False, False))[0]
     if ddbias is not None and wanted[0]:
-        by_g = plus(by_g, ddbias[:, None, None, None].expand_as(g))
-    return by_g, by_x, by_weight
-
-
-def plus(a: Tensor | None, b: Tensor) -> Tensor:
-    return b if a is None else a + b
-
-
-def wanted_gradients(ctx: FunctionCtx) -> tuple[bool, ...]:
-    """Which of (dx, dweight, dbias) this backward pass needs."""
-    needs_x, *needs_weights = ctx.needs_input_grad[:3]
-    return needs_x, *(needed and not penalty.under_way() for needed in needs_weights)
+        by_g.append(ddbias[:, None, None, None].expand_as(g))
+    return functools.reduce(torch.add, by_g) if by_g else None, by_x, by_weight
 
 
 class Convolution(torch.autograd.Function):
-    """`convolve`, differentiable twice."""
+    """`convolve`, then LeakyReLU and pooling where there is a `pool`; differentiable twice.
+
+    For double backward, save dL/d(pooled) and recompute dL/d(conv), which is 4 to 8 times larger.
+    """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: Triple) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding = padding
-        return convolve(x, weight, bias, padding)
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor, padding: Triple, pool: Pool | None = None
+    ) -> Tensor:
+        y, signs = convolve(x, weight, bias, padding), None
+        if pool:
+            y, signs = elementwise.pool_with_signs(y, *pool)
+        ctx.save_for_backward(x, weight, signs)
+        ctx.options = padding, pool
+        return y
 
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> Gradients:
-        x, weight = ctx.saved_tensors
-        if x.is_contiguous(memory_format=torch.channels_last_3d):
+        (x, weight, signs), (padding, pool) = ctx.saved_tensors, ctx.options
+        if not pool and x.is_contiguous(memory_format=torch.channels_last_3d):
             g = g.contiguous(memory_format=torch.channels_last_3d)
-        return *ConvolutionGradients.apply(g, x, weight, ctx.padding, wanted_gradients(ctx)), None
+        by_x, *by_parameters = ctx.needs_input_grad[:3]
+        wanted = by_x, *(needed and not penalty_under_way() for needed in by_parameters)
+        return *ConvolutionGradients.apply(g, x, weight, signs, padding, pool, wanted), None, None
 
 
 class ConvolutionGradients(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, g: Tensor, x: Tensor, weight: Tensor, padding: Triple, wanted: tuple[bool, ...]
-    ) -> Gradients:
-        ctx.save_for_backward(g, x, weight)
-        ctx.padding = padding
+        ctx: FunctionCtx, g: Tensor, x: Tensor, weight: Tensor, signs: Tensor | None, padding: Triple,
+        pool: Pool | None, wanted: tuple[bool, ...],
+    ) -> Gradients:  # fmt: skip
+        ctx.save_for_backward(g, x, weight, signs)
+        ctx.options = padding, pool
         ctx.set_materialize_grads(False)
+        g = elementwise.pool_gradient(g, signs, *pool) if pool else g
         return gradients(g, x, weight, padding, wanted)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, *dd: Tensor | None) -> Gradients:
-        return *double_gradients(dd, *ctx.saved_tensors, ctx.padding, ctx.needs_input_grad[:3]), None, None
+        (g, x, weight, signs), (padding, pool) = ctx.saved_tensors, ctx.options
+        g = elementwise.pool_gradient(g, signs, *pool) if pool else g
+        by_g, by_x, by_weight = double_gradients(dd, g, x, weight, padding, ctx.needs_input_grad[:3])
+        if pool and by_g is not None:
+            by_g = elementwise.pool_double_gradient(by_g, signs, *pool)
+        return by_g, by_x, by_weight, None, None, None, None
 
 
 class Conv3d(nn.Conv3d):
     """nn.Conv3d with stride 1: the same function, parameters and gradients."""
 
+    pool: Pool | None = None  # what comes after it, if anything
+
     def forward(self, x: Tensor) -> Tensor:
         x = autocast(x)
-        if (
-            torch.compiler.is_compiling()
-        ):  # AOTAutograd differentiates once, for which the reference is as good.
-            return conv3d_reference(x, self.weight, self.bias, self.padding)
-        return Convolution.apply(x, self.weight, self.bias, self.padding)
+        if not torch.compiler.is_compiling():
+            return Convolution.apply(x, self.weight, self.bias, self.padding, self.pool)
+        # AOTAutograd differentiates once, for which the references are as good.
+        y = conv3d_reference(x, self.weight, self.bias, self.padding)
+        return elementwise.leaky_relu_pool_reference(y, *self.pool) if self.pool else y
+
+
+class ConvLeakyReLUPool(Conv3d):
+    """A 3x3x3 convolution, LeakyReLU and average pooling."""
+
+    def __init__(self, c_in: int, c_out: int, slope: float, factor: Triple):
+        super().__init__(c_in, c_out, 3, padding=1)
+        self.pool = slope, factor
 
 
 class FromRGB(Conv3d):
@@ -149,6 +168,63 @@ class FromRGB(Conv3d):
         with without_autocast(x):
             features = super().forward(x)
         return autocast(features)
+
+
+# Nearest upsampling followed by a 3x3x3 convolution, without the upsampled tensor:
+#
+#     F.conv3d(F.interpolate(x, scale_factor=factor), weight, bias, padding=1)
+#
+# The reference is the equal transposed convolution: along an axis that doubles, two neighbours of the output see the
+# same elements of x, so that three weights at stride 1 are four weights (sums of two) at stride 2. That is 30 to 44 %
+# of the arithmetic, and the upsampled tensor, four or eight times as large as x, is never kept for the backward pass.
+
+FLIP = ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))  # the weights along an axis that keeps its size
+FLIP_AND_DOUBLE = ((0.0, 0.0, 1.0, 1.0), (0.0, 1.0, 1.0, 0.0), (1.0, 1.0, 0.0, 0.0))  # along one that doubles
+
+
+def transposed_weight_matrix(factor: Triple) -> Tensor:
+    """(27, 27 to 64): from the weights of the convolution to those of the transposed convolution."""
+    return functools.reduce(torch.kron, [torch.tensor(FLIP_AND_DOUBLE if f == 2 else FLIP) for f in factor])
+
+
+def upsample_conv3d_reference(
+    x: Tensor, weight: Tensor, bias: Tensor | None, factor: Triple, matrix: Tensor
+) -> Tensor:
+    """x (N, C, T, H, W), weight (C', C, 3, 3, 3) -> (N, C', T * factor[0], H * factor[1], W * factor[2]), with
+    matrix = transposed_weight_matrix(factor)."""
+    size = [4 if f == 2 else 3 for f in factor]
+    weight = (weight.flatten(2) @ matrix).unflatten(2, size).transpose(0, 1)  # (C, C', *size)
+    return F.conv_transpose3d(x, weight, bias, stride=factor, padding=1)
+
+
+class UpConv3d(nn.Conv3d):
+    """Nearest upsampling by `factor` (T, H, W), each 1 or 2, then a 3x3x3 convolution."""
+
+    def __init__(self, c_in: int, c_out: int, factor: Triple):
+        super().__init__(c_in, c_out, 3, padding=1)
+        self.factor = factor
+        self.register_buffer("matrix", transposed_weight_matrix(factor), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = autocast(x)
+        if cpu.available(x) and winograd_conv.supports(x, self.out_channels, self.factor):
+            return UpsampleConvolution.apply(x, self.weight, self.bias, self.factor)
+        return upsample_conv3d_reference(x, self.weight, self.bias, self.factor, self.matrix)
+
+
+class UpsampleConvolution(torch.autograd.Function):
+    """By our CPU kernels, differentiable once (no penalty goes through G)."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, factor: Triple) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.factor = factor
+        return winograd_conv.convolve(x, weight, bias, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, g: Tensor) -> Gradients:
+        return *winograd_conv.gradients(g, *ctx.saved_tensors, ctx.factor, ctx.needs_input_grad[:3]), None
 
 
 def autocast_device(x: Tensor) -> str:

@@ -3,7 +3,7 @@
 jit                                                 compile for this processor, cache the code, call it on tensors
 llvm_ir                                             IR builder; kernel arguments and work distribution over threads
 elementwise                                         fused elementwise operations, one pass over memory each
-winograd_conv, winograd_tiles, winograd_kernels     3x3x3 convolutions by Winograd's minimal filtering
+winograd_schemes, winograd_tiles, winograd_conv     3x3x3 convolutions by Winograd's minimal filtering
                                                     (Lavin & Gray 2016) in three dimensions
 """
 

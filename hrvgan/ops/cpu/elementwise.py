@@ -1,7 +1,6 @@
-"""Fused elementwise operations in one pass over memory: pixel norm with modulation and ReLU; LeakyReLU with pooling.
+"""Kernels of the elementwise operations. Clips are (N, C, T, H, W), float32 or bfloat16, and lie as (N, T, H, W, C).
 
-Clips are (N, C, T, H, W), float32 or bfloat16, and lie as (N, T, H, W, C). First come the calls on tensors, then the
-kernels' generators.
+First come the calls on tensors, then the kernels' generators.
 """
 
 import functools
@@ -17,7 +16,7 @@ from torch import Tensor
 from hrvgan.ops.allocator import empty_clips
 from hrvgan.ops.cpu import jit
 from hrvgan.ops.cpu.jit import Layout
-from hrvgan.ops.cpu.llvm_ir import F32, Index, Program, Value, number, vector
+from hrvgan.ops.cpu.llvm_ir import F32, Number, Program, Value
 
 MAX_NORM_CHANNELS = 256  # a pixel's channels are in registers; the code grows with them
 EPSILON = 1e-8
@@ -73,7 +72,7 @@ def leaky_relu_pool(x: Tensor, slope: float, factor: Factor) -> tuple[Tensor, Te
     """Means of blocks of LeakyReLU(x), and the signs of x, a bit each: uint8 (N, T, H, W, C / 8)."""
     x = channels_last(x)
     n, c, *size = x.shape
-    y = empty_clips((n, c, *pooled_size(size, factor)), x.dtype, x.device)
+    y = empty_means(x, factor)
     signs = torch.empty(n, *size, c // 8, dtype=torch.uint8, device=x.device)
     launch(generate_leaky_relu_pool, plan(x, slope, factor[0]), {"x": x, "y": y, "signs": signs}, frames=y)
     return y, signs
@@ -83,19 +82,15 @@ def leaky_relu_pool_gradient(g: Tensor, signs: Tensor, slope: float, factor: Fac
     """dL/dx, given g = dL/dy."""
     g = channels_last(g)
     dx = empty_clips((*g.shape[:2], *signs.shape[1:4]), g.dtype, g.device)
-    launch(
-        generate_leaky_relu_pool_gradient,
-        plan(g, slope, factor[0]),
-        {"g": g, "dx": dx, "signs": signs},
-        frames=g,
-    )
+    tensors = {"g": g, "dx": dx, "signs": signs}
+    launch(generate_leaky_relu_pool_gradient, plan(g, slope, factor[0]), tensors, frames=g)
     return dx
 
 
 def leaky_relu_pool_double_gradient(gg: Tensor, signs: Tensor, slope: float, factor: Factor) -> Tensor:
     """The gradient w.r.t. g of <gg, dx>, where dx = leaky_relu_pool_gradient(g)."""
     gg = channels_last(gg)
-    dg = empty_clips((*gg.shape[:2], *pooled_size(gg.shape[2:], factor)), gg.dtype, gg.device)
+    dg = empty_means(gg, factor)
     tensors = {"x": gg, "y": dg, "signs": signs}
     launch(generate_leaky_relu_pool_double_gradient, plan(gg, slope, factor[0]), tensors, frames=dg)
     return dg
@@ -118,8 +113,9 @@ def rows(v: Tensor) -> Tensor:
     return v.flatten(2).transpose(1, 2).float().contiguous()
 
 
-def pooled_size(size: list[int], factor: Factor) -> list[int]:
-    return [n // f for n, f in zip(size, factor, strict=True)]
+def empty_means(x: Tensor, factor: Factor) -> Tensor:
+    size = [n // f for n, f in zip(x.shape[2:], factor, strict=True)]
+    return empty_clips((*x.shape[:2], *size), x.dtype, x.device)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -128,35 +124,27 @@ def channels_last(x: Tensor) -> Tensor:
 
 class PixelNormProgram(Program):
     def __init__(self, plan: Plan, layout: Layout):
-        super().__init__(layout, plan.lanes, plan.half)
-        self.plan, self.kind = plan, vector(F32, plan.lanes)
-        self.pixels = self.code.mul(self.args["height"], self.args["width"])
-        self.places = range(0, plan.channels, plan.lanes)
-        name = f"v{plan.lanes}f32"
-        self.fma = self.declare(f"llvm.fma.{name}", self.kind, [self.kind] * 3)
-        self.add_lanes = self.declare(f"llvm.vector.reduce.fadd.{name}", F32, [F32, self.kind])
+        super().__init__(plan, layout)
+        self.pixels = self.args["height"] * self.args["width"]
+        name = f"llvm.vector.reduce.fadd.v{plan.lanes}f32"
+        self.add_lanes = self.declare(name, F32, [F32, self.code.floats])
         self.root = self.declare("llvm.sqrt.f32", F32, [F32])
 
-    def pointers(self, name: str, frame: Value, pixel: Index) -> list[Value]:
-        """Pointers to the vectors of a pixel in a tensor (frames, pixels, channels)."""
-        c = self.code
-        first = c.mul(c.sum((frame, self.pixels), pixel), number(self.plan.channels))
-        return [c.at(self.args[name], c.sum(first, place), c.element) for place in self.places]
+    def row(self, name: str, index: Number, kind: ir.Type = F32) -> list[Value]:
+        """Pointers to the vectors of row `index` of a tensor (rows, channels) of `kind`."""
+        first, places = index * self.plan.channels, range(0, self.plan.channels, self.plan.lanes)
+        return [self.code.at(self.args[name], first + place, kind) for place in places]
 
-    def row(self, name: str, index: Value) -> list[Value]:
-        """Pointers to the vectors of a row in float32 (rows, channels)."""
-        c, first = self.code, self.code.mul(index, number(self.plan.channels))
-        return [c.at(self.args[name], c.sum(first, place), F32) for place in self.places]
-
-    def vector_at(self, pointer: Value) -> Value:
-        return self.code.load(pointer, typ=self.kind, align=4)
+    def pixel(self, name: str, index: Number) -> list[Value]:
+        """Pointers to the vectors of pixel `index` of a tensor (frames, pixels, channels)."""
+        return self.row(name, index, self.code.element)
 
     def mean_product(self, a: list[Value], b: list[Value]) -> Value:
         """The mean over channels of a b, as a number."""
-        c, zero = self.code, ir.Constant(F32, 0.0)
-        total = functools.reduce(lambda so_far, pair: c.call(self.fma, [*pair, so_far]), zip(a, b, strict=True),
-                                 c.constant(F32, 0.0))  # fmt: skip
-        whole = c.call(self.add_lanes, [zero, total], fastmath=("reassoc",))
+        c, total = self.code, self.code.constant(F32, 0.0)
+        for pair in zip(a, b, strict=True):
+            total = c.call(self.fma, [*pair, total])
+        whole = c.call(self.add_lanes, [ir.Constant(F32, 0.0), total], fastmath=("reassoc",))
         return c.fmul(whole, ir.Constant(F32, 1 / self.plan.channels))
 
     def normalised(self, x: list[Value]) -> tuple[list[Value], Value]:
@@ -166,9 +154,9 @@ class PixelNormProgram(Program):
         scale = c.spread(c.fdiv(ir.Constant(F32, 1.0), c.call(self.root, [square])))
         return [c.fmul(v, scale) for v in x], scale
 
-    def modulated(self, n: list[Value], span: Value) -> tuple[list[Value], list[Value]]:
+    def modulated(self, n: list[Value], span: Number) -> tuple[list[Value], list[Value]]:
         """n * gain + shift, and gain."""
-        gain, shift = ([self.vector_at(p) for p in self.row(name, span)] for name in ("gain", "shift"))
+        gain, shift = ([self.code.floats_at(p) for p in self.row(name, span)] for name in ("gain", "shift"))
         return [self.code.call(self.fma, each) for each in zip(n, gain, shift, strict=True)], gain
 
     def flat_below_zero(self, value: Value, then: Value) -> Value:
@@ -182,11 +170,12 @@ def generate_pixel_norm(plan: Plan, layout: Layout) -> ir.Module:
     k = PixelNormProgram(plan, layout)
     c = k.code
     with k.items() as frame:
-        span = c.udiv(frame, k.args["span"])
+        span = frame // k.args["span"]
         with c.loop(k.pixels) as pixel:
-            n, _ = k.normalised([c.channels(p) for p in k.pointers("x", frame, pixel)])
+            place = frame * k.pixels + pixel
+            n, _ = k.normalised([c.channels(p) for p in k.pixel("x", place)])
             values, _ = k.modulated(n, span)
-            for value, pointer in zip(values, k.pointers("y", frame, pixel), strict=True):
+            for value, pointer in zip(values, k.pixel("y", place), strict=True):
                 c.put_channels(k.flat_below_zero(value, value), pointer)
     return k.module
 
@@ -196,72 +185,64 @@ def generate_pixel_norm_gradients(plan: Plan, layout: Layout) -> ir.Module:
     k = PixelNormProgram(plan, layout)
     c, zero = k.code, k.code.constant(F32, 0.0)
     with k.items() as frame:
-        span = c.udiv(frame, k.args["span"])
-
+        span = frame // k.args["span"]
         totals = k.row("dgain", frame) + k.row("dshift", frame)
         for pointer in totals:
             c.store(zero, pointer, align=4)
-
-        def through(pixel: Value, sums: list[Value]) -> list[Value]:
-            """Stores dx of a pixel; adds to its line's `sums` of dgain and dshift."""
-            n, scale = k.normalised([c.channels(p) for p in k.pointers("x", frame, pixel)])
-            values, gain = k.modulated(n, span)
-            g = [c.channels(p) for p in k.pointers("g", frame, pixel)]
-            inner = [k.flat_below_zero(*pair) for pair in zip(values, g, strict=True)]
-            outer = [c.fmul(*pair) for pair in zip(inner, gain, strict=True)]
-
-            # Through x / |x|: remove the component along x.
-            along = c.spread(k.mean_product(outer, n))
-            for v, each, pointer in zip(n, outer, k.pointers("dx", frame, pixel), strict=True):
-                c.put_channels(c.fmul(c.fsub(each, c.fmul(v, along)), scale), pointer)
-
-            dgain, dshift = sums[: len(n)], sums[len(n) :]
-            dgain = [c.call(k.fma, each) for each in zip(inner, n, dgain, strict=True)]
-            return dgain + [c.fadd(*pair) for pair in zip(inner, dshift, strict=True)]
-
         with c.loop(k.args["height"]) as h:  # Sums of sums: rounding grows with how many are added to one.
-            start = c.mul(h, k.args["width"])
-            line = c.repeat(
-                k.args["width"], [zero] * len(totals), lambda w, sums: through(c.sum(start, w), sums)
-            )
-            for value, pointer in zip(line, totals, strict=True):
-                c.store(c.fadd(k.vector_at(pointer), value), pointer, align=4)
+            sums = [zero] * len(totals)
+            with c.loop(k.args["width"], carried=sums) as w:
+                place = frame * k.pixels + (h * k.args["width"] + w)
+                n, scale = k.normalised([c.channels(p) for p in k.pixel("x", place)])
+                values, gain = k.modulated(n, span)
+                g = [c.channels(p) for p in k.pixel("g", place)]
+                inner = [k.flat_below_zero(*pair) for pair in zip(values, g, strict=True)]
+                outer = [c.fmul(*pair) for pair in zip(inner, gain, strict=True)]
+
+                # Through x / |x|: remove the component along x.
+                along = c.spread(k.mean_product(outer, n))
+                for v, each, pointer in zip(n, outer, k.pixel("dx", place), strict=True):
+                    c.put_channels(c.fmul(c.fsub(each, c.fmul(v, along)), scale), pointer)
+
+                dgain, dshift = sums[: len(n)], sums[len(n) :]
+                dgain = [c.call(k.fma, each) for each in zip(inner, n, dgain, strict=True)]
+                sums[:] = dgain + [c.fadd(*pair) for pair in zip(inner, dshift, strict=True)]
+            for value, pointer in zip(sums, totals, strict=True):
+                c.store(c.fadd(c.floats_at(pointer), value), pointer, align=4)
     return k.module
 
 
 class PoolProgram(Program):
-    def __init__(self, plan: Plan, layout: Layout):
-        super().__init__(layout, plan.lanes, plan.half)
-        self.plan, self.bits = plan, ir.IntType(plan.lanes)
-
     @contextmanager
-    def blocks(self) -> Iterator[tuple[Value, list[Value]]]:
+    def blocks(self) -> Iterator[tuple[Number, list[Number]]]:
         """The loop over vectors of means: the index of each, and those of the vectors that it is the mean of."""
-        c, args, plan = self.code, self.args, self.plan
-        with self.items() as frame, c.loop(args["height"]) as h, c.loop(args["width"]) as w:
-            mean = c.sum((c.sum((frame, args["height"]), h), args["width"]), w)
-            pixels = []
+        c, plan, height, width = self.code, self.plan, self.args["height"], self.args["width"]
+        with self.items() as frame, c.loop(height) as h, c.loop(width) as w:
+            pixels = [(frame * height + h) * width + w]
             for t, i, j in itertools.product(range(plan.time), range(2), range(2)):
-                row = c.sum((c.sum((frame, plan.time), t), c.mul(args["height"], number(2))), (h, 2), i)
-                pixels.append(c.sum((row, c.mul(args["width"], number(2))), (w, 2), j))
+                row = (frame * plan.time + t) * (height * 2) + h * 2 + i
+                pixels.append(row * (width * 2) + w * 2 + j)
             with c.loop(plan.channels, plan.lanes) as channel:
-                first, *others = (c.sum((pixel, plan.channels), channel) for pixel in (mean, *pixels))
-                yield first, others
+                mean, *others = (pixel * plan.channels + channel for pixel in pixels)
+                yield mean, others
 
-    def read(self, name: str, place: Value) -> Value:
+    def read(self, name: str, place: Number) -> Value:
         return self.code.channels(self.code.at(self.args[name], place, self.code.element))
 
-    def write(self, value: Value, name: str, place: Value) -> None:
+    def write(self, value: Value, name: str, place: Number) -> None:
         self.code.put_channels(value, self.code.at(self.args[name], place, self.code.element))
 
-    def sign_bits(self, place: Value) -> Value:
+    def sign_bits(self, place: Number) -> Value:
         """A pointer to the signs of the vector there."""
-        return self.code.at(self.args["signs"], self.code.udiv(place, number(self.plan.lanes)), self.bits)
+        return self.code.at(self.args["signs"], place // self.plan.lanes, ir.IntType(self.plan.lanes))
 
-    def signs(self, place: Value) -> Value:
+    def put_signs(self, positive: Value, place: Number) -> None:
         c = self.code
-        lanes = ir.VectorType(ir.IntType(1), self.plan.lanes)
-        return c.bitcast(c.load(self.sign_bits(place), typ=self.bits, align=1), lanes)
+        c.store(c.bitcast(positive, ir.IntType(self.plan.lanes)), self.sign_bits(place), align=1)
+
+    def signs(self, place: Number) -> Value:
+        bits = self.code.load(self.sign_bits(place), typ=ir.IntType(self.plan.lanes), align=1)
+        return self.code.bitcast(bits, self.code.vector(ir.IntType(1)))
 
     def sloped(self, positive: Value, value: Value) -> Value:
         """`value` where `positive`, elsewhere times the slope."""
@@ -276,13 +257,12 @@ class PoolProgram(Program):
 def generate_leaky_relu_pool(plan: Plan, layout: Layout) -> ir.Module:
     """y, the means, and signs, those of x, from x."""
     k = PoolProgram(plan, layout)
-    c, zero = k.code, k.code.constant(F32, 0.0)
     with k.blocks() as (mean, places):
         values = []
         for place in places:
             value = k.read("x", place)
-            positive = c.fcmp_ordered(">", value, zero)
-            c.store(c.bitcast(positive, k.bits), k.sign_bits(place), align=1)
+            positive = k.code.fcmp_ordered(">", value, k.code.constant(F32, 0.0))
+            k.put_signs(positive, place)
             values.append(k.sloped(positive, value))
         k.write(k.mean(values), "y", mean)
     return k.module

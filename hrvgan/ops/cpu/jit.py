@@ -73,13 +73,8 @@ class Layout(NamedTuple):
 
 
 def launch(
-    generate: Callable,
-    plan: NamedTuple,
-    tensors: dict[str, Tensor],
-    items: int,
-    scratch_size: int = 0,
-    **counts: int,
-) -> None:
+    generate: Callable, plan: NamedTuple, tensors: dict[str, Tensor], items: int, scratch_size: int = 0, **counts: int
+) -> None:  # fmt: skip
     """Runs the kernel that `generate(plan, layout)` generates, on as many threads as torch has.
 
     It finds `tensors` and `counts` under their names (see llvm_ir.Program), and `scratch_size` words of 4 bytes for
@@ -90,10 +85,8 @@ def launch(
     scratch = empty((threads * scratch_size,), device=device)
     if device.type == "meta":
         return
-    pointers, numbers = (
-        {"scratch": scratch} | tensors,
-        {"items": items, "scratch_size": scratch_size} | counts,
-    )
+    pointers = {"scratch": scratch, **tensors}
+    numbers = {"items": items, "scratch_size": scratch_size, **counts}
     kernel = function(generate, plan, Layout(tuple(pointers), tuple(numbers)))
     words = [0, 0, *(tensor.data_ptr() for tensor in pointers.values()), *numbers.values()]
     run(kernel, np.array(words, dtype=np.int64), threads)
@@ -121,10 +114,7 @@ def openmp() -> ctypes._CFuncPtr | None:
         parallel = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")).GOMP_parallel
     except (OSError, AttributeError):
         return None
-    parallel.argtypes, parallel.restype = (
-        [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint],
-        None,
-    )
+    parallel.argtypes, parallel.restype = [ctypes.c_void_p] * 2 + [ctypes.c_uint] * 2, None
     return parallel
 
 
@@ -181,10 +171,9 @@ def source_hash() -> str:
 def read_cached(name: str) -> bytes | None:
     """The object code, if it is there, whole and safe: it is going to be executed."""
     try:
-        if not is_private(os.stat(cache_folder())):
-            return None
         with open(cache_folder() / name, "rb") as file:
-            content = file.read() if is_private(os.fstat(file.fileno())) else b""
+            private = is_private(os.stat(cache_folder())) and is_private(os.fstat(file.fileno()))
+            content = file.read() if private else b""
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None
     digest, code = content[:32], content[32:]

@@ -5,9 +5,19 @@ One set of products gives a tile: `len(At)` neighbours of y, from a window of x 
 is linear in w, the gradient w.r.t. w is Gt [(A g) * (Bt x)], given g = dL/dy (Lavin & Gray 2016).
 """
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, Self
+
+import torch
+
+from hrvgan.ops.cpu import jit
 
 Matrix = tuple[tuple[float, ...], ...]
+NUM_NEIGHBOURS = 2  # tiles along the width that are transformed at once; also the numbers of a bfloat16 pair
+MIDDLE = 1  # the point of an axis at which A adds up all outputs of a tile
+CACHE_WORDS = 2**18  # that the tables of a thread may have: 1 MiB
+MAX_LINE_CHANNELS = 32  # c_in: with more, the weights of a line of points do not stay in the first cache
+SIZES = ("times", "heights", "widths")  # kernel arguments: tiles along each axis
 
 
 class Scheme(NamedTuple):
@@ -31,6 +41,11 @@ class Scheme(NamedTuple):
     @property
     def outputs(self) -> int:
         return len(self.At)
+
+    @property
+    def ring_width(self) -> int:
+        """Columns of x that neighbouring tiles see together."""
+        return len(self.Bt[0]) + (NUM_NEIGHBOURS - 1) * self.step
 
 
 # Three weights at stride 1: 4 products for 2 outputs, where the plain sum has 6 (Winograd's F(2, 3)).
@@ -58,27 +73,47 @@ DOWN = Scheme(
     step=2,
 )
 
-
-# Neighbours along the width whose inputs are transformed at once; also the numbers of a bfloat16 pair.
-NUM_NEIGHBOURS = 2
-MIDDLE = 1  # the point of an axis at which A adds up all outputs of a tile
+Axes = tuple[Scheme, Scheme, Scheme]
+Factor = tuple[int, int, int]  # of nearest upsampling before the convolution, each 1 or 2
 
 
-def ring_width(axis: Scheme) -> int:
-    """Columns of x that neighbouring tiles see together."""
-    return len(axis.Bt[0]) + (NUM_NEIGHBOURS - 1) * axis.step
+def schemes(factor: Factor, doubling: Scheme = UP) -> Axes:
+    return tuple(doubling if f == 2 else SAME for f in factor)
 
 
 class Plan(NamedTuple):
     """Constants that a kernel is compiled for."""
 
-    axes: tuple[Scheme, Scheme, Scheme]
+    axes: Axes
     half: bool  # bfloat16 in memory and in products, float32 in sums
     lanes: int  # channels in a vector of float32
     columns: int  # vectors of output channels that a block of registers holds sums of
     rows: int  # tiles (or input channels) that it holds sums of
     tiles: int  # in the cache at a time
     num_points: int = 1  # points that it holds sums of: one, or all of the last axis
+
+    @classmethod
+    def of_convolution(cls, axes: Axes, dtype: torch.dtype, c_in: int, c_out: int) -> Self:
+        widest, half = jit.lanes(), dtype == torch.bfloat16
+        lanes = 16 if widest == 16 and c_in % 16 == 0 and c_out % 16 == 0 else 8
+        columns = 2 if c_out % (2 * lanes) == 0 else 1
+        num_points, sums = 1, 24 if widest == 16 else 12  # in registers
+        rows = sums // 2
+        if widest == 16 and c_in <= MAX_LINE_CHANNELS:
+            num_points = axes[2].points
+            rows = sums // (num_points * columns)
+        plans = [cls(axes, half, lanes, columns, rows, tiles, num_points) for tiles in (24, 12)]
+        return next((plan for plan in plans if plan.scratch(c_in) <= CACHE_WORDS), plans[-1])
+
+    @classmethod
+    def of_weight_gradient(cls, axes: Axes, dtype: torch.dtype, c_in: int, c_out: int) -> Self:
+        rows, tiles = 8 if jit.lanes() == 16 else 4, 64 if dtype == torch.bfloat16 else 32
+        return cls.of_convolution(axes, dtype, c_in, c_out)._replace(rows=rows, tiles=tiles, num_points=1)
+
+    def num_tiles(self, shape: torch.Size) -> dict[str, int]:
+        """Kernel arguments for x of this shape: tiles along each axis, and in all."""
+        counts = [n // axis.step for n, axis in zip(shape[2:], self.axes, strict=True)]
+        return dict(zip(SIZES, counts, strict=True)) | {"tiles": shape[0] * math.prod(counts)}
 
     @property
     def points(self) -> int:
@@ -124,7 +159,7 @@ class Plan(NamedTuple):
 
     def ring(self, c_in: int) -> int:
         d, h, w = self.axes
-        return d.points * h.points * ring_width(w) * c_in
+        return d.points * h.points * w.ring_width * c_in
 
     def weight_gradient_scratch(self, c_in: int, c_out: int) -> int:
         """Words that a thread of the weight gradient needs, for one point of the first axis."""
