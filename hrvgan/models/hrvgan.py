@@ -231,7 +231,7 @@ class HRVGAN(VideoGAN):
 
     Args:
         num_classes: action classes; 0 for an unconditional model.
-        size: height and width in pixels, one of `sizes`. The number of frames follows from it and `temporal`.
+        size: height and width in pixels, one of LADDER. The number of frames follows from it and `temporal`.
         temporal: "paper" doubles time at 8, 64 and 256 px; "ancestor" at 8, 32 and 128 px.
         width: multiplies every number of channels; 1 is the paper's.
         latent: "vector", one z a clip (Table 1), or "sequence", one z a frame (section 4.2).
@@ -261,7 +261,6 @@ class HRVGAN(VideoGAN):
         lr_g, lr_d: learning rates.
     """
 
-    sizes = LADDER
     presets: ClassVar = {
         # What we recommend: fakes held against real clips pair by pair, R1 and R2 instead of a Lipschitz penalty, no
         # norm in D, and in G one in which no clip sees another.
@@ -339,14 +338,10 @@ class HRVGAN(VideoGAN):
 
     def phases(self) -> list[Phase]:
         """Algorithm 1: one step of D, then one of G."""
-        return [
-            Phase("d", self.D, self.make_optimizer(self.D, self.lr_d), self.d_terms),
-            Phase("g", self.G, self.make_optimizer(self.G, self.lr_g), self.g_terms),
-        ]
-
-    def make_optimizer(self, network: nn.Module, lr: float) -> torch.optim.Optimizer:
         options = {"betas": self.betas} if self.optimizer == "adam" else {}
-        return make_optimizer(self.optimizer, network.parameters(), lr, **options)
+        d = make_optimizer(self.optimizer, self.D.parameters(), self.lr_d, **options)
+        g = make_optimizer(self.optimizer, self.G.parameters(), self.lr_g, **options)
+        return [Phase("d", self.D, d, self.d_terms), Phase("g", self.G, g, self.g_terms)]
 
     def d_terms(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -6,7 +6,6 @@ dropped, the widest: G starts with 256 channels, and the last kernel of the vide
 that are left.
 """
 
-import math
 from itertools import pairwise
 from typing import ClassVar
 
@@ -14,17 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
+from hrvgan.nn.base import Batch, Phase, VideoGAN, channels, check_shape
 from hrvgan.nn.losses import logistic_d, logistic_g
 from hrvgan.nn.optim import adam
 from hrvgan.ops import batch_rng
 
 SHAPES = ((32, 16), (64, 16))  # (pixels, frames)
-
-
-def channels(size: int, width: float) -> list[int]:
-    """Channels of the maps of half of `size`, a quarter, ..., 4x4: 64, 128, 256, 512 at 64 px, times `width`."""
-    return [max(2, round(width * 64 * 2**level)) for level in range(int(math.log2(size)) - 2)]
 
 
 class Generator(nn.Module):
@@ -127,7 +121,6 @@ class MoCoGAN(VideoGAN):
         lr, betas, weight_decay: Adam, for G and each D.
     """
 
-    sizes = (32, 64)
     presets: ClassVar = {
         # The defaults of the authors' program (batches of 10 frames and 3 clips there).
         "paper": {"dim_content": 50, "dim_motion": 10, "width": 1.0, "noise": 0.0, "lr": 2e-4, "betas": (0.5, 0.999),

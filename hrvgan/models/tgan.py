@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hrvgan.errors import InputError
-from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
+from hrvgan.nn.base import Batch, Phase, VideoGAN, channels, check_shape
 from hrvgan.nn.losses import wasserstein_d, wasserstein_g
 from hrvgan.nn.optim import rmsprop
 from hrvgan.ops import batch_rng
@@ -93,12 +93,11 @@ class Discriminator(nn.Sequential):
     """Clips -> (N,), unbounded."""
 
     def __init__(self, size: int, num_frames: int, width: float):
-        levels = int(math.log2(size)) - 2
-        widths = [scaled(64 * 2**level, width) for level in range(levels)]
+        widths = channels(size, width)
         layers = [nn.Conv3d(3, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]        # (N, 64, 8, 32, 32)
         for c_in, c_out in pairwise(widths):
             layers += [nn.Conv3d(c_in, c_out, 4, 2, 1), without_beta(nn.BatchNorm3d(c_out)), nn.LeakyReLU(0.2)]
-        last = (num_frames // 2**levels, 4, 4)                # a 2-D kernel of 4 where one time step is left
+        last = (num_frames // 2 ** len(widths), 4, 4)         # a 2-D kernel of 4 where one time step is left
         super().__init__(*layers, nn.Conv3d(widths[-1], 1, last), nn.Flatten(0))
 
 
@@ -169,7 +168,6 @@ class TGAN(VideoGAN):
         lr: RMSprop, for G and D.
     """
 
-    sizes = (32, 64)
     conditional = False
     presets: ClassVar = {
         "paper": {"z_dim": 100, "width": 1.0, "init": "image", "clip_every": 5, "lr": 5e-5},

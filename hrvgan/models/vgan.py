@@ -6,7 +6,6 @@ layer makes one time step instead of two, and D's last kernel spans one. At 32 p
 4x4 maps have 256 channels.
 """
 
-import math
 from itertools import pairwise
 from typing import ClassVar
 
@@ -14,18 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hrvgan.nn.base import Batch, Phase, VideoGAN, check_shape
+from hrvgan.nn.base import Batch, Phase, VideoGAN, channels, check_shape
 from hrvgan.nn.optim import adam
 from hrvgan.ops import batch_rng
 
 SHAPES = ((32, 16), (64, 16), (64, 32))  # (pixels, frames)
 REAL, FAKE = 0, 1  # what D's two logits stand for
-
-
-def channels(size: int, width: float) -> list[int]:
-    """Channels of the maps of 4x4, 8x8, ... up to half of `size`: 512, 256, 128, 64 at 64 px, times `width`."""
-    levels = int(math.log2(size)) - 2
-    return [max(2, round(width * 64 * 2**level)) for level in reversed(range(levels))]
 
 
 def stream(conv: type[nn.Module], norm: type[nn.Module], seed: nn.Module, widths: list[int]) -> nn.Sequential:
@@ -41,7 +34,7 @@ class Generator(nn.Module):
 
     def __init__(self, size: int, num_frames: int, z_dim: int, width: float):
         super().__init__()
-        widths = channels(size, width)
+        widths = channels(size, width)[::-1]                  # 512, 256, 128, 64
         first = (num_frames // 2 ** len(widths), 4, 4)
         seed2d, seed3d = nn.ConvTranspose2d(z_dim, widths[0], 4), nn.ConvTranspose3d(z_dim, widths[0], first)
         self.still = stream(nn.ConvTranspose2d, nn.BatchNorm2d, seed2d, widths)
@@ -70,7 +63,7 @@ class Discriminator(nn.Sequential):
     """Clips -> (N, 2) logits of a softmax: real, fake."""
 
     def __init__(self, size: int, num_frames: int, width: float):
-        widths = channels(size, width)[::-1]
+        widths = channels(size, width)
         layers = [nn.Conv3d(3, widths[0], 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]  # (N, 64, 16, 32, 32)
         for c_in, c_out in pairwise(widths):
             layers += [nn.Conv3d(c_in, c_out, 4, 2, 1), nn.BatchNorm3d(c_out, eps=1e-3),
@@ -101,7 +94,6 @@ class VGAN(VideoGAN):
         lr, betas: Adam, for G and D.
     """
 
-    sizes = (32, 64)
     conditional = False
     presets: ClassVar = {
         "paper": {"z_dim": 100, "width": 1.0, "mask_weight": 0.1, "lr": 2e-4, "betas": (0.5, 0.999)},

@@ -51,11 +51,10 @@ class Phase:
 class VideoGAN(nn.Module):
     """`G` and `D` (either may be a ModuleDict), the phases that train them, and how clips are drawn from `G`.
 
-    A subclass sets `size` (pixels), `num_frames`, `num_classes` (0 = unconditional), `z_dim`, `sizes` (those it
-    supports) and `presets` (name -> constructor arguments).
+    A subclass sets `size` (pixels), `num_frames`, `num_classes` (0 = unconditional), `z_dim` and `presets` (name ->
+    constructor arguments).
     """
 
-    sizes: tuple[int, ...] = ()
     presets: ClassVar[dict[str, dict]] = {}
     conditional: ClassVar[bool] = True  # False: has no argument num_classes, whatever classes the clips have
 
@@ -166,6 +165,11 @@ def check_shape(model: str, size: int, num_frames: int, known: Sequence[tuple[in
     if (size, num_frames) not in known:
         shapes = ", ".join(f"{frames} frames of {px} px" for px, frames in known)
         raise InputError(f"{model}: {num_frames} frames of {size} px are not supported; choose one of: {shapes}")
+
+
+def channels(size: int, width: float) -> list[int]:
+    """Channels of the maps of half of `size`, a quarter, ..., 4x4: 64, 128, 256, 512 at 64 px, times `width`."""
+    return [max(2, round(width * 64 * 2**level)) for level in range(int(math.log2(size)) - 2)]
 
 
 # Progressive growing (Karras et al. 2018; over space and time Acharya et al. 2018).
