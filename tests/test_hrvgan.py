@@ -209,6 +209,17 @@ def test_terms_are_in_proportion_to_their_weights(argument, phase, term):
     assert found[1] == pytest.approx(4 * found[0], rel=1e-4)
 
 
+@pytest.mark.parametrize(("objective", "chance"), [("relativistic", 0.693), ("logistic", 1.386)])
+def test_a_training_says_that_d_has_won_or_cannot_tell(objective, chance):
+    def said(*losses):
+        return tiny(objective=objective).imbalance([{"loss/d/adv": loss} for loss in losses])
+
+    assert "D tells all generated clips from real ones" in said(0.01, 0.03, 0.0)
+    assert "D tells no generated clip from a real one" in said(chance, chance + 0.01, chance - 0.01)
+    assert said(0.01, 0.03, 0.2) == said(chance, 0.6, chance) == ""
+    assert tiny(objective="wasserstein").imbalance([{"loss/d/adv": 0.0}]) == ""  # no loss by chance
+
+
 def test_projection_by_hand():
     gan, features = tiny(), []
     gan.D.out.register_forward_hook(lambda module, inputs, output: features.append(inputs[0]))

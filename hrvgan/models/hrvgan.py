@@ -4,6 +4,7 @@ Shapes are (N, C, T, H, W). At 256 px: 32 frames, six levels. A smaller `size` i
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -28,6 +29,7 @@ LATENTS = ("vector", "sequence")
 TASKS = ("generate", "predict")
 SPANS = 4  # base time steps, for each of which a sequence of latents is mixed to one
 GAMMA_PIXELS = 8 * 32 * 32  # pixels of a clip (T x H x W) for which the gammas of R1 and R2 are meant
+WON, STUCK = 0.05, 0.02  # D's loss, in shares of that by chance: below the one, or within the other of it
 W_DIM = 128  # what the first layer of Table 1 makes of z and the class
 
 
@@ -381,6 +383,18 @@ class HRVGAN(VideoGAN):
         elif self.beta:
             terms["mse"] = self.beta * F.mse_loss(self.G(self.encode(batch.real), batch.c), batch.real)
         return terms
+
+    def imbalance(self, rows: Sequence[dict[str, float]]) -> str:
+        undecided = torch.zeros(1)
+        chance = self.loss_d(undecided, undecided).item()     # D's loss where it gives every clip the same logit
+        losses = [row["loss/d/adv"] for row in rows]
+        if chance > 0 and max(losses) < WON * chance:
+            return (f"D tells all generated clips from real ones (loss/d/adv below {WON * chance:.2f}), so G learns "
+                    "little from it: raise r1_gamma and r2_gamma, or lower lr_d")
+        if chance > 0 and all(abs(loss - chance) < STUCK * chance for loss in losses):
+            return (f"D tells no generated clip from a real one (loss/d/adv {chance:.2f}, as by chance), so G learns "
+                    "nothing from it: lower r1_gamma and r2_gamma, or raise lr_d")
+        return ""
 
     def noise(self, batch: Batch) -> Tensor:
         return batch_rng.randn(len(batch.real), *self.z_shape, like=batch.real)

@@ -104,6 +104,11 @@ class VideoGAN(nn.Module):
         (higher is more real). Every part of D takes part."""
         return self.D(clips, c)
 
+    def imbalance(self, rows: Sequence[dict[str, float]]) -> str:
+        """What is wrong with D by the last `rows` of a training's history, as a sentence with what to try; "" where
+        nothing is, or where a model cannot say it."""
+        return ""
+
     def latent(self, n: int, seed: int) -> Tensor:
         """(n, *z_shape) standard normal. Row i depends on (seed, i) alone, never on `n` or on the device."""
         rows = [np.random.default_rng((seed, i)).standard_normal(self.z_shape, np.float32) for i in range(n)]
