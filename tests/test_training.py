@@ -151,6 +151,14 @@ def test_divergence_stops_and_keeps_the_last_good_state(shapes_clips, tmp_path):
     assert state.read_bytes() == good
 
 
+def test_a_d_that_learns_nothing_is_said_once(shapes_clips, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("hrvgan.training.loop.ROWS_OF_IMBALANCE", 3)
+    train(tiny(lr_d=0.0, lr_g=0.0), shapes_clips, tmp_path / "state.pt", steps=12, **QUICK)
+    assert capsys.readouterr().err.count("D tells no generated clip from a real one") == 1
+    train(tiny(), shapes_clips, tmp_path / "again.pt", steps=12, **{**QUICK, "seed": 1, "lr_decay": 0})
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_divergence_before_the_first_state_says_so(shapes_clips, tmp_path):
     with pytest.raises(InputError, match=r"diverged by step 2: .*no state was saved.*train\.clip_grad"):
         train(tiny(lr_g=1e30, lr_d=1e30), shapes_clips, tmp_path / "state.pt", steps=20, **QUICK)

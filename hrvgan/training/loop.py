@@ -86,6 +86,8 @@ def train(
     return average, session.history + session.partial
 
 
+ROWS_OF_IMBALANCE = 30  # of the history: 300 steps, if one is logged every 10
+
 # Arguments of `train` that change no step: a training resumes with other values of these.
 FREE = (
     "steps", "minutes", "device", "log_every", "save_every", "sample_every", "samples_per_class", "log_losses",
@@ -125,9 +127,18 @@ def report(
     if whole:
         session.history.append(row)
         session.meter.clear()
+        say_imbalance(session)
     if distributed.rank() == 0:
         log_losses(session.step, {**values, **session.meter.timings()})
     return values
+
+
+def say_imbalance(session: Session) -> None:
+    """Prints, once it has lasted for `ROWS_OF_IMBALANCE` rows of the history, that D has won or cannot tell."""
+    rows, before = (session.history[:end][-ROWS_OF_IMBALANCE:] for end in (None, -1))
+    wrong, known = (len(last) == ROWS_OF_IMBALANCE and session.gan.imbalance(last) for last in (rows, before))
+    if wrong and not known and distributed.rank() == 0:
+        print(f"\nwarning: step {session.step}: {wrong}", file=sys.stderr)
 
 
 def end_at_signal(progress: Bar, step: int, number: int) -> None:
