@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help checkout setup run exp test test-faults test-faults-full fuzz hour ui schedule bench sanity clean
+.PHONY: help checkout setup run exp test test-faults test-faults-full fuzz hour ui schedule pretrained bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -68,6 +68,9 @@ ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000
 
 schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
 	python -m flows.serve $(if $(PORT),--port $(PORT))
+
+pretrained: ## models/laptop becomes the model that comes with the package, shapes-32
+	cp models/laptop/model.json models/laptop/model.safetensors hrvgan/pretrained/shapes-32
 
 bench: setup ## what we claim about speed, against a plain version or a floor
 	python -m benchmarks.training_step --sizes 32 64 --rivals

@@ -25,6 +25,7 @@ def sample(
 
     from hrvgan.files import file_digest
     from hrvgan.models import load
+    from hrvgan.nn.checkpoint import released_folder
     from hrvgan.sampling.export import FORMATS, export_clips
     from hrvgan.sampling.samples import check_grid, long_clips
 
@@ -34,7 +35,7 @@ def sample(
     if format and as_file:
         raise InputError(f"{out}: names a file, --format is for a folder of clips; leave out one of both")
     if format or not out.suffix or out.is_dir():
-        gan, weights = load(model, device), file_digest(model / "model.safetensors")
+        gan, weights = load(model, device), file_digest(released_folder(model) / "model.safetensors")
         export_clips(gan, out, num, weights=weights, format=format or "mp4", class_name=class_name,
                      seed=seed, truncation=truncation, frames=frames)  # fmt: skip
         print(out)

@@ -51,7 +51,8 @@ def build_model(name: str, *, preset: str = "", **arguments) -> VideoGAN:
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> VideoGAN:
-    """The released model in `folder`, in eval mode, with EMA weights in G.
+    """The released model in `folder`, or one that comes with the package ("shapes-32"), in eval mode, with EMA weights
+    in G.
 
     Raises InputError when the folder is no released model, or its weights are those of another.
     """

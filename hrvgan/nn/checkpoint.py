@@ -14,6 +14,8 @@ from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_folder, file_digest, write_json, write_text
 from hrvgan.nn.base import VideoGAN
 
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # released models that come with the package
+
 
 def release(
     out: str | Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict[str, str]
@@ -63,12 +65,20 @@ def history_csv(history: list[dict]) -> str:
     return text.getvalue()
 
 
+def released_folder(name: str | Path) -> Path:
+    """The folder `name`; or the model of that name that comes with the package, where there is no such folder."""
+    packaged = PRETRAINED / name
+    return packaged if not Path(name).exists() and packaged.is_dir() else Path(name)
+
+
 def load(folder: str | Path, device: str | torch.device, build: Callable[..., VideoGAN]) -> VideoGAN:
     """The released model in `folder`, made by `build(name, **arguments)`: see hrvgan.models.load."""
-    folder = Path(folder)
+    folder = released_folder(folder)
     if not (folder / "model.json").exists():
+        names = ", ".join(sorted(path.name for path in PRETRAINED.iterdir()))
         raise InputError(
-            f"{folder}: no model.json, so no released model; train one with `dvc repro` or `hrvgan train`"
+            f"{folder}: no model.json, so no released model; train one with `dvc repro` or `hrvgan train`, or take one "
+            f"that comes with the package: {names}"
         )
     try:
         description = json.loads((folder / "model.json").read_text())
@@ -117,10 +127,15 @@ def warm_start(gan: VideoGAN, other: VideoGAN, folder: str | Path) -> str:
 
 
 def card(gan: VideoGAN, description: dict) -> str:
-    """The model card, a README.md."""
+    """The model card, a README.md with the front matter that the Hugging Face Hub reads."""
     arguments = "\n".join(f"| `{key}` | `{value}` |" for key, value in description["arguments"].items())
     count = sum(p.numel() for p in gan.G.parameters()), sum(p.numel() for p in gan.D.parameters())
-    return f"""# {description["name"]}: {gan.num_frames} frames of {gan.size}x{gan.size} px
+    return f"""---
+library_name: hrvgan
+tags: [video-generation, gan, {description["name"]}]
+datasets: [{description["dataset"]}]
+---
+# {description["name"]}: {gan.num_frames} frames of {gan.size}x{gan.size} px
 
 Trained for {description["steps"]:,} steps on `{description["dataset"]}` (clips {description["data_digest"][:12]}).
 {count[0]:,} parameters in G, {count[1]:,} in D. Classes: {", ".join(description["classes"]) or "none"}.
