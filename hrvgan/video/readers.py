@@ -73,6 +73,7 @@ class PacketReader:
         self.rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
         self.tick = None if self.format == "avi" else stream.time_base
         self.aspect = stream.sample_aspect_ratio
+        self.empty = _empty_chunks(stream) if self.format == "avi" else set()
         self.num_shown = 0  # packets of the video that an edit list does not hide
         self.ends = {}  # stream -> end of its last packet, in ticks of its time base
 
@@ -88,7 +89,7 @@ class PacketReader:
         return self.stream.width, self.stream.height
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        frame = None
+        frame, number = None, -1
         for packet in self.container.demux(self.stream, *self.container.streams.audio):
             check_deadline(self.path, self.deadline)
             self._record(packet)
@@ -99,6 +100,11 @@ class PacketReader:
                     frame.pts = packet.pts
                     yield frame
                 continue
+            if self.empty and packet.dts is not None:
+                for n in range(number + 1, packet.dts):
+                    if n in self.empty and frame is not None:
+                        yield frame
+                number = packet.dts
             try:
                 for frame in packet.decode():
                     yield frame
@@ -134,6 +140,13 @@ class PacketReader:
         declared = {stream: stream.duration * stream.time_base for stream in streams if stream.duration}
         whole = Fraction(self.container.duration or 0, av.time_base)
         return [(ends[stream], end) for stream, end in declared.items()] or [(max(ends.values()), whole)]
+
+
+def _empty_chunks(stream) -> set[int]:
+    """Numbers of the frames of an avi that are empty by its index, and so show the frame before again, as cameras that
+    drop frames write them. A file that was cut has lost its index: nothing in it is taken for empty."""
+    numbers = {entry.timestamp for entry in stream.index_entries}
+    return set(range(max(numbers, default=0))) - numbers
 
 
 class PictureReader:
