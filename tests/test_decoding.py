@@ -444,13 +444,27 @@ def test_an_end_that_an_edit_list_hides_is_not_missing(tmp_path):
 
 def test_frames_that_a_camera_dropped_show_the_one_before_again(tmp_path):
     """Every fourth chunk of the avi is empty; a file that is cut is still found."""
-    options = ["-vf", "select='mod(n,4)'", "-fps_mode", "passthrough", "-c:v", "mpeg4", "-vtag", "xvid", "-q:v", "1"]
+    options = [
+        "-vf",
+        "select='mod(n,4)'",
+        "-fps_mode",
+        "passthrough",
+        "-c:v",
+        "mpeg4",
+        "-vtag",
+        "xvid",
+        "-q:v",
+        "1",
+    ]
     path = make(tmp_path / "a.avi", *options, source=SIX_SECONDS)
     frames, fps = read_frames(path)
     assert (len(frames), fps) == (60, 10)
     assert decode(path, lambda n: False, None).mismatch == ""
     again = [n for n in range(1, 60) if np.array_equal(frames[n], frames[n - 1])]
-    assert again == [1, *range(4, 60, 4)]  # The first frame that is there is the second; ffmpeg moves it to the start.
+    assert again == [
+        1,
+        *range(4, 60, 4),
+    ]  # The first frame that is there is the second; ffmpeg moves it to the start.
     (tmp_path / "cut.avi").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(VideoError, match="cut or damaged"):
         read_frames(tmp_path / "cut.avi")
