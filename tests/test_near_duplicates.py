@@ -31,7 +31,7 @@ def test_fingerprints_by_hand():
     frame = np.zeros((16, 16, 3), np.uint8)
     frame[:2, :2] = (30, 60, 90)  # the first of 8 x 8 fields, 0.299 * 30 + 0.587 * 60 + 0.114 * 90 = 54.45
     frame[2, 0] = 200  # a quarter of the field below
-    fields = np.frombuffer(fingerprint(frame, 255 - frame), np.uint8).reshape(2, 8, 8)
+    fields = np.frombuffer(fingerprint([frame, 255 - frame]), np.uint8).reshape(2, 8, 8)
     assert fields[0, 0, 0] == 54
     assert fields[0, 1, 0] == 50
     assert fields[0].sum() == 104
@@ -41,8 +41,8 @@ def test_fingerprints_by_hand():
 def test_near_duplicates_are_all_pairs_within_the_tolerance():
     """Against all with all, where many have the same mean."""
     draw = np.random.default_rng(0)
-    prints = draw.integers(100, 109, size=(60, 2, 8, 8), dtype=np.uint8)
-    prints[20:40] = prints[:20, :, :, ::-1] + draw.integers(4, size=(20, 2, 8, 8), dtype=np.uint8)
+    prints = draw.integers(100, 109, size=(60, 8, 8, 8), dtype=np.uint8)
+    prints[20:40] = prints[:20, :, :, ::-1] + draw.integers(4, size=(20, 8, 8, 8), dtype=np.uint8)
     prints[40:50] = prints[:10]
     lengths = draw.integers(2, size=20).tolist() * 3
     wanted = []
@@ -154,6 +154,23 @@ def test_mirrored_and_encoded_anew_from_files_to_splits(tmp_path):
         assert sides[f"{seed}.avi"] == sides[f"{seed}m.mp4"]
     assert sides["0again.mkv"] == sides["0.avi"]
     assert "3copy.avi" not in sides
+
+
+def test_what_passes_a_fixed_camera_is_no_near_duplicate(tmp_path):
+    """Videos that begin and end with the same empty view, and what passes takes another path in each."""
+    for height in range(0, 48, 4):
+        frames = np.full((24, 64, 64, 3), 128, np.uint8)
+        for time, left in enumerate(range(-20, 100, 5)):
+            frames[time, height : height + 16, max(left, 0) : max(left + 16, 0)] = (255, 0, 0)
+        path = tmp_path / "videos" / "ab"[height // 4 % 2] / f"{height}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encode(path, frames, fps=10, vcodec="libx264", pix_fmt="yuv420p", crf=18)
+        if height == 8:
+            encode(path.with_name("again.mp4"), frames, fps=10, vcodec="libx264", pix_fmt="yuv420p", crf=30)
+    summary = extract(list_raw(tmp_path), tmp_path / "clips", **{**OPTIONS, "clips_per_video": 2})
+    groups = {row["video_id"]: row["group"] for row in Clips(tmp_path / "clips").index.to_pylist()}
+    assert len(set(groups.values())) == 12
+    assert summary["test"] > 0
 
 
 def test_official_lists_do_not_leak(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from hrvgan.clipstore.writer import motion
 from hrvgan.errors import InputError, VideoError
-from hrvgan.extraction.splits import THUMBNAIL, fingerprint
+from hrvgan.extraction.splits import FRAMES, THUMBNAIL, fingerprint
 from hrvgan.video.decode import DecodeResult, Render, decode, expected_frames
 from hrvgan.video.io import is_strip, probe, read_strip
 from hrvgan.video.readers import PICTURES_FPS, numbering_gaps
@@ -102,7 +102,7 @@ def cut_video(path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float = mat
         return record
     gaps = numbering_gaps(path) if Path(path).is_dir() else ""
     record.warning = "; ".join(filter(None, (result.mismatch, gaps)))
-    record.fingerprint = fingerprint(*builder.thumbnails)
+    record.fingerprint = fingerprint(builder.thumbnails)
     if not record.clips:
         record.failure, most = "static", f"moves by {max(record.stills):.2f} levels at most"
         record.cause = f"{most}; lower extract.min_motion or drop the video"
@@ -148,8 +148,9 @@ def _cut_frames(
 class _ClipBuilder:
     """Collects the frames of `clips`, given by frame numbers; a clip is handed on and recorded when its last arrives.
 
-    Clips may overlap; only those that overlap in time are in memory together. The first and the last frame are also
-    kept as uncropped thumbnails for the fingerprint: a crop is not exactly the same in a mirrored video.
+    Clips may overlap; only those that overlap in time are in memory together. FRAMES of their frames, from the first to
+    the last, are also kept as uncropped thumbnails for the fingerprint: a crop is not exactly the same in a mirrored
+    video.
     """
 
     def __init__(self, clips: list[list[int]], spec: ClipSpec, on_clip: OnClip):
@@ -158,7 +159,12 @@ class _ClipBuilder:
         for clip, numbers in enumerate(clips):
             for position, number in enumerate(numbers):
                 self.positions[number].append((clip, position))
-        self.ends = [clips[0][0], max(clips[-1])] if clips else []
+        numbers = sorted(self.positions)
+        self.shown = (
+            [numbers[n] for n in np.linspace(0, len(numbers) - 1, FRAMES).round().astype(int)]
+            if clips
+            else []
+        )
         self.unfinished, self.num_missing = {}, [spec.num_frames] * len(clips)
         self.record = Record()
 
@@ -171,7 +177,7 @@ class _ClipBuilder:
             self.num_missing[clip] -= 1
             if not self.num_missing[clip]:
                 self._finish(self.clips[clip][0], self.unfinished.pop(clip))
-        self.thumbnails += [render(THUMBNAIL, False)] * self.ends.count(number)
+        self.thumbnails += [render(THUMBNAIL, False)] * self.shown.count(number)
 
     def _finish(self, start: int, clip: np.ndarray) -> None:
         moved = float(np.float32(motion(clip)))  # in the precision of the store

@@ -17,16 +17,17 @@ from hrvgan.extraction.videos import Video
 
 LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
 THUMBNAIL = 32  # pixels of the image that a fingerprint is computed from
-GRID = 8  # A fingerprint is the mean luma of GRID x GRID cells of two frames.
+FRAMES = 8  # of a video that its fingerprint shows: with few, all that pass a fixed camera would look alike
+GRID = 8  # A fingerprint is the mean luma of GRID x GRID cells of each.
 TOLERANCE = 4  # levels of 255 by which each cell may differ; re-encoding costs one or two
 LARGE = 200  # groups, from which on independent hashes give the fractions closely enough
 
 
-def fingerprint(first: np.ndarray, last: np.ndarray) -> bytes:
-    """Fingerprint of a video by its first and last frame (H, W, 3): 2 * GRID * GRID bytes."""
+def fingerprint(frames: Sequence[np.ndarray]) -> bytes:
+    """Fingerprint of a video by some of its frames (H, W, 3): GRID * GRID bytes each."""
     cells = [
         Image.fromarray((frame @ LUMA).astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
-        for frame in (first, last)
+        for frame in frames
     ]
     return np.stack([np.asarray(cell) for cell in cells]).round().astype(np.uint8).tobytes()
 
@@ -38,7 +39,7 @@ def find_near_duplicates(lengths: Sequence[int], fingerprints: Sequence[bytes]) 
     Mirroring keeps the mean, so only neighbours in the order of means are compared. Of equal fingerprints, of which
     a set with black videos may have many, each is paired with the first only.
     """
-    prints = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, 2, GRID, GRID)
+    prints = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, FRAMES, GRID, GRID)
     first, pairs = {}, []
     for number, (length, print_) in enumerate(zip(lengths, prints, strict=True)):
         key = length, min(print_.tobytes(), print_[..., ::-1].tobytes())
