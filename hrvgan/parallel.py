@@ -30,14 +30,15 @@ def ordered_map(
     dask: str = "",
     lost: Callable = _raise_lost,
     limit: Callable | None = None,
+    lead: int = 8,
     desc: str,
     unit: str,
 ) -> Iterator:
     """Yield `function(item)` for the items in order, computed in `workers` processes ("auto": one per CPU).
 
     With 1 it is computed in this process, which a `function` that crashes or hangs takes with it. Results do not
-    depend on `workers`; only a few wait in memory. `function` must be importable, because processes are spawned:
-    forking a process that has threads can deadlock.
+    depend on `workers`; at most `lead` of each wait in memory. `function` must be importable, because processes are
+    spawned: forking a process that has threads can deadlock.
 
     A process that dies or takes more than `limit(item)` seconds is replaced, and `lost(item, cause)` becomes the
     result; without `lost` the map ends with RuntimeError, as it does if a process cannot start. An exception of
@@ -51,18 +52,18 @@ def ordered_map(
     else:
         if workers == "auto":
             workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        results = _pool_map(function, items, min(workers, len(items)), lost, limit)
+        results = _pool_map(function, items, min(workers, len(items)), lost, limit, lead)
     yield from bar(results, desc, total=len(items), unit=unit)
 
 
-def _pool_map(function, items: Sequence, count: int, lost, limit) -> Iterator:
+def _pool_map(function, items: Sequence, count: int, lost, limit, lead: int) -> Iterator:
     pool, done, following = [_Worker(function) for _ in range(count)], {}, 0
     try:
         for number in range(len(items)):
             while number not in done:
                 for worker in pool:
                     # A bounded lead over the result that is awaited keeps results from piling up in memory.
-                    if worker.number is None and following < min(len(items), number + 8 * count):
+                    if worker.number is None and following < min(len(items), number + lead * count):
                         worker.start(following, items[following], limit)
                         following += 1
                 busy = [worker for worker in pool if worker.number is not None]

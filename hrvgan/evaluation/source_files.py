@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from hrvgan.parallel import ordered_map
 from hrvgan.video.decode import decode, expected_frames
 from hrvgan.video.io import is_strip, read_frames
 
+MAX_BYTES = 2**27  # of a batch of decoded clips
 # What readers of a damaged numpy file raise.
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile)
 
@@ -69,13 +71,15 @@ class FolderSource(ClipSource):
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
         jobs = [(self.files[row].path, row) for row in rows.tolist()]
         cut = functools.partial(_decode, frames=frames)
-        yield from _batches(ordered_map(cut, jobs, workers="auto", desc="decode", unit="video"))
+        # They have the size of the videos: a second of 1080p is 190 MB.
+        yield from _batches(ordered_map(cut, jobs, workers="auto", lead=1, desc="decode", unit="video"))
 
 
 def _batches(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Batches of consecutive clips of one shape."""
-    for _, alike in itertools.groupby(clips, key=np.shape):
-        while batch := list(itertools.islice(alike, BATCH)):
+    """Batches of consecutive clips of one shape, of at most MAX_BYTES where one clip has no more."""
+    for shape, alike in itertools.groupby(clips, key=np.shape):
+        count = max(1, min(BATCH, MAX_BYTES // math.prod(shape)))
+        while batch := list(itertools.islice(alike, count)):
             yield np.stack(batch)
 
 

@@ -60,12 +60,13 @@ class RefNet(nn.Module):
 
     def prepare(self, clips: Tensor) -> Tensor:
         """uint8 (N, T, H, W, 3) -> float (N, 3, T', H', W') in [-1, 1], at most max_frames and max_size."""
-        video = to_float(clips[:, :: math.ceil(clips.shape[1] / self.max_frames)])
-        frames, *sides = video.shape[2:]
-        if max(sides) > self.max_size:
-            sides = [max(1, round(side * self.max_size / max(sides))) for side in sides]
-            video = F.interpolate(video, size=(frames, *sides), mode="area")
-        return video
+        clips = clips[:, :: math.ceil(clips.shape[1] / self.max_frames)]
+        sides = clips.shape[2:4]
+        if max(sides) <= self.max_size:
+            return to_float(clips)
+        sides = [max(1, round(side * self.max_size / max(sides))) for side in sides]
+        frames = (to_float(frame) for frame in clips.split(1, dim=1))  # one by one: floats of HD video are large
+        return torch.cat([F.interpolate(frame, size=(1, *sides), mode="area") for frame in frames], dim=2)
 
     def read_out(self, video: Tensor) -> tuple[Tensor, Tensor]:
         if self.gain is not None:
