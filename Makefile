@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help checkout setup run exp test test-faults test-faults-full fuzz hour ui schedule pretrained bench sanity clean
+.PHONY: help checkout setup run exp test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -30,17 +30,17 @@ checkout:
 		"or run: git init && git add --all && git -c user.name=me -c user.email=me@localhost commit -qm start"; exit 1; }
 
 # make run                                 what params.yaml says: the embedded data set
-# make run DATA=../videos                  your folder of videos
+# make run DATA=../videos                  your folder of videos, as the run `videos`; NAME=... names it otherwise
 # make run CONF=weizmann                   a configuration of conf/; DATA=... where its videos are elsewhere
 ifdef DATA
 CONF ?= folder
 endif
-run: checkout setup ## train, sample, score and report what is active in params.yaml (CONF=name of conf/, DATA=folder of videos)
+run: checkout setup ## train, sample, score and report what is active in params.yaml (CONF=name of conf/, DATA=folder of videos, NAME=of the run)
 ifdef CONF
-	python -m pipeline.params use $(CONF) $(if $(DATA),--path "$(DATA)")
+	python -m pipeline.params use $(CONF) $(if $(DATA),--path "$(DATA)") $(if $(NAME),--name "$(NAME)")
 endif
 	python -m pipeline.checks
-	dvc repro
+	dvc repro || { python -m pipeline.params restore; exit 1; }
 	python -m pipeline.summary
 
 # make exp SET="train.steps=4000 train.lr_decay=4200"; an experiment is a commit beside the branch, so Git wants a name.
@@ -65,6 +65,9 @@ test-faults-full: test-faults fuzz ## the same with more kills and more damaged 
 
 ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$(python -m pipeline.tracking uri)"
+
+status: setup ## on one screen: champions, last and next night, what is out of date, what runs now
+	python -m pipeline.status
 
 schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
 	python -m flows.serve $(if $(PORT),--port $(PORT))

@@ -2,7 +2,7 @@
 
     python -m pipeline.experiment train.steps=4000 train.lr_decay=4200
 
-If a setting is wrong, the experiment fails or is stopped, params.yaml is as it was before.
+If a setting is wrong, the experiment fails or is stopped, params.yaml and what it made are as they were before.
 """
 
 import argparse
@@ -37,6 +37,7 @@ def main() -> None:
     code = run(["dvc", "exp", "run", *(word for setting in settings for word in ("-S", setting))])
     if code:
         write_text(params.FILE, before)
+        params.restore()
         sys.exit(f"the experiment has failed; {params.FILE} is as before")
 
 

@@ -4,12 +4,16 @@ As a program it makes a configuration of conf/ the active one:
 
     python -m pipeline.params use weizmann --path ../weizmann      # instead of what is active
     python -m pipeline.params add weizmann                         # beside it
+    python -m pipeline.params add folder --path ../videos          # as `videos`, or by --name
+    python -m pipeline.params restore                              # outputs that are missing and in DVC's cache
 """
 
 import argparse
 import contextlib
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import atomic_path
 
 FILE = Path("params.yaml")
+LOCK = Path("dvc.lock")
 ENTRIES = {
     "datasets": {"source": str, "watch": str, "options": dict, "clips": dict},
     "runs": {
@@ -160,13 +165,14 @@ def require_watched(name: str, entry: dict) -> None:
         )
 
 
-def activate(name: str, path: str = "", add: bool = False) -> None:
-    """Replace the data sets and runs of params.yaml by those of conf/<name>.yaml, or with `add` extend them.
+def activate(conf_name: str, path: str = "", name: str = "", add: bool = False) -> None:
+    """Replace the data sets and runs of params.yaml by those of conf/<conf_name>.yaml, or with `add` extend them.
 
-    `path` is the folder that its data sets read. Comments and the other sections of params.yaml stay. Raises
-    InputError, and leaves params.yaml unchanged, if the result is not valid.
+    `path` is the folder that its data sets read, `name` that of its data set and run: for conf/folder.yaml by
+    default that of the folder. Comments and the other sections of params.yaml stay. Raises InputError, and leaves
+    params.yaml unchanged, if the result is not valid.
     """
-    conf = Path("conf") / f"{name}.yaml"
+    conf = Path("conf") / f"{conf_name}.yaml"
     if not conf.exists():
         known = ", ".join(sorted(file.stem for file in conf.parent.glob("*.yaml")))
         raise InputError(f"{conf}: no such configuration; known: {known}")
@@ -179,6 +185,10 @@ def activate(name: str, path: str = "", add: bool = False) -> None:
     check_keys(FILE, "", values, SECTIONS)
     if path:
         point(wanted, conf, path)
+    if name:
+        rename(wanted, conf, name)
+    elif path and "folder" in wanted["datasets"]:
+        rename(wanted, conf, name_of_folder(Path(path)))
     for dataset, entry in wanted["datasets"].items():
         require_watched(dataset, entry)
     for kind in ENTRIES:
@@ -211,10 +221,51 @@ def point(wanted: dict, conf: Path, path: str) -> None:
         entry["options"]["path"] = entry["watch"] = path
 
 
+def rename(wanted: dict, conf: Path, name: str) -> None:
+    """Call the data set and the run of a configuration `name`."""
+    if any(len(wanted[kind]) > 1 for kind in ENTRIES):
+        raise InputError(
+            f"{conf}: has several data sets or runs; leave --name (NAME=) out, or choose another one"
+        )
+    for kind in ENTRIES:
+        (entry,) = wanted[kind].values()
+        wanted[kind] = {name: entry}
+    wanted["runs"][name]["dataset"] = name
+
+
+def name_of_folder(folder: Path) -> str:
+    """Name of a data set that reads `folder`. Raises InputError if outputs of this name were made of another folder."""
+    name = re.sub(r"[^\w-]+", "-", folder.resolve().name).strip("-") or "folder"
+    stages = load_yaml(text_of(LOCK), str(LOCK))["stages"] if LOCK.exists() else {}
+    if stage := stages.get(f"download@{name}"):
+        before = stage["params"][str(FILE)][f"datasets.{name}.options"].get("path", "another source")
+        if Path(before).resolve() != folder.resolve():
+            raise InputError(
+                f"{folder}: data/clips/{name} and models/{name} were made of {before}, and this would replace them; "
+                f"give it a name of its own: NAME=another with make, --name here (or NAME={name} to replace them)"
+            )
+    return name
+
+
 def active() -> str:
     """One line with the active data sets and runs."""
     names = {kind: ", ".join(map(str, load()[kind])) for kind in ENTRIES}
     return f"{FILE}: active now: data sets {names['datasets']}; runs {names['runs']}"
+
+
+def changed_settings() -> str:
+    """Sentence on what differs in the other sections from the file that Git has; "" if nothing does."""
+    committed = subprocess.run(["git", "show", f"HEAD:./{FILE}"], capture_output=True, text=True)
+    if committed.returncode:  # nothing is committed yet
+        return ""
+    before, now = load_yaml(committed.stdout, f"{FILE} in Git"), load()
+    changes = [
+        f"{section}.{key} is {now[section].get(key, 'not there')} ({before[section].get(key, 'not there')} in Git)"
+        for section in SECTIONS if section not in ENTRIES and section in before
+        for key in {**before[section], **now[section]} if before[section].get(key) != now[section].get(key)
+    ]  # fmt: skip
+    remedy = f"`git checkout HEAD -- {FILE}`, and then this command again, puts it back"
+    return f"{FILE}: {', '.join(changes)}; {remedy}" if changes else ""
 
 
 def keep_inactive() -> None:
@@ -229,16 +280,18 @@ def keep_inactive() -> None:
                 del links[path]
 
 
-def restore() -> list[str]:
-    """Check out those outputs of active stages that are missing and in DVC's cache; returns their paths."""
+def restore(stage: str = "") -> None:
+    """Check out, and print, those outputs of active stages, or of one, that are missing and in DVC's cache: DVC deletes
+    the outputs of a stage before it runs."""
     from dvc.repo import Repo
 
     with Repo() as repo:
         outs = [out for out in repo.index.outs if out.use_cache and out.hash_info and out.protocol == "local"]
+        outs = [out for out in outs if stage in ("", out.stage.addressing)]
         missing = [str(out) for out in outs if not out.exists and not out.changed_cache()]
         if missing:
             repo.checkout(targets=missing)
-        return missing
+            print(f"back from DVC's cache: {', '.join(missing)}", file=sys.stderr)
 
 
 def main() -> None:
@@ -248,16 +301,22 @@ def main() -> None:
     commands = parser.add_subparsers(dest="how", required=True, metavar="command")
     for how, words in (("use", "in place of what is active"), ("add", "beside what is active")):
         command = commands.add_parser(how, help=f"make a configuration of conf/ active, {words}")
-        command.add_argument("name", help="a file of conf/, without .yaml")
+        command.add_argument("conf_name", metavar="name", help="a file of conf/, without .yaml")
         command.add_argument("--path", default="", help="the folder of videos that it reads")
-    arguments = parser.parse_args()
+        command.add_argument(
+            "--name", default="", help="of its data set and run; else as in conf/, or the folder's"
+        )
+    commands.add_parser(
+        "restore", help="check out outputs of active stages that are missing and in DVC's cache"
+    )
+    arguments = vars(parser.parse_args())
     with one_sentence():
-        activate(arguments.name, arguments.path, arguments.how == "add")
-        print(active())
+        if (how := arguments.pop("how")) != "restore":
+            activate(**arguments, add=how == "add")
+            print("\n".join(filter(None, [active(), changed_settings()])))
         if Path(".dvc").is_dir():
             keep_inactive()
-            if restored := restore():
-                print(f"back from DVC's cache: {', '.join(restored)}")
+            restore()
 
 
 if __name__ == "__main__":

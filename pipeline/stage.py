@@ -7,12 +7,13 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hrvgan.errors import InputError, one_sentence
+from hrvgan.errors import InputError, first_line, one_sentence
 from hrvgan.files import locked
 from hrvgan.ops.allocator import keep_freed_memory
+from pipeline import params
 
 
 def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
@@ -32,11 +33,29 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     try:
         name = "-".join([program, *arguments.values()])
         # Of processes that share a training, only the first one writes, so it alone takes the lock.
-        with one_sentence(), contextlib.nullcontext() if int(os.environ.get("RANK", 0)) else lock(name):
+        first = int(os.environ.get("RANK", 0)) == 0
+        with restored_on_failure(first), one_sentence(), lock(name) if first else contextlib.nullcontext():
             main(**arguments)
     except KeyboardInterrupt as stop:  # A training says from which step it goes on.
         sys.stderr.write(f"\nstopped; {stop or 'the same command goes on from here'}\n")
         sys.exit(130)
+
+
+@contextlib.contextmanager
+def restored_on_failure(first: bool) -> Iterator[None]:
+    """Bring back what the stage made when it last succeeded, where the block fails: DVC has deleted it. In a stage that
+    DVC runs, of which this is the `first` process."""
+    try:
+        yield
+    except BaseException as end:
+        stage, failed = os.environ.get("DVC_STAGE"), not isinstance(end, SystemExit) or end.code
+        if stage and first and failed:
+            try:
+                params.restore(stage)
+            except Exception as error:  # DVC's, such as a lock that another process holds
+                command = f"`dvc checkout --force {stage}` restores what was there before"
+                print(f"{command} ({first_line(error)})", file=sys.stderr)
+        raise
 
 
 def state_folder() -> Path:

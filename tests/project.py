@@ -72,15 +72,29 @@ class Project:
         change(values)
         path.write_text(yaml.safe_dump(values, sort_keys=False))
 
-    def run(self, *command: str, code: int = 0, **variables: str) -> str:
-        """All that `command` prints; its tools are those of this Python's environment."""
+    def environment(self) -> dict[str, str]:
+        """That of this session, with the tools of this Python's."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
         # DVC's caches of a project stay outside of it, in /var/tmp, unless told otherwise.
         own = {"PATH": path, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.root / ".dvc/tmp/site")}
-        done = processes.run(
-            command, cwd=self.root, env={**kept, **own, **variables}, check=False, seconds=LIMIT
-        )
+        return {**kept, **own}
+
+    def with_make(self) -> "Project":
+        """This project, with the Makefile and an environment that make finds installed."""
+        venv = self.root / ".venv"
+        venv.mkdir()
+        for file in ("Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / file, self.root / file)
+        for part in ("pyvenv.cfg", "bin", "lib"):
+            (venv / part).symlink_to(Path(sys.prefix) / part)
+        (venv / "ready").touch()
+        return self
+
+    def run(self, *command: str, code: int = 0, **variables: str) -> str:
+        """All that `command` prints."""
+        env = {**self.environment(), **variables}
+        done = processes.run(command, cwd=self.root, env=env, check=False, seconds=LIMIT)
         said = done.stdout + done.stderr
         assert done.returncode == code, f"exit status {done.returncode} of {' '.join(command)}:\n{said}"
         return said

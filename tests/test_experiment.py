@@ -1,11 +1,14 @@
 """Experiments and changes of what is active, with real git and DVC on a graph of one stage: nothing made is lost."""
 
+import os
 import shutil
+import signal
 import sys
 
 import pytest
 import yaml
 
+from tests import processes
 from tests.project import Project, digests
 
 GRAPH = """
@@ -16,6 +19,23 @@ stages:
       cmd: mkdir -p models/${key} && echo weights of ${key} > models/${key}/model.safetensors
       params: ["runs.${key}.train", train]
       outs: ["models/${key}/model.safetensors"]
+"""
+# A stage's program that does not get far.
+TOY = """
+import sys, time
+from pathlib import Path
+from hrvgan.errors import InputError
+from pipeline import stage
+
+how = sys.argv.pop()
+
+def main(run):
+    if how == "wrong":
+        raise InputError("no clips")
+    Path("began").touch()
+    time.sleep(600)
+
+stage.run(main, "A toy.", argument="run")
 """
 WHO = {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -52,10 +72,49 @@ def test_settings_that_cannot_run_leave_params_and_models_as_they_are(project):
 
 def test_an_experiment_that_fails_leaves_params_as_they_are(project):
     (project.root / "dvc.yaml").write_text(GRAPH.replace("mkdir", "false && mkdir"))
-    before = (project.root / "params.yaml").read_text()
+    before, models = (project.root / "params.yaml").read_text(), digests(project.root / "models")
     said = project.run(sys.executable, "-m", "pipeline.experiment", "train.batch_size=8", code=1, **WHO)
     assert said.endswith("the experiment has failed; params.yaml is as before\n")
     assert (project.root / "params.yaml").read_text() == before
+    assert digests(project.root / "models") == models
+
+
+def test_a_stage_that_fails_or_is_stopped_leaves_what_it_made_last(project):
+    """By `dvc repro` alone, which deletes the model before the stage runs."""
+    models = digests(project.root / "models")
+    (project.root / "toy.py").write_text(TOY)
+    for how, number in (("wrong", 0), ("slow", signal.SIGINT)):
+        (project.root / "dvc.yaml").write_text(
+            GRAPH.replace("mkdir", f"python toy.py ${{key}} {how} && mkdir")
+        )
+        with processes.start(["dvc", "repro"], cwd=project.root, env=project.environment()) as repro:
+            if number:
+                processes.wait_for((project.root / "began").exists, "the stage", 250, process=repro)
+                assert not list((project.root / "models").rglob("*.safetensors"))
+                os.killpg(repro.pid, number)  # as a terminal does
+            assert repro.finish(250) == 255, repro
+            assert "back from DVC's cache: models/laptop/model.safetensors\n" in repro.output("stderr")
+            assert digests(project.root / "models") == models
+
+
+def test_make_run_leaves_the_model_before_a_trainer_that_is_killed(project):
+    """As by the system where memory runs out: the trainer itself can restore nothing."""
+    models = digests(project.with_make().root / "models")
+    (project.root / "dvc.yaml").write_text(GRAPH.replace("mkdir", "ls models/${key}; kill -9 $$; mkdir"))
+    said = project.run("make", "run", code=2)
+    assert "back from DVC's cache: models/laptop/model.safetensors\n" in said
+    assert digests(project.root / "models") == models
+
+
+def test_settings_that_differ_from_the_committed_file_are_named(project):
+    assert "in Git" not in project.call("params", "use", "first")
+    project.edit_params(lambda values: values["train"].update(steps=8))
+    said = project.call("params", "use", "first")
+    command = "git checkout HEAD -- params.yaml"
+    remedy = f"`{command}`, and then this command again, puts it back"
+    assert f"params.yaml: train.steps is 8 (3200 in Git); {remedy}\n" in said
+    project.run(*command.split())
+    assert "in Git" not in project.call("params", "use", "first")
 
 
 def test_outputs_of_inactive_runs_stay_and_come_back_from_the_cache(project):

@@ -40,6 +40,20 @@ def test_a_machine_without_git_gets_one_sentence_and_installs_nothing(archive, t
     assert not (archive / ".venv").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        (["DATA=../a b"], 'folder --path "../a b"'),
+        (["DATA=../a", "NAME=mine"], 'folder --path "../a" --name "mine"'),
+        (["CONF=weizmann"], "weizmann"),
+    ],
+)
+def test_run_hands_on_folder_and_name(archive, given, options):
+    planned = processes.run(["make", "--dry-run", "run", *given], cwd=archive).stdout
+    commands = [line.split() for line in planned.splitlines()]
+    assert ["python", "-m", "pipeline.params", "use", *options.split()] in commands
+
+
 def test_every_documented_target_is_listed(archive):
     listed = processes.run(["make", "help"], cwd=archive).stdout
     for target in (
@@ -50,6 +64,7 @@ def test_every_documented_target_is_listed(archive):
         "test-faults-full",
         "ui",
         "schedule",
+        "status",
         "bench",
         "clean",
     ):

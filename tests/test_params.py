@@ -8,6 +8,7 @@ import yaml
 from hrvgan.errors import InputError
 from pipeline import params
 from pipeline.checks import check, main
+from tests.project import Project
 
 COMMITTED = Path(__file__).resolve().parents[1] / "params.yaml"
 
@@ -284,6 +285,26 @@ def test_a_configuration_can_be_added_and_pointed_elsewhere(edit, tmp_path):
     with pytest.raises(InputError, match=r"watch: data/weizmann is not there.*data/README\.md says where"):
         params.activate("weizmann")
     assert params.load() == values
+
+
+def test_a_folder_names_the_run_and_no_other_folder_replaces_it(tmp_path):
+    """As a user types it, with real DVC: two folders that are both called `my videos`."""
+    project = Project.new(tmp_path / "project", lambda values: None)
+    for place in ("one", "two"):
+        (tmp_path / place / "my videos/walk").mkdir(parents=True)
+        (tmp_path / place / "my videos/walk/a.mp4").write_text(place)
+    said = project.call("params", "use", "folder", "--path", "../one/my videos")
+    assert "active now: data sets my-videos; runs my-videos" in said
+    assert "download@my-videos" in project.repro("download@my-videos")
+    project.call("params", "use", "folder", "--path", str(tmp_path / "one/my videos"))
+    said = project.call("params", "use", "folder", "--path", "../two/my videos", code=1)
+    assert "models/my-videos were made of ../one/my videos, and this would replace them" in said
+    said = project.call("params", "add", "folder", "--path", "../two/my videos", "--name", "second")
+    assert "active now: data sets my-videos, second; runs my-videos, second" in said
+    assert project.repro("download@second") == {"upstream@second", "download@second"}
+    assert "one" not in (project.root / "data/raw/second/videos.csv").read_text()
+    said = project.call("params", "use", "baselines", "--name", "x", code=1)
+    assert "conf/baselines.yaml: has several data sets or runs; leave --name (NAME=) out" in said
 
 
 def test_a_broken_configuration_leaves_what_is_active(edit):

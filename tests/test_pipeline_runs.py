@@ -257,6 +257,27 @@ def holder(project: Project, lock: str) -> Iterator[processes.Process]:
         yield process
 
 
+def test_status_is_one_screen(tmp_path, monkeypatch):
+    project = Project.new(tmp_path / "project", lambda values: None)
+    nobody = {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    assert project.call("status", **nobody).startswith("champions    none yet\n")
+    monkeypatch.chdir(project.root)
+    for name in ("HRVGAN_STATE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
+    client, experiment = tracking.connect()
+    run = client.create_run(experiment).info.run_id
+    client.log_metric(run, "metric/refnet_fd", 0.31250001)
+    client.create_registered_model("laptop")
+    client.create_model_version("laptop", f"runs:/{run}/model", run)
+    client.set_registered_model_alias("laptop", "champion", "1")
+    with holder(project, "__import__('pipeline.stage').stage.lock('sample-laptop')") as process:
+        lines = project.call("status", **nobody).splitlines()
+    assert lines[0] == "champions    laptop: version 1, refnet_fd 0.313"
+    assert lines[1].startswith("nights       no Prefect server at http://127.0.0.1:9/api (")
+    assert re.fullmatch(r"out of date  upstream@shapes, .*, report \(`make run`\)", lines[2])
+    assert lines[3:] == [f"runs now     sample-laptop (process {process.pid})"]
+
+
 def test_two_programs_do_not_write_one_output(unchanged):
     lock = unchanged.root / ".state/locks/sample-laptop.lock"
     with holder(unchanged, "__import__('pipeline.stage').stage.lock('sample-laptop')") as process:
