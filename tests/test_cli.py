@@ -25,8 +25,11 @@ from hrvgan.cli import sample as draw
 from hrvgan.clipstore.clips import Clips
 from hrvgan.evaluation.source_files import open_source
 from hrvgan.extraction.extract import extract
-from hrvgan.sampling.samples import check_grid, grid
+from hrvgan.features.reference import build_reference
+from hrvgan.features.weight_files import WEIGHTS
+from hrvgan.sampling.samples import check_grid, grid, titled
 from hrvgan.training.session import new_model
+from hrvgan.video.grids import BAND, GAP, filmstrips, labelled_columns, labelled_rows
 from hrvgan.video.io import probe, read_frames, read_strip, write_video
 from tests import processes
 
@@ -38,6 +41,7 @@ def help_text() -> str:
 
 
 COMMANDS = re.findall(r"^ {4}(\w+) ", help_text(), re.MULTILINE)
+ALL = cli.COMMANDS | cli.CLIPS
 TINY = ["--net", "{width: 0.04}", "--train", "{steps: 2, batch_size: 4, log_every: 2, save_every: 2}"]
 
 
@@ -96,9 +100,25 @@ def test_every_command_explains_itself(command, capsys):
     assert "usage: hrvgan " + command in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("function", cli.COMMANDS, ids=lambda function: function.__name__)
-def test_help_is_of_arguments_that_there_are(function):
-    assert set(cli.COMMANDS[function][1]) <= set(inspect.signature(function).parameters)
+@pytest.mark.parametrize("function", ALL, ids=lambda function: function.__name__)
+def test_help_is_of_arguments_that_there_are_and_shows_their_defaults(function, capsys):
+    parameters = inspect.signature(function).parameters
+    assert set(ALL[function][1]) <= set(parameters)
+    group = ["clips"] if function in cli.CLIPS else []
+    with pytest.raises(SystemExit):
+        cli.main([*group, function.__name__.rstrip("_"), "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for parameter in parameters.values():
+        if parameter.default not in (parameter.empty, "", None):
+            assert f"(default {parameter.default})" in said
+    if "device" in parameters:
+        assert parameters["device"].default == "auto"
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"hrvgan {hrvgan.__version__}\n"
 
 
 @pytest.mark.parametrize("command", ["sample", "interpolate"])
@@ -181,7 +201,7 @@ def test_a_folder_of_long_clips(trained, tmp_path):
         assert np.abs(stored["frames"].astype(int) - long[32]).max() <= 1
 
 
-@pytest.mark.parametrize(("suffix", "num"), [(".mp4", 1337), (".gif", 5345)])
+@pytest.mark.parametrize(("suffix", "num"), [(".mp4", 1145), (".gif", 4593)])
 def test_a_grid_that_no_codec_holds_is_refused_before_it_is_drawn(model, tmp_path, suffix, num):
     out = tmp_path / f"grid{suffix}"
     sentence = rf"a side of {suffix} has at most \d+; name a folder .*: --out .*grid/ --format {suffix[1:]}"
@@ -191,7 +211,8 @@ def test_a_grid_that_no_codec_holds_is_refused_before_it_is_drawn(model, tmp_pat
     assert time.monotonic() - started < 5
     check_grid(out, num - 1, 32, "")
     clips = np.zeros((num - 1, 1, 32, 32, 3), np.uint8)
-    write_video(out, grid(clips), fps=12)  # The largest that is allowed is encoded.
+    video = titled(grid(clips, captions=["DiscUp"] * (num - 1)), {0: "generated"})
+    write_video(out, video, fps=12)  # The largest that is allowed is encoded.
     assert out.stat().st_size > 500
 
 
@@ -203,6 +224,25 @@ def test_info_prints_the_layers(capsys):
     assert "parameters" in said
     assert "GFLOP a clip" in said
     assert "16 clips a step: about" in said
+
+
+def test_info_of_a_model_says_what_it_was_trained_on(model, shapes_clips, capsys):
+    cli.main(["info", str(model)])
+    said = capsys.readouterr().out
+    assert "hrvgan: 8 frames of 32x32 px, 8 classes\n" in said
+    assert f"trained for 2 steps on clips (clips {shapes_clips.digest[:12]})\n" in said
+    assert (
+        "classes: BarDown, BarLeft, BarRight, BarUp, DiscDown, DiscLeft, DiscRight, DiscUp; 12 frames" in said
+    )
+    assert "'width': 0.04" in said
+    assert "16 clips a step: about" in said
+
+
+def test_training_says_from_which_step_it_goes_on(shapes_clips, tmp_path, capsys):
+    command = ["train", str(shapes_clips.folder), str(tmp_path / "model"), *TINY[:2], "--train"]
+    for steps in (2, 4):
+        cli.main([*command, f"{{steps: {steps}, batch_size: 4, log_every: 2, save_every: 2}}"])
+    assert "model.state.pt: going on from step 2\n" in capsys.readouterr().err
 
 
 def drawn(*arguments: object) -> np.ndarray:
@@ -229,6 +269,54 @@ def test_a_walk_between_two_real_videos_has_them_at_its_ends(trained, video, tmp
     assert np.array_equal(walk[0], real)
     assert np.array_equal(walk[-1], real)
     assert np.abs(walk[1].astype(int) - walk[3]).max() <= 1  # The way from a video to itself.
+
+
+def picture(*arguments: object) -> np.ndarray:
+    cli.main([str(argument) for argument in arguments])
+    with Image.open(arguments[-1]) as image:
+        return np.asarray(image)
+
+
+def shown(clips: np.ndarray, captions: list[str], above: list[str]) -> np.ndarray:
+    """The picture of clips of 32 px, three times as large, with these labels."""
+    strips = filmstrips(clips, enlarge=3)
+    rows = labelled_rows(strips, captions)
+    return labelled_columns(rows, above, rows.shape[1] - strips.shape[1])
+
+
+def test_pictures_carry_what_they_show(trained, video, tmp_path):
+    model = trained("{width: 0.04, task: predict, context: 3}")
+    arguments = ["predict", model, "--video", video, "--class", "DiscUp", "--num", 2, "--out"]
+    clips = drawn(*arguments, tmp_path / "next.npz")
+    expected = shown(clips, ["real", "predicted 1", "predicted 2"],
+                     ["frames given", "", "", "frames predicted", "", "", "", ""])  # fmt: skip
+    assert np.array_equal(picture(*arguments, tmp_path / "next.png"), expected)
+    arguments = ["sample", trained("{width: 0.04}"), "--num", 2, "--out"]
+    clips = drawn(*arguments, tmp_path / "two.npz")
+    expected = shown(clips, ["BarDown", "BarLeft"], ["generated", *[""] * 7])
+    assert np.array_equal(picture(*arguments, tmp_path / "two.png"), expected)
+    arguments = ["interpolate", trained("{width: 0.04, beta: 0.5}"), "--videos", video, video, "--num", 2, "--refine",
+                 1, "--class", "BarUp", "--out"]  # fmt: skip
+    clips = drawn(*arguments, tmp_path / "walk.npz")
+    expected = shown(clips, ["real BarUp", "step 1", "2", "real BarUp"],
+                     ["interpolation, generated", *[""] * 7])  # fmt: skip
+    assert np.array_equal(picture(*arguments, tmp_path / "walk.png"), expected)
+
+
+def test_videos_carry_what_they_show(trained, video, tmp_path):
+    """Above all of them what the frame is, above each clip which one it is."""
+    model, out = trained("{width: 0.04, task: predict, context: 3}"), tmp_path / "next.mp4"
+    cli.main(
+        ["predict", str(model), "--video", str(video), "--class", "DiscUp", "--num", "2", "--out", str(out)]
+    )
+    frames = read_frames(out)[0].astype(int)
+    assert frames.shape[1:3] == (BAND + BAND + 96 + GAP, 8 * (96 + GAP))
+    cells = np.zeros((BAND + 96 + GAP, frames.shape[2], 3), np.uint8)
+    texts = [labelled_columns(cells, [f"frames {words}"])[:BAND] for words in ("given", "predicted")]
+    for number, frame in enumerate(frames):
+        nearer = [np.abs(frame[:BAND] - text).mean() for text in texts]
+        assert np.argmin(nearer) == (0 if number < 3 else 1)
+        assert min(nearer) < 4  # H.264 loses details.
 
 
 def test_a_walk_between_videos_has_no_seed_at_its_end(model, video, tmp_path):
@@ -327,6 +415,7 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
     assert np.array_equal(again.read(range(4)), shapes_clips.read(range(4)))
     cli.main(["clips", "check", str(again.folder)])
     assert "96 clips are as they were written" in capsys.readouterr().out
+    assert again.index.equals(shapes_clips.index)
     row = again.index.slice(40, 1).to_pylist()[0]
     shard = again.folder / f"shard-{row['shard']:03d}.parquet"
     data = bytearray(shard.read_bytes())
@@ -334,6 +423,15 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
     shard.write_bytes(data)
     with pytest.raises(SystemExit, match=rf"1 damaged clips, {row['clip_id']} first; extract"):
         cli.main(["clips", "check", str(again.folder)])
+
+
+def test_samples_become_a_store(model, tmp_path):
+    clips = drawn("sample", model, "--num", 10, "--out", tmp_path / "samples.npz")
+    cli.main(["clips", "import", str(tmp_path / "store"), str(tmp_path / "samples.npz")])
+    store = Clips(tmp_path / "store")
+    assert np.array_equal(np.stack([store[number] for number in range(10)]), clips)
+    assert [store.classes[label] for label in store.labels] == [*store.classes, *store.classes[:2]]
+    assert store.fps == 12
 
 
 @pytest.mark.parametrize(
@@ -350,7 +448,11 @@ def test_a_store_goes_to_npz_and_back_and_is_checked(shapes_clips, tmp_path, cap
             "--format 'avi' is unknown; known: mp4, gif",
         ),
         (["sample", "{model}", "--format", "gif", "--out", "x.mp4"], "x.mp4: names a file, --format is for"),
-        (["clips", "export", "no/store"], "export: names no file; give the .npz"),
+        (["clips", "export", "no/store", "x.npz"], "no/store: not a clip store"),
+        (
+            ["info", "{model}", "--net", "{size: 8}"],
+            "is a model already; leave out --model, --preset and --net",
+        ),
         (["train", "no/store", "out"], "no/store: not a clip store"),
         (["train", "no/store", "out", "--train", "{stepz: 3}"], "--train: no argument 'stepz'; known: steps"),
         (["sample", "{model}", "--frames", "20", "--out", "x.mp4"], "train one with latent: sequence"),
@@ -387,6 +489,39 @@ def test_errors_are_one_sentence(model, arguments, sentence, monkeypatch, tmp_pa
     assert ended.value.code.startswith("error: ")
     assert sentence in ended.value.code
     assert not list(tmp_path.iterdir())
+
+
+def test_networks_that_are_missing_are_one_line(shapes_clips, tmp_path):
+    store, nowhere = str(shapes_clips.folder), str(tmp_path / "weights")
+    names = ["isv2048_c3d", "fvd2048_16f"]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["score", "--real", store, "--fake", store, "--weights", nowhere, "--cache", str(tmp_path / "cache"),
+                  "--protocol", *names])  # fmt: skip
+    remedy = "`hrvgan weights conv3d_deepnetA_ucf.npz i3d_torchscript.pt` gets the networks behind them"
+    assert ended.value.code == f"error: nothing could be scored: {', '.join(names)}: {remedy}"
+
+
+def test_weights_are_listed_by_where_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("data/weights").mkdir(parents=True)
+    Path("data/weights/mean2.npz").touch()
+    cli.main(["weights"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "mean2.npz: the mean cube of C3D; is in data/weights" in lines
+    assert [line.partition(":")[0] for line in lines if "; missing, from https://" in line] == [
+        name for name in WEIGHTS if name != "mean2.npz"
+    ]
+
+
+def test_gates_of_other_clips_are_not_believed(shapes_clips, shapes_raw, tmp_path, capsys):
+    reference, other = tmp_path / "reference", tmp_path / "other"
+    build_reference(shapes_clips, reference, steps=5, width=4, num_features=8)
+    extract(shapes_raw, other, size=32, num_frames=8, workers=1, seed=1)
+    words = f"was trained and examined on other clips than {other}; score by their own reference"
+    for store in (shapes_clips.folder, other):
+        cli.main(["score", "--real", str(store), "--fake", str(shapes_clips.folder), "--reference", str(reference),
+                  "--protocol", "refnet_fd", "--cache", str(tmp_path / "cache")])  # fmt: skip
+        assert (words in capsys.readouterr().out) == (store == other)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -49,7 +49,11 @@ def test_one_that_knows_the_clips_scores_best(shapes_clips):
 def test_pictures_show_the_clip_above_its_predictions(shapes_clips, tmp_path):
     write_predictions(predictor(shapes_clips), shapes_clips, tmp_path, num_clips=2)
     (kind,) = json.loads((tmp_path / "samples.json").read_text())["kinds"]
-    assert kind["rows"][1:3] == ["predicted", "predicted again"]
+    assert [title.rpartition(", ")[2] for title in kind["rows"]] == [
+        "real",
+        "predicted",
+        "predicted again",
+    ] * 2
     assert probe(tmp_path / kind["mp4"]).num_frames == 8
 
 

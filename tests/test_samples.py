@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
-from hrvgan.sampling.samples import walk, write_samples
+from hrvgan.sampling.samples import strips, walk, write_samples
 from hrvgan.training.loop import preview
+from hrvgan.video.grids import BAND, GAP, labelled_columns, labelled_rows
 from hrvgan.video.io import probe
 
 SMALL = {name: {"size": 32, "width": 0.1} for name in MODELS} | {"hrvgan": {"size": 8, "width": 0.1}}
@@ -84,6 +87,37 @@ def test_classes_are_shown_that_are_named(tmp_path):
     assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["000-a.mp4", "002-c.mp4"]
     with pytest.raises(InputError, match="the model knows no class 'd'; known: a, b, c"):
         write_samples(gan, tmp_path, classes=["d"])
+
+
+def test_pictures_say_how_many_classes_they_show(tmp_path):
+    gan = small("hrvgan", {})
+    write_samples(gan, tmp_path, classes=["c", "a"], clips_per_class=1, interpolation_steps=2)
+    for kind in ("classes", "interpolation"):
+        with Image.open(tmp_path / f"{kind}.png") as image:
+            picture = np.asarray(image)
+        title = labelled_columns(picture, ["generated, 2 of 3 classes"])[:BAND]
+        assert np.array_equal(picture[:BAND], title)
+
+
+def test_strips_of_long_clips_are_wrapped():
+    clips = np.random.default_rng(0).integers(0, 256, (2, 18, 96, 96, 3), np.uint8)
+    picture = strips(clips, ["BarUp", "DiscUp"], {0: "generated"})
+    cell = 96 + GAP
+    assert picture.shape[0] == BAND + 4 * cell
+    margin = picture.shape[1] - 16 * cell
+    for row, clip in ((0, clips[0]), (2, clips[1])):
+        top = BAND + row * cell
+        line = picture[top : top + cell, margin:].reshape(cell, 16, cell, 3).swapaxes(0, 1)[:, :96, :96]
+        assert np.array_equal(line, clip[:16])
+        rest = (
+            picture[top + cell : top + 2 * cell, margin:]
+            .reshape(cell, 16, cell, 3)
+            .swapaxes(0, 1)[:, :96, :96]
+        )
+        assert np.array_equal(rest[:2], clip[16:])
+        assert rest[2:].max() == 0
+    labels = labelled_rows(picture[BAND:, margin:], ["BarUp", "frame 17", "DiscUp", "frame 17"])
+    assert np.array_equal(picture[BAND:, :margin], labels[:, :margin])
 
 
 def test_of_many_classes_the_first_are_shown():

@@ -236,3 +236,22 @@ def test_labels_stand_left_of_their_rows(shape):
     np.testing.assert_array_equal(labelled[..., margin:, :], picture)
     assert labelled[..., :20, 6:margin, :].max() > 150
     assert labelled[..., 20:, :margin, :].max() == 0
+
+
+@pytest.mark.parametrize("shape", [(30, 150, 3), (5, 30, 150, 3)])
+def test_labels_stand_above_their_columns(shape):
+    picture, band = noise(*shape), grids.BAND
+    labelled = grids.labelled_columns(picture, ["given", "", "predicted"])
+    np.testing.assert_array_equal(labelled[..., band:, :, :], picture)
+    above = labelled[..., :band, :, :]
+    assert above[..., 1:50, :].max() > 150
+    assert above[..., 50:100, :].max() == 0  # "given" ends before.
+    assert above[..., 100:, :].max() > 150
+    alone = grids.labelled_columns(picture, ["", "given"], margin=50)[..., :band, :, :]
+    assert alone[..., :100, :].max() == 0  # The second of two columns of 50 px, after the margin.
+    np.testing.assert_array_equal(alone[..., 100:, :], above[..., :50, :])
+    narrow = grids.labelled_columns(picture, ["a name of some length", *["x"] * 5])[..., :band, :, :]
+    lone = grids.labelled_columns(picture, ["", *["x"] * 5])[..., :band, :, :]
+    np.testing.assert_array_equal(
+        narrow[..., 25:, :], lone[..., 25:, :]
+    )  # It does not reach into the next one.

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import inspect
+import json
 import os
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import typing
 from collections.abc import Callable
 from pathlib import Path
 
+import hrvgan
 from hrvgan.cli import sample, score
 from hrvgan.config import check_values, pick_device, yaml_dict
 from hrvgan.errors import InputError, one_sentence
@@ -21,9 +23,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="hrvgan", description="Conditional spatio-temporal GANs that generate video."
     )
+    parser.add_argument("--version", action="version", version=f"hrvgan {hrvgan.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     for function, (help, words) in COMMANDS.items():
         add_command(commands, function, help, words)
+    about = "look at a clip store, check it, or convert it"
+    clips = commands.add_parser("clips", help=about, description=f"{about[0].upper()}{about[1:]}.")
+    commands_of_clips = clips.add_subparsers(metavar="command", required=True)
+    for function, (help, words) in CLIPS.items():
+        add_command(commands_of_clips, function, help, words)
     arguments = vars(parser.parse_args(argv))
     command = arguments.pop("command")
     keep_freed_memory()
@@ -43,8 +51,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def add_command(commands, function: Callable, help: str, words: dict[str, str | dict]) -> None:
     """Add `function` as a command with the arguments of its signature: keyword-only ones are options, of which those of
-    type dict or list may be left out. words: argument -> its help, or the options of `add_argument`."""
-    parser = commands.add_parser(function.__name__, help=help, description=function.__doc__)
+    type dict or list may be left out. words: argument -> its help, or the options of `add_argument`, beside those of
+    `WORDS`."""
+    parser = commands.add_parser(function.__name__.rstrip("_"), help=help, description=function.__doc__)
+    words = WORDS | words
     for name, parameter in inspect.signature(function).parameters.items():
         kind = parameter.annotation
         if isinstance(kind, types.UnionType):  # X | None
@@ -54,11 +64,14 @@ def add_command(commands, function: Callable, help: str, words: dict[str, str | 
         options = {"type": yaml_dict if kind is dict else element}
         options |= {"help": words[name]} if isinstance(words.get(name), str) else words.get(name, {})
         if parameter.kind is not parameter.KEYWORD_ONLY:
-            parser.add_argument(name, **options)
+            optional = parameter.default is not parameter.empty
+            parser.add_argument(name, **({"nargs": "?"} if optional else {}), **options)
             continue
         flag = "--class" if name == "class_name" else f"--{name.replace('_', '-')}"
         if parameter.default is not parameter.empty:
             options["default"] = parameter.default
+            if parameter.default not in ("", None):
+                options["help"] += f" (default {parameter.default})"
         elif container in (dict, list):
             options["default"] = container()
         else:
@@ -77,13 +90,15 @@ def train(
     from hrvgan.files import locked
     from hrvgan.nn.checkpoint import check_out, release
     from hrvgan.training import distributed, loop
-    from hrvgan.training.session import new_model
+    from hrvgan.training.session import new_model, read_state
 
     require_known("--train", train, loop.SETTINGS)
     check_out(out)
     store, first = Clips(clips), distributed.rank() == 0
     gan = new_model(store, model, preset=preset, net=net, seed=seed, init_from=init_from)
     state, lock = out.with_name(f"{out.name}.state.pt"), out.with_name(f".{out.name}.lock")
+    if first and (done := read_state(state, "step", 0)):
+        print(f"{state}: going on from step {done}", file=sys.stderr)
     with locked(lock, f"training of {out}") if first else contextlib.nullcontext():
         average, history = loop.train(gan, store.split("train"), state, seed=seed, **train)
         if first:
@@ -98,15 +113,30 @@ def require_known(option: str, values: dict, known: typing.Iterable[str]) -> Non
 
 
 def info(
-    *, model: str = "hrvgan", preset: str = "", net: dict, batch_size: int = 16, precision: str = "float32"
-) -> None:
+    folder: Path | None = None, *, model: str = "", preset: str = "", net: dict, batch_size: int = 16,
+    precision: str = "float32",
+) -> None:  # fmt: skip
     """Print each layer of G and D with its output shape (C, T, H, W) and its number of parameters, what a clip costs in
-    each, and what a training step takes in memory."""
-    from hrvgan.models import build_model
+    each, and what a training step takes in memory; of the released model in FOLDER also what it was trained on."""
+    from hrvgan.models import build_model, load
+    from hrvgan.nn.checkpoint import released_folder
     from hrvgan.nn.cost import layer_table, process_bytes
 
-    gan = build_model(model, preset=preset, **net)
-    print(f"{model}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes")
+    if folder and (model or preset or net):
+        raise InputError(
+            f"{folder}: is a model already; leave out --model, --preset and --net, or the folder"
+        )
+    gan = load(folder) if folder else build_model(model or "hrvgan", preset=preset, **net)
+    print(
+        f"{gan.name}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes"
+    )
+    if folder:
+        about = json.loads((released_folder(folder) / "model.json").read_text(encoding="utf-8"))
+        print(
+            f"trained for {about['steps']:,} steps on {about['dataset']} (clips {about['data_digest'][:12]})"
+        )
+        print(f"classes: {', '.join(gan.classes) or 'none'}; {gan.fps:g} frames a second")
+        print(f"arguments: {about['arguments']}")
     print(layer_table(gan))
     gigabytes = process_bytes(gan, batch_size, precision) / 1e9
     print(
@@ -132,36 +162,52 @@ def extract(folder: Path, store: Path, *, extract: dict) -> None:
     print(f"{store}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
 
 
-def clips(how: str, store: Path, file: Path | None) -> None:
-    """Print a summary of STORE and write a contact sheet to FILE; or verify every clip; or export STORE to, or import
-    it from, an npz FILE."""
+def show(store: Path, file: Path | None = None) -> None:
+    """Print a summary of STORE and write FILE, a picture of some clips of each class."""
     from hrvgan.clipstore.clips import Clips
     from hrvgan.clipstore.contact_sheet import contact_sheet, summary
-    from hrvgan.clipstore.writer import export_npz, import_npz
 
-    if how in ("export", "import") and not file:
-        raise InputError(f"{how}: names no file; give the .npz after {store}")
-    if how == "import":
-        import_npz(file, store)
-        print(store)
-        return
-    opened = Clips(store)
-    if how == "check":
-        if damaged := opened.damaged():
-            raise InputError(
-                f"{store}: {len(damaged)} damaged clips, {damaged[0]} first; extract the data set again"
-            )
-        print(f"{store}: {len(opened)} clips are as they were written")
-    elif how == "export":
-        export_npz(opened, file)
-        print(file)
-    else:
-        file = file or Path(f"{store.name}.png")
-        print(summary(opened))
-        contact_sheet(opened, file)
-        print(file)
+    clips, file = Clips(store), file or Path(f"{store.name}.png")
+    print(summary(clips))
+    contact_sheet(clips, file)
+    print(file)
 
 
+def check(store: Path) -> None:
+    """Read every clip of STORE and compare it with the digest that was written with it."""
+    from hrvgan.clipstore.clips import Clips
+
+    clips = Clips(store)
+    if damaged := clips.damaged():
+        raise InputError(
+            f"{store}: {len(damaged)} damaged clips, {damaged[0]} first; extract the data set again"
+        )
+    print(f"{store}: {len(clips)} clips are as they were written")
+
+
+def export(store: Path, file: Path) -> None:
+    """Write STORE to FILE, an .npz for programs that know numpy only."""
+    from hrvgan.clipstore.clips import Clips
+    from hrvgan.clipstore.writer import export_npz
+
+    export_npz(Clips(store), file)
+    print(file)
+
+
+def import_(store: Path, file: Path) -> None:
+    """Write STORE from FILE, an .npz of `hrvgan clips export` or of `hrvgan sample`."""
+    from hrvgan.clipstore.writer import import_npz
+
+    import_npz(file, store)
+    print(store)
+
+
+# Help of arguments that several commands have.
+WORDS = {
+    "seed": "of all that is random",
+    "device": "auto, cpu, cuda or cuda:1; auto is a GPU where there is one",
+}
+MODELS = "hrvgan, vgan, tgan or mocogan"
 PRESET = "arguments by name; the model's own defaults without"
 STORE = "a clip store, such as data/clips/shapes"
 # Command -> (its help, help of its arguments), in the order of `hrvgan --help`.
@@ -169,6 +215,7 @@ COMMANDS: dict[Callable, tuple[str, dict]] = {
     train: ("train a model on a clip store", {
         "clips": STORE,
         "out": "folder of the released model",
+        "model": MODELS,
         "preset": PRESET,
         "net": "arguments of the model, e.g. '{width: 0.25}'",
         "train": "arguments of training, e.g. '{steps: 4000}'",
@@ -177,6 +224,8 @@ COMMANDS: dict[Callable, tuple[str, dict]] = {
     **sample.COMMANDS,
     **score.COMMANDS,
     info: ("the layers of a model, and what it costs", {
+        "folder": "a released model, such as models/laptop or shapes-32; without it, one that is not trained",
+        "model": f"{MODELS}; hrvgan if not given",
         "preset": PRESET,
         "net": "arguments of the model, e.g. '{size: 256}'",
         "batch_size": "for the memory that training takes",
@@ -187,10 +236,14 @@ COMMANDS: dict[Callable, tuple[str, dict]] = {
         "store": "clip store to write; the same command again continues or updates it",
         "extract": "arguments of extraction, e.g. '{size: 64, num_frames: 16}'",
     }),
-    clips: ("look at a clip store, check it, or convert it", {
-        "how": {"choices": ["show", "check", "export", "import"]},
+}  # fmt: skip
+# Those of `hrvgan clips`.
+CLIPS: dict[Callable, tuple[str, dict]] = {
+    show: ("print a summary, and write a picture of its clips", {
         "store": STORE,
-        "file": {"nargs": "?",
-                 "help": "show: a picture to write, <store>.png by default; export, import: the .npz"},
+        "file": "picture to write; <store>.png by default",
     }),
+    check: ("compare every clip with its digest", {"store": STORE}),
+    export: ("write it to an .npz", {"store": STORE, "file": "the .npz to write"}),
+    import_: ("write it from an .npz", {"store": "clip store to write", "file": "the .npz to read"}),
 }  # fmt: skip

@@ -15,8 +15,8 @@ def check_output(out: Path) -> None:
 
 
 def sample(
-    model: Path, *, out: Path, seed: int = 0, device: str = "cpu", class_name: str = "", num: int = 16,
-    truncation: float = 1.0, format: str = "", frames: int = 0,
+    model: Path, *, out: Path, seed: int = 0, device: str = "auto", class_name: str = "", num: int = 16,
+    truncation: float = 1.0, format: str = "", frames: int | None = None,
 ) -> None:  # fmt: skip
     """Draw NUM clips as one video grid (.mp4, .gif), filmstrips (.png) or arrays (.npz), by the suffix of OUT. Without
     a suffix OUT is a folder: a file a clip by --format (mp4 by default), their classes in clips.csv; the same command
@@ -37,7 +37,7 @@ def sample(
     if format or not out.suffix or out.is_dir():
         gan, weights = load(model, device), file_digest(released_folder(model) / "model.safetensors")
         export_clips(gan, out, num, weights=weights, format=format or "mp4", class_name=class_name,
-                     seed=seed, truncation=truncation, frames=frames)  # fmt: skip
+                     seed=seed, truncation=truncation, frames=frames or 0)  # fmt: skip
         print(out)
         return
     check_output(out)
@@ -49,11 +49,11 @@ def sample(
         clips = long_clips(gan, labels, frames, seed, truncation)
     else:
         clips = gan.draw(gan.latent(num, seed), labels, psi=truncation).numpy()
-    write(out, clips, gan, labels.numpy())
+    write(out, clips, gan, labels.numpy(), gan.titles(labels.tolist()), {0: "generated"})
 
 
 def interpolate(
-    model: Path, *, out: Path, seed: int = 0, device: str = "cpu", class_name: str = "", num: int = 8,
+    model: Path, *, out: Path, seed: int = 0, device: str = "auto", class_name: str = "", num: int = 8,
     to_class: str = "", to_seed: int | None = None, videos: list[Path] | None = None, refine: int = 200,
     truncation: float = 1.0,
 ) -> None:  # fmt: skip
@@ -65,7 +65,7 @@ def interpolate(
 
     from hrvgan.clipstore.layout import to_float
     from hrvgan.models import load
-    from hrvgan.sampling.samples import check_grid, invert, walk
+    from hrvgan.sampling.samples import check_grid, invert, step_names, walk
 
     check_output(out)
     if videos and to_seed is not None:
@@ -83,14 +83,17 @@ def interpolate(
         if to_seed is not None:
             z[1] = gan.latent(1, to_seed)[0]
     clips = walk(gan, (z[0], labels[0]), (z[1], labels[1]), num, truncation)
+    captions = step_names(num)
     if videos:
-        clips = np.concatenate([real[:1], clips, real[1:]])
+        clips, captions = np.concatenate([real[:1], clips, real[1:]]), ["real", *captions, "real"]
+    for end, title in zip((0, -1), gan.titles(labels), strict=True):
+        captions[end] = f"{captions[end]} {title}".strip()
     nearer = np.linspace(0, 1, len(clips)) > 0.5  # A clip between two classes has the label of the nearer.
-    write(out, clips, gan, np.where(nearer, labels[1], labels[0]))
+    write(out, clips, gan, np.where(nearer, labels[1], labels[0]), captions, {0: "interpolation, generated"})
 
 
 def predict(
-    model: Path, *, out: Path, seed: int = 0, device: str = "cpu", class_name: str = "", num: int = 3, video: Path
+    model: Path, *, out: Path, seed: int = 0, device: str = "auto", class_name: str = "", num: int = 3, video: Path
 ) -> None:  # fmt: skip
     """Draw NUM continuations of the first frames of VIDEO, by a model of task predict. Where the video is as long as
     they are, it is the first clip of OUT."""
@@ -110,9 +113,11 @@ def predict(
     real = first_frames(gan, video, gan.context, gan.num_frames)
     labels = torch.full((num,), gan.label(class_name) if class_name else 0)
     clips = gan.predict(torch.from_numpy(real).expand(num, *real.shape), labels, seed).numpy()
+    captions = [f"predicted {number}" for number in range(1, num + 1)]
     if len(real) == gan.num_frames:
-        clips = np.concatenate([real[None], clips])
-    write(out, clips, gan, np.full(len(clips), labels[0]))
+        clips, captions = np.concatenate([real[None], clips]), ["real", *captions]
+    heads = {0: "frames given", gan.context: "frames predicted"}
+    write(out, clips, gan, np.full(len(clips), labels[0]), captions, heads)
 
 
 def first_frames(gan, video: Path, least: int, most: int):
@@ -141,23 +146,24 @@ def first_frames(gan, video: Path, least: int, most: int):
     return np.stack(frames)
 
 
-def write(out: Path, clips, gan, labels) -> None:
-    """Clips uint8 (N, T, H, W, 3) of `gan`; an .npz has their labels too, and the names of these."""
+def write(out: Path, clips, gan, labels, captions: list[str], heads: dict[int, str]) -> None:
+    """Clips uint8 (N, T, H, W, 3) of `gan`; an .npz has their labels too, and the names of these; pictures and videos
+    have a caption a clip, and above them what is shown from a frame on, `heads`."""
     import numpy as np
 
     from hrvgan.files import atomic_path
-    from hrvgan.sampling.samples import enlarge, grid
-    from hrvgan.video.grids import filmstrips, write_image
+    from hrvgan.sampling.samples import grid, strips, titled
+    from hrvgan.video.grids import write_image
     from hrvgan.video.io import write_video
 
     if out.suffix in (".mp4", ".gif"):
-        write_video(out, grid(clips), fps=gan.fps)
+        write_video(out, titled(grid(clips, captions=captions), heads), fps=gan.fps)
     elif out.suffix == ".png":
-        write_image(out, filmstrips(clips, enlarge=enlarge(clips.shape[2])))
+        write_image(out, strips(clips, captions, heads))
     else:
         with atomic_path(out) as temporary:
             classes = np.array(gan.classes if gan.num_classes else [], dtype=np.str_)
-            np.savez_compressed(temporary, frames=clips, labels=labels, classes=classes)
+            np.savez_compressed(temporary, frames=clips, labels=labels, classes=classes, fps=gan.fps)
     print(out)
 
 

@@ -1,9 +1,11 @@
 """`hrvgan score`, `compare` and `weights`: metrics for any two sets of clips, results side by side, weight files."""
 
 import json
+import re
 import sys
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hrvgan.errors import InputError
 from hrvgan.files import user_cache, write_json
@@ -12,7 +14,7 @@ from hrvgan.files import user_cache, write_json
 def score(
     *, real: Path, fake: Path, protocol: list[str], split: str = "", reference: Path | None = None,
     weights: Path = Path("data/weights"), cache: Path | None = None, num: int | None = None, seed: int = 0,
-    device: str = "cpu", out: Path | None = None,
+    device: str = "auto", out: Path | None = None,
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
@@ -34,7 +36,7 @@ def score(
         cache = cache or user_cache() / "features"
     metrics, manifest = score_sources(protocols, *sources, opener, seed=seed, num=num, cache=cache)
     if any(entry["extractor"] == "refnet" for entry in manifest["protocols"].values()) and reference:
-        manifest |= gates_of(reference)
+        manifest |= gates_of(reference, real)
     tell(metrics, manifest)
     if out:
         write_json(out.with_suffix(".manifest.json"), manifest)
@@ -86,11 +88,16 @@ def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
     return refnet_extractor(reference, device)
 
 
-def gates_of(reference: Path) -> dict:
-    """Verdict of the gates on the network of `reference`, for a manifest."""
+def gates_of(reference: Path, real: Path) -> dict:
+    """Verdict of the gates on the network of `reference`, for a manifest: they say nothing of another store `real`."""
+    from hrvgan.clipstore.clips import INDEX, Clips
     from hrvgan.evaluation.gates import check_gates, verdict
     from hrvgan.features import load_features
 
+    examined = json.loads((reference / "refnet.json").read_text(encoding="utf-8"))["data_digest"]
+    if (real / INDEX).exists() and Clips(real).digest != examined:
+        reason = f"clips: {reference} was trained and examined on other clips than {real}; score by their own reference"
+        return {"gated": False, "ungated": [reason]}
     return verdict(check_gates(load_features(reference / "features.npz")))
 
 
@@ -98,9 +105,10 @@ def tell(metrics: dict, manifest: dict) -> None:
     """Print the scores; on stderr what was left out, and warnings. Raises InputError if there is no score."""
     from hrvgan.evaluation.evaluate import table
 
+    left_out = networks_in_one_line(manifest["left_out"])
     if not metrics:
-        raise InputError("nothing could be scored: " + "; ".join(manifest["left_out"]))
-    for sentence in manifest["left_out"]:
+        raise InputError("nothing could be scored: " + "; ".join(left_out))
+    for sentence in left_out:
         sys.stderr.write(f"left out: {sentence}\n")
     for name, entry in manifest["protocols"].items():
         for sentence in entry["warnings"]:
@@ -110,6 +118,16 @@ def tell(metrics: dict, manifest: dict) -> None:
         print("refnet: gated" if manifest["gated"] else "refnet: ungated, its scores are not to be believed")
         for reason in manifest["ungated"]:
             print(f"  {reason}")
+
+
+def networks_in_one_line(left_out: list[str]) -> list[str]:
+    """The sentences, those on missing weights of networks as one, with the command that gets all of them."""
+    absent = {text: re.match(r"(\S+): .*`hrvgan weights (\S+)`", text) for text in left_out}
+    others = [text for text, match in absent.items() if not match]
+    if not (matches := [match for match in absent.values() if match]):
+        return others
+    names, files = (", ".join(match[1] for match in matches), dict.fromkeys(match[2] for match in matches))
+    return [f"{names}: `hrvgan weights {' '.join(files)}` gets the networks behind them", *others]
 
 
 def compare(results: list[Path]) -> None:
@@ -158,9 +176,12 @@ def weights(names: list[str]) -> None:
     for name in names:
         if name not in WEIGHTS:
             raise InputError(f"unknown weights {name!r}; known: {', '.join(WEIGHTS)}")
+        if not (FOLDER / name).exists():
+            told = f"{name}: asking {urlsplit(WEIGHTS[name].urls[0]).hostname}; offline this takes a minute"
+            print(told, file=sys.stderr)
         print(fetch(WEIGHTS[name], FOLDER))
     for file in () if names else WEIGHTS.values():
-        here = f"in {FOLDER}" if (FOLDER / file.name).exists() else file.urls[0]
+        here = f"is in {FOLDER}" if (FOLDER / file.name).exists() else f"missing, from {file.urls[0]}"
         print(f"{file.name}: {file.network}; {here}")
 
 

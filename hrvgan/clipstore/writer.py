@@ -201,19 +201,34 @@ def _array(column) -> np.ndarray:
 
 
 def import_npz(path: str | Path, out: str | Path) -> None:
-    """Write the store `out` from an exported file, clip by clip. Raises InputError if it is missing, broken or lacks an
-    array."""
+    """Write the store `out` from a file of `export_npz` or of `hrvgan sample`, clip by clip. Raises InputError if it is
+    missing, broken or lacks an array."""
     try:
         with np.load(path) as file:
-            arrays = {name: file[name] for name in ("classes", "filters", *COLUMNS)}
+            if "clip_id" in file:
+                arrays = {name: file[name] for name in ("classes", "filters", *COLUMNS)}
+            else:
+                arrays = columns_of_samples(file["labels"], file["classes"], file["fps"])
         with zipfile.ZipFile(path) as archive, archive.open("frames.npy") as file:
             shape = _frames_shape(file, path)
             options = {"classes": arrays.pop("classes").tolist(), "filters": str(arrays.pop("filters"))}
             write_clips(out, _clips(file, shape, arrays), shape=shape[1:], **options)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not an export of a clip store ({error}); export it again") from error
+
+
+def columns_of_samples(labels: np.ndarray, classes: np.ndarray, fps: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns for clips that are numbered, of no video, and all in split train; and the classes that have clips."""
+    names = classes[labels] if classes.size else np.full(len(labels), "")
+    ids = np.array([f"{number:05d}" for number in range(len(labels))])
+    same = {"source_md5": "", "split": "train", "start_frame": 0, "frame_step": 1, "fps": float(fps)}
+    used = [name for name in classes if name in names]
+    return {
+        "classes": np.array(used, dtype=np.str_), "filters": np.array(""), "clip_id": ids, "video_id": ids,
+        "group": ids, "class_name": names, **{name: np.full(len(labels), value) for name, value in same.items()},
+    }  # fmt: skip
 
 
 def _frames_shape(file: BinaryIO, path: str | Path) -> tuple[int, ...]:
@@ -225,8 +240,9 @@ def _frames_shape(file: BinaryIO, path: str | Path) -> tuple[int, ...]:
 
 
 def _clips(file: BinaryIO, shape: tuple[int, ...], columns: dict[str, np.ndarray]) -> Iterator[Clip]:
-    names = [name for name in COLUMNS if name != "label"]  # Labels follow from the class names.
+    # Labels follow from the class names, motion from the frames.
+    names = [name for name in COLUMNS if name not in ("label", "motion")]
     rows = zip(*(columns[name].tolist() for name in names), strict=True)
     for _, row in zip(range(shape[0]), rows, strict=True):
         frames = np.frombuffer(file.read(math.prod(shape[1:])), np.uint8).reshape(shape[1:])
-        yield Clip(**dict(zip(names, row, strict=True)), frames=frames)
+        yield Clip(**dict(zip(names, row, strict=True)), motion=motion(frames), frames=frames)

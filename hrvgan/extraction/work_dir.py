@@ -112,7 +112,8 @@ def check_bad(videos: Sequence[Video], outcomes: Outcomes, most: int) -> None:
     causes = [f"{video.path}: {record.cause}" for video, record in bad if record.failure == "unreadable"]
     if len(causes) > most:
         raise InputError(
-            f"more unreadable videos than extract.max_bad_fraction allows ({most}): {first_few(causes)}"
+            f"more unreadable videos than the {most} of {len(videos)} that extract.max_bad_fraction allows: "
+            f"{first_few(causes)}"
         )
 
 

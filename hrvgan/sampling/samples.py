@@ -2,6 +2,8 @@
 drawn: walks between latents, long videos, latents of real clips."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ from hrvgan.errors import InputError
 from hrvgan.files import write_json
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.progress import bar
-from hrvgan.video.grids import GAP, filmstrips, labelled_rows, tile, write_image
+from hrvgan.video.grids import BAND, GAP, filmstrips, labelled_columns, labelled_rows, tile, write_image
 from hrvgan.video.io import write_video
 
 ROW = 8  # clips in the row that shows a model beside others, and in a row of a grid
 MAX_SIDE = {".mp4": 16384, ".gif": 65535}  # pixels: x264's limit, and the format's
 ENLARGED = 96  # pixels: smaller clips are shown enlarged to about this size
+LINE = 16  # frames in a line of a picture; longer clips go on in the next one
 
 
 def write_samples(
@@ -42,7 +45,10 @@ def write_samples(
         walks = [walk(gan, (first, c), (last, c), interpolation_steps, truncation) for c in labels[:4]]
         steps = np.stack(walks)  # (classes, steps, T, H, W, 3)
         middles = steps[:, :, gan.num_frames // 2]
-        kinds += [write_kind(folder, gan, "interpolation", middles, steps, titles[:4], INTERPOLATION_CAPTION)]
+        kinds += [
+            write_kind(folder, gan, "interpolation", middles, steps, titles[:4], INTERPOLATION_CAPTION,
+                       columns=step_names(interpolation_steps))
+        ]  # fmt: skip
         progress.update()
 
         clips = [
@@ -67,6 +73,10 @@ INTERPOLATION_CAPTION = (
     "Linear interpolation in latent space (Fig. 2 and 3 of the paper): along a row, z moves evenly from the first "
     "clip's to the last's. The picture shows the middle frame of each clip."
 )
+
+
+def step_names(steps: int) -> list[str]:
+    return ["step 1", *map(str, range(2, steps + 1))]
 
 
 def class_rows(gan: VideoGAN, labels: list[int], count: int, seed: int, truncation: float) -> np.ndarray:
@@ -165,15 +175,45 @@ def start_latents(gan: VideoGAN, clips: Tensor, seed: int) -> Tensor:
     return F.normalize(z, dim=-1) * z.shape[-1] ** 0.5
 
 
-def grid(clips: np.ndarray, columns: int = ROW) -> np.ndarray:
-    """uint8 (N, T, H, W, 3) -> one video (T, H', W', 3), `columns` clips a row, small clips enlarged."""
-    return tile(clips, columns, enlarge=enlarge(clips.shape[2]))
+def grid(clips: np.ndarray, columns: int = ROW, captions: Sequence[str] = ()) -> np.ndarray:
+    """uint8 (N, T, H, W, 3) -> one video (T, H', W', 3), `columns` clips a row, small clips enlarged; with `captions`
+    one stands above each clip."""
+    factor = enlarge(clips.shape[2])
+    if not any(captions):
+        return tile(clips, columns, enlarge=factor)
+    larger = clips.repeat(factor, axis=2).repeat(factor, axis=3)
+    pairs = zip(larger, captions, strict=True)
+    return tile(np.stack([labelled_columns(clip, [caption]) for clip, caption in pairs]), columns)
+
+
+def titled(video: np.ndarray, heads: dict[int, str]) -> np.ndarray:
+    """A video (T, H, W, 3) with a line of text above it; heads: number of a frame -> the text from there on."""
+    spans = pairwise([*heads, len(video)])
+    return np.concatenate([labelled_columns(video[start:end], [heads[start]]) for start, end in spans])
+
+
+def strips(clips: np.ndarray, captions: Sequence[str], heads: dict[int, str]) -> np.ndarray:
+    """uint8 (N, T, H, W, 3) -> a picture (H', W', 3) with a row a clip, LINE frames in a line, small clips enlarged;
+    captions: beside each clip; heads: number of a frame -> the text above it."""
+    num, length = clips.shape[:2]
+    lines = range(0, length, LINE)
+    if len(lines) > 1:
+        clips = np.pad(clips, [(0, 0), (0, len(lines) * LINE - length), (0, 0), (0, 0), (0, 0)])
+        clips = clips.reshape(num * len(lines), LINE, *clips.shape[2:])
+    later = [" ".join(filter(None, [heads.get(start), f"frame {start + 1}"])) for start in lines[1:]]
+    rows = [label for caption in captions for label in (caption, *later)]
+    picture = filmstrips(clips, enlarge=enlarge(clips.shape[2]))
+    width = picture.shape[1]
+    if any(rows):
+        picture = labelled_rows(picture, rows)
+    above = [heads.get(number, "") for number in range(clips.shape[1])]
+    return labelled_columns(picture, above, picture.shape[1] - width)
 
 
 def check_grid(out: Path, num: int, size: int, remedy: str) -> None:
     """Raises InputError that ends in `remedy` if the grid of `num` clips is too large for the codec of `out`."""
     cell, most = size * enlarge(size) + GAP, MAX_SIDE.get(out.suffix, math.inf)
-    width, height = ROW * cell, math.ceil(num / ROW) * cell
+    width, height = ROW * cell, BAND + math.ceil(num / ROW) * (cell + BAND)
     if max(width, height) > most:
         sides = f"{num} clips make a grid of {width}x{height} px"
         raise InputError(f"{out}: {sides}, a side of {out.suffix} has at most {most}; {remedy}")
@@ -186,15 +226,22 @@ def enlarge(size: int) -> int:
 
 def write_kind(
     folder: Path, gan: VideoGAN, kind: str, strips: np.ndarray, rows: np.ndarray, titles: list[str],
-    caption: str,
+    caption: str, columns: Sequence[str] = (),
 ) -> dict:  # fmt: skip
-    """Writes <kind>.png (`strips`: (R, M, H, W, 3)) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)), titles beside both."""
-    picture = filmstrips(strips, enlarge=enlarge(gan.size))
+    """Writes <kind>.png (`strips`: (R, M, H, W, 3)) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)): beside both the
+    `titles` of rows, above both the names of `columns`, and how many classes are shown."""
+    left_out = len(titles) < gan.num_classes
+    title = "generated" + (f", {len(titles)} of {gan.num_classes} classes" if left_out else "")
+
+    def framed(cells: np.ndarray) -> np.ndarray:
+        whole = labelled_rows(cells, titles) if any(titles) else cells
+        if columns:
+            whole = labelled_columns(whole, columns, whole.shape[-2] - cells.shape[-2])
+        return labelled_columns(whole, [title])
+
+    write_image(folder / f"{kind}.png", framed(filmstrips(strips, enlarge=enlarge(gan.size))))
     film = grid(rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
-    if any(titles):
-        picture, film = labelled_rows(picture, titles), labelled_rows(film, titles)
-    write_image(folder / f"{kind}.png", picture)
-    write_video(folder / f"{kind}.mp4", film, fps=gan.fps)
+    write_video(folder / f"{kind}.mp4", framed(film), fps=gan.fps)
     return {"kind": kind, "png": f"{kind}.png", "mp4": f"{kind}.mp4", "caption": caption, "rows": titles}
 
 
@@ -219,10 +266,14 @@ def write_predictions(
     guesses = [gan.predict(seen, c, seed + k).numpy() for k in range(2)]
     rows = np.stack([real, *guesses], 1).reshape(-1, *real.shape[1:])
     names = [clips.classes[label] if clips.classes else "clip" for label in labels]
-    titles = [title for name in names for title in (name, "predicted", "predicted again")]
-    strips = filmstrips(rows, enlarge=enlarge(gan.size))
-    write_image(folder / "prediction.png", labelled_rows(strips, titles))
-    write_video(folder / "prediction.mp4", labelled_rows(grid(rows, 3), names), fps=gan.fps)
+    titles = [title for name in names for title in (f"{name}, real", "predicted", "predicted again")]
+    heads = {0: "frames given", gan.context: "frames predicted"}
+    write_image(folder / "prediction.png", strips(rows, titles, heads))
+    cells = grid(rows, 3)
+    film = labelled_rows(cells, names)
+    columns = ["real", "predicted", "predicted again"]
+    film = labelled_columns(film, columns, film.shape[-2] - cells.shape[-2])
+    write_video(folder / "prediction.mp4", titled(film, heads), fps=gan.fps)
     kind = {
         "kind": "prediction", "png": "prediction.png", "mp4": "prediction.mp4", "rows": titles,
         "caption": f"The first {gan.context} frames of each row were seen. Below each held-out clip: how the model "

@@ -1,5 +1,6 @@
 """Tile clips into one image or video, with labels: uint8 in, uint8 out."""
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from hrvgan.files import atomic_path
 
 GAP = 2  # pixels between clips
+BAND = 16  # pixels of the band above pictures that labels stand in
+INK = (235, 235, 235)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -42,6 +45,29 @@ def labelled_rows(rows: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     image = Image.new("RGB", (margin, rows.shape[-3]))
     for row, label in enumerate(labels):
         middle = (6, (row + 0.5) * height)
-        ImageDraw.Draw(image).text(middle, label, font=font, fill=(235, 235, 235), anchor="lm")
+        ImageDraw.Draw(image).text(middle, label, font=font, fill=INK, anchor="lm")
     column = np.broadcast_to(np.asarray(image), (*rows.shape[:-2], margin, 3))
     return np.concatenate([column, rows], axis=-2)
+
+
+def labelled_columns(columns: np.ndarray, labels: Sequence[str], margin: int = 0) -> np.ndarray:
+    """Write `labels` above the equally wide columns of `columns`, uint8 (H, W, 3) or (T, H, W, 3); the first begins
+    after `margin` pixels. A label has the room up to the next one that is not empty, and is made small enough."""
+    width = columns.shape[-2]
+    starts = [margin + round(number * (width - margin) / len(labels)) for number in range(len(labels))]
+    shown = [(start, label) for start, label in zip(starts, labels, strict=True) if label]
+    image = Image.new("RGB", (width, BAND))
+    for (start, label), (end, _) in zip(shown, [*shown[1:], (width, "")], strict=True):
+        part = Image.new("RGB", (end - start, BAND))  # which cuts off what is too long for the smallest font
+        font = fitting_font(label, end - start)
+        ImageDraw.Draw(part).text((1, BAND / 2), label, font=font, fill=INK, anchor="lm")
+        image.paste(part, (start, 0))
+    band = np.broadcast_to(np.asarray(image), (*columns.shape[:-3], BAND, width, 3))
+    return np.concatenate([band, columns], axis=-3)
+
+
+@functools.cache
+def fitting_font(text: str, width: int) -> ImageFont.FreeTypeFont:
+    """The largest font of 12 to 7 pixels in which `text` is not wider than `width`, or that of 7."""
+    fonts = [ImageFont.load_default(size=size) for size in (12, 11, 10, 9, 8, 7)]
+    return next((font for font in fonts if font.getlength(text) + 2 <= width), fonts[-1])
