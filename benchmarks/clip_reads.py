@@ -7,8 +7,8 @@ copied into new arrays or one reused array, one or sixteen at a time: medians of
 Ratio 0.9 means 0.9 times as many clips per second as from the memory map.
 """
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -71,8 +71,12 @@ def measure(store: Path) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        return measure(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.clip_reads", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("store", nargs="?", type=Path, help="a clip store; without it two are written")
+    if store := parser.parse_args().store:
+        return measure(store)
     with tempfile.TemporaryDirectory() as folder:
         for count, size in ((1000, 64), (128, 256)):
             store = Path(folder) / f"{size}"

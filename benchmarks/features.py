@@ -6,6 +6,7 @@ Prints clips a second, medians of 5, and their ratio, which reading, converting 
 bfloat16 relative to float32, and the relative change of the scores of noisy clips against real ones.
 """
 
+import argparse
 import statistics
 import sys
 import time
@@ -69,8 +70,12 @@ def main(store: str, reference: str) -> None:
 
 
 if __name__ == "__main__":
-    paths = sys.argv[1:]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.features", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("store", nargs="?", default="data/clips/shapes", help="a clip store")
+    parser.add_argument("reference", nargs="?", default="data/reference/shapes", help="its reference")
     try:
-        main(*paths, *["data/clips/shapes", "data/reference/shapes"][len(paths) :])
+        main(**vars(parser.parse_args()))
     except InputError as error:
         sys.exit(f"error: {error}; for shapes both come of `dvc repro reference@shapes`")

@@ -6,7 +6,7 @@ Features of N clips a side with a spectrum that falls as 1/k, in float64. Prints
 and the relative difference of the values. "quick" leaves out D = 2048, where sqrtm takes ten seconds or more a time.
 """
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 
@@ -59,4 +59,8 @@ def main(quick: bool) -> None:
 
 
 if __name__ == "__main__":
-    main("quick" in sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.frechet", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("quick", nargs="?", choices=["quick"], help="leave out D = 2048")
+    main(bool(parser.parse_args().quick))

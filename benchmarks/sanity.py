@@ -6,6 +6,7 @@ Reads data/clips/<data set> and data/reference/<data set> (default: shapes); pri
 substitute for generated clips: the held-out half of the real clips as they are, then perturbed.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -88,7 +89,9 @@ def main(dataset: str) -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sanity", description=__doc__.split("\n\n")[0])
+    parser.add_argument("dataset", nargs="?", default="shapes", help="an active data set; shapes by default")
     try:
-        main(sys.argv[1] if len(sys.argv) > 1 else "shapes")
+        main(parser.parse_args().dataset)
     except InputError as error:
         sys.exit(f"error: {error}; `dvc repro reference@shapes` makes what is read of shapes")

@@ -5,6 +5,7 @@ import graphlib
 import importlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -166,6 +167,18 @@ def test_params_as_committed_are_the_laptop():
 @pytest.mark.parametrize("file", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda file: file.stem)
 def test_benchmarks_still_fit_what_they_measure(file):
     importlib.import_module(f"benchmarks.{file.stem}")
+
+
+PROGRAMS = [file for file in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in file.read_text()]
+
+
+@pytest.mark.parametrize("name", [file.stem for file in PROGRAMS])
+def test_benchmarks_explain_themselves(name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / f"benchmarks/{name}.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
 # Kind -> (new file, its text, registry, the line that it gets, a program that uses the addition, what that prints).
