@@ -182,7 +182,7 @@ def test_an_inactive_name_lists_the_active(edit):
         (lambda v: v["train"].update(accumulate=16), "compares clips in pairs"),
         (
             lambda v: v["train"].update(lr_decay=700),
-            "learning rates are 0 from step 700 on, but train.steps is 3200; raise lr_decay",
+            "learning rates are 0 from step 700 on, but train.steps is 2300; raise lr_decay",
         ),
         (lambda v: v["train"].update(save_every=15), "must be a multiple of train.log_every"),
         (lambda v: v["train"].update(device="gpu"), "runs.laptop.train: device 'gpu' is not known"),
