@@ -15,7 +15,7 @@ import numpy as np
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.evaluation.real_baseline import halvings
+from hrvgan.evaluation.real_baseline import few_groups, halvings
 from hrvgan.features import Features, load_features
 from hrvgan.features.reference import PERTURBATIONS
 from hrvgan.features.refnet import RefNet, featurise, load_refnet
@@ -55,7 +55,9 @@ def sides(net: RefNet, clips: Clips, pool: Features, rows: list[np.ndarray]) -> 
     return made
 
 
-def table(made: dict[str, list[Features]], real: list[Features], labelled: bool) -> list[str]:
+def table(
+    made: dict[str, list[Features]], real: list[Features], labelled: bool, spread_known: bool = True
+) -> list[str]:
     """A column a protocol, a row a side: mean over halvings, and the sd over halvings of real against real."""
     protocols = [entry for entry in of_extractor("refnet") if labelled or not entry.needs_labels]
     protocols = [entry for entry in protocols if not entry.lacks(real[0], made[REAL][0])]
@@ -69,8 +71,8 @@ def table(made: dict[str, list[Features]], real: list[Features], labelled: bool)
         cells = []
         for entry in protocols:
             values = [entry.measure(a, b, memo) for a, b in zip(real, fakes, strict=True)]
-            spread = f" ± {np.std(values, ddof=1):.2g}" if name == REAL else ""
-            cells.append(f"{np.mean(values):.3g}{spread}")
+            spread = f" ± {np.std(values, ddof=1):.2g}" if spread_known else " ± unknown"
+            cells.append(f"{np.mean(values):.3g}{spread if name == REAL else ''}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -85,7 +87,8 @@ def main(dataset: str) -> None:
     print(
         f"{dataset}: {len(pairs[0][0])} {split} clips a side, {HALVINGS} halvings, refnet {info['id'][:12]}\n"
     )
-    print("\n".join(table(made, [pool.take(first) for first, _ in pairs], info["labelled"])))
+    real = [pool.take(first) for first, _ in pairs]
+    print("\n".join(table(made, real, info["labelled"], spread_known=not few_groups(pool))))
 
 
 if __name__ == "__main__":

@@ -54,12 +54,15 @@ def evaluate_model(
     protocols: list[str] | None = None,
     published_clips: int | None = None,
 ) -> tuple[dict, dict]:
-    """(metrics, manifest) of `gan`: by the reference networks, and by published `protocols` with `published_clips`
-    clips a draw, or as many as published. A model that predicts uses `draws` and `seed` alone."""
+    """(metrics, manifest) of `gan`: by the reference networks with `num_clips` clips a draw, and by published
+    `protocols` with `published_clips`, or as many as published. A model that predicts uses `draws` and `seed` alone."""
     clips, reference = Clips(Path("data/clips") / dataset), Path("data/reference") / dataset
     if gan.context:
         metrics, manifest = score_prediction(gan, clips.split("test"), draws=draws, seed=seed)
         manifest["real"]["split"] = "test"
+        if len(val := clips.split("val")):  # What the champion is chosen by.
+            for name, entry in score_prediction(gan, val, draws=draws, seed=seed)[0].items():
+                metrics[name] |= {"val": entry["value"], "val_sd": entry["sd"]}
         return metrics | {"gated": True}, manifest  # No network that needs gates is involved.
     metrics, manifest = evaluate_networks(
         gan, reference, draws=draws, seed=seed, num_clips=num_clips, num_halvings=num_halvings

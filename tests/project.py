@@ -173,7 +173,7 @@ def shrink(values: dict) -> None:
     values["reference"] |= {"steps": 20}
     values["train"] |= {"steps": 4, "batch_size": 4, "log_every": 2, "save_every": 2, "sample_every": 4}
     values["sample"] |= {"clips_per_class": 2, "interpolation_steps": 2}
-    values["evaluate"] |= {"draws": 2}
+    values["evaluate"] |= {"draws": 2, "num_clips": 16}
 
 
 def finished(tmp_path_factory) -> tuple[Project, set[str]]:

@@ -107,6 +107,29 @@ def test_noise_makes_no_champion_and_a_better_model_does():
     assert sum(registry.is_better("refnet_fd", *pair) for pair in pairs) >= 1500
 
 
+def test_the_champion_is_chosen_on_val_and_test_is_reported():
+    """Of 30 equal models the best by a score looks better than it is by that score, and by no other."""
+    rng, reported = np.random.default_rng(0), []
+    for _ in range(100):
+        results = []
+        for _ in range(30):
+            (metrics, manifest), (on_val, _) = scored(rng, 0.8), scored(rng, 0.8)
+            on_val = on_val["refnet_fd"]
+            metrics["refnet_fd"] |= {"val": on_val["value"], "val_sd": on_val["sd"]}
+            results.append((metrics, manifest))
+        best = results[0]
+        for new in results:
+            best = new if registry.is_better("refnet_fd", new, best) else best
+        reported.append(best[0]["refnet_fd"]["value"])
+    assert np.mean(reported) == pytest.approx(0.8, abs=0.02)
+    worse, better = ({"refnet_fd": {"value": 0.5, "val": val, "val_sd": 0.05}} for val in (0.9, 0.8))
+    about = {"protocols": {"refnet_fd": {}}, "num_draws": 5}
+    assert registry.lead_of("refnet_fd", (better, about), (worse, about)) == pytest.approx(
+        (0.1, 0.0632), abs=1e-4
+    )
+    assert registry.in_words("refnet_fd", (better, about)) == "0.5 (0.8 on val)"
+
+
 def test_a_registry_that_is_away_is_a_warning(project, monkeypatch, capfd):
     for name, value in NO_TRACKER.items():
         monkeypatch.setenv(name, value)

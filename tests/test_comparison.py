@@ -54,16 +54,23 @@ def test_a_row_has_scores_and_what_they_cost(project):
     assert costs[:3] == ["best", "0.05", ""]  # preset, width, batch
     assert costs[3:] == ["0.94 M, 3.03 M", "0.571, 1.52", "45.3", "10", "27\u202f200"]
     assert "refnet-0123, 2 generated clips a draw beside 2 real ones" in table["caption"]
-    assert table["landmarks"] == ["4.61", "\N{MINUS SIGN}0.00210", "3.87", "0.995"]
+    cells = ["4.61", "\N{MINUS SIGN}0.00210", "3.87", "0.995"]
+    assert table["landmarks"] == [("real clips (floor or ceiling)", cells)]
 
 
 def test_an_unconditional_rival_shares_the_table_without_class_accuracy(project):
     for file in ("metrics/rival.json", "metrics/rival.manifest.json"):
         values = json.loads(Path(file).read_text())
         values.get("protocols", values).pop("refnet_acc")
+        if "refnet_fd" in values:
+            values["refnet_fd"]["floor"] = 5.02
         Path(file).write_text(json.dumps(values))
     (table,) = comparison.tables(read_runs())
     assert [cells[-1] for _, cells, _ in table["rows"]] == ["0.860 ± 0.022", "n/a"]
+    (_, asked), (head, free) = table["landmarks"]
+    assert (asked[0], free[0], asked[-1], free[-1]) == ("4.61", "5.02", "0.995", "")  # A floor of its own.
+    assert f"| {head} |  | 5.02 |" in markdown(read_runs())
+    assert head in report.render(read_runs(), **params.load()["report"])
 
 
 def test_fairness_is_said_as_it_is(project):

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from hrvgan.errors import InputError
-from hrvgan.evaluation.real_baseline import apart, halve_real, halved_by_group, halvings, real_baseline
+from hrvgan.evaluation.real_baseline import (
+    apart,
+    draw_substitutes,
+    few_groups,
+    halved_by_group,
+    halvings,
+    real_baseline,
+    reference_baseline,
+    shares,
+)
 from hrvgan.features import Features
 from hrvgan.metrics.protocols import protocol
 
@@ -34,12 +43,31 @@ def test_halves_share_no_group_and_are_balanced():
     )
 
 
-def test_smaller_halves_keep_the_shares_of_the_classes():
-    real = clips([f"g{i}" for i in range(60)], [0] * 40 + [1] * 20)
-    for half in halvings(real, 1, seed=3, size=15)[0]:
-        assert np.bincount(real.labels[half]).tolist() == [10, 5]
-    with pytest.raises(InputError, match="num_clips: 31, but half of the 60 real clips is 30"):
-        halvings(real, 1, seed=3, size=31)
+def test_labels_in_the_shares_of_the_real_clips():
+    labels = np.array([0, 1, 0] * 20)
+    assert np.bincount(shares(labels, 15)).tolist() == [10, 5]
+    assert np.bincount(shares(labels, 2000)).tolist() == [1334, 666]
+    assert (np.diff(shares(labels, 2000)) >= 0).all()
+
+
+def test_training_clips_in_the_place_of_generated_ones():
+    """With the classes asked for, or of a model that takes none, by chance; none twice before all of its class are."""
+    train = clips(range(60), [0] * 40 + [1] * 20)
+    asked = shares(np.array([0, 1]), 2000)  # Even, unlike the training clips.
+    for drawn in draw_substitutes(train, asked, 2000, 3, seed=0):
+        assert np.bincount(drawn.labels).tolist() == [30, 30]
+        assert len(set(drawn.groups[drawn.labels == 0])) == 30
+        assert sorted(np.unique_counts(drawn.groups[drawn.labels == 1]).counts) == [1] * 10 + [2] * 10
+    own = draw_substitutes(train, None, 2000, 50, seed=0)
+    counts = [np.bincount(drawn.labels)[0] for drawn in own]
+    assert {len(drawn) for drawn in own} == {60}
+    assert np.mean(counts) == pytest.approx(40, abs=2)  # binomial: sd 3.65, of the mean 0.52
+    assert np.std(counts) == pytest.approx(3.65, abs=1.2)
+    assert [len(set(drawn.groups)) for drawn in draw_substitutes(train, asked, 20, 2, seed=0)] == [20, 20]
+    (unknown,) = draw_substitutes(
+        train, np.array([2, 2, 2, 2]), 4, 1, seed=0
+    )  # A class without training clips.
+    assert len(set(unknown.groups)) == 4
 
 
 def test_clips_apart_from_all_others():
@@ -71,13 +99,26 @@ def test_one_large_group_is_dealt_by_clip():
 def test_real_clips_are_test_clips_if_there_are_any():
     many, none = clips([f"g{i}" for i in range(40)], [0] * 40), clips([], np.empty(0, int))
     few = many.take(np.arange(10))
-    held_out = halve_real({"train": many, "test": few}, 2, seed=0)
-    assert (held_out.split, held_out.num_clips, len(held_out.train[0])) == ("test", 5, 5)
-    assert (
-        halve_real({"train": few, "test": many}, 2, seed=0).train == []
-    )  # Too few for a number at the same N.
-    alone = halve_real({"train": few, "test": none}, 2, seed=0)
-    assert (alone.split, alone.num_clips, alone.train) == ("train", 5, [])
+    held_out = reference_baseline({"train": many, "val": few, "test": few}, 2, seed=0)
+    assert (held_out.split, len(held_out.real), len(held_out.val), len(held_out.train)) == (
+        "test",
+        10,
+        10,
+        10,
+    )
+    assert [tuple(map(len, pair)) for pair in held_out.pairs] == [(5, 5)] * 2
+    # Too few for a number at the same N.
+    assert reference_baseline({"train": few, "val": none, "test": many}, 2, seed=0).train is None
+    alone = reference_baseline({"train": few, "val": none, "test": none}, 2, seed=0)
+    assert (alone.split, len(alone.real), alone.train, alone.val) == ("train", 10, None, None)
+
+
+def test_halves_of_few_groups_are_always_the_same():
+    two = clips(["a"] * 6 + ["b"] * 6, [0, 1] * 6)
+    assert len({frozenset((tuple(a), tuple(b))) for a, b in halvings(two, 10, seed=0)}) == 1
+    assert few_groups(two)
+    assert not few_groups(clips([f"g{i}" for i in range(12)], [0, 1] * 6))
+    assert not few_groups(clips(["only"] * 12, [0, 1] * 6))  # Dealt by clip.
 
 
 def test_the_floor_is_the_statistic_of_the_value():
@@ -87,9 +128,9 @@ def test_the_floor_is_the_statistic_of_the_value():
     real = Features(draw.standard_normal((200, 3)), np.zeros((200, 0)), np.zeros(200, int), groups)
     baseline = real_baseline(protocol("fid_c3d_fc7"), real, 40, seed=0)
     ((rest, instead),) = baseline.pairs
-    assert (len(baseline.real[0]), len(rest), len(instead)) == (200, 160, 40)
+    assert (len(baseline.real), len(rest), len(instead)) == (200, 160, 40)
     assert not set(rest.groups) & set(instead.groups)
     baseline = real_baseline(protocol("fvd2048_16f"), real, 40, seed=0)
-    assert (len(baseline.real[0]), *map(len, baseline.pairs[0])) == (40, 40, 40)
+    assert (len(baseline.real), *map(len, baseline.pairs[0])) == (40, 40, 40)
     ((rest, instead),) = real_baseline(protocol("fid_c3d_fc7"), real, 150, seed=0).pairs
     assert (len(rest), len(instead)) == (104, 96)

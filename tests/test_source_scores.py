@@ -246,18 +246,16 @@ def test_scores_floor_and_draws_by_hand(files):
     source, other = ArraySource(folder / "clips.npy"), ArraySource(folder / "plain.npz")
     entry = protocol("fvd2048_16f")
     sets = compare_sources(entry, mean_colours(), source, other, FeatureCache(), num=5)
-    assert (len(sets.baseline.real[0]), [len(fake) for fake in sets.fakes]) == (5, [5] * 4)
+    assert (len(sets.baseline.real), [len(fake) for fake in sets.fakes]) == (5, [5] * 4)
     metrics, manifest = score_sources([entry], source, other, lambda name: mean_colours(), num=5)
     assert list(metrics) == ["fvd2048_16f_n5"]
     colours = clips.mean(axis=(1, 2, 3)) / 255
     values = [
-        frechet_distance_from_features(sets.baseline.real[0].features, fake.features) for fake in sets.fakes
+        frechet_distance_from_features(sets.baseline.real.features, fake.features) for fake in sets.fakes
     ]
     assert metrics["fvd2048_16f_n5"]["value"] == pytest.approx(np.mean(values))
     assert metrics["fvd2048_16f_n5"]["sd"] == pytest.approx(np.std(values, ddof=1))
-    np.testing.assert_allclose(
-        sets.baseline.real[0].features, colours[spread(21, 10)][spread(10, 5)], rtol=1e-5
-    )
+    np.testing.assert_allclose(sets.baseline.real.features, colours[spread(21, 10)][spread(10, 5)], rtol=1e-5)
     about = manifest["protocols"]["fvd2048_16f_n5"]
     assert (about["num_real"], about["num_fake"], about["num_draws"], about["num_features"]) == (5, 5, 4, 3)
     assert about["extractor_id"] == "colours-float32-0"
@@ -272,7 +270,7 @@ def test_one_clip_of_each_real_video(tmp_path):
     assert {tuple(rows % 2) for rows in drawn} > {tuple(drawn[0] % 2)}  # Not always the first one.
     assert candidates(protocol("fid_frame_clean"), source, 0).tolist() == list(range(12))
     sets = compare_sources(entry, mean_colours(), source, source, FeatureCache())
-    assert len(sets.baseline.real[0]) == len(sets.fakes[0]) == 6
+    assert len(sets.baseline.real) == len(sets.fakes[0]) == 6
     assert sets.provenance["seed"] == 0
 
 
@@ -321,12 +319,12 @@ def test_features_of_real_clips_are_kept(files, tmp_path):
         )
 
     results = [score(seed) for seed in (0, 0, 1)]
-    np.testing.assert_array_equal(results[0].baseline.real[0].features, results[1].baseline.real[0].features)
+    np.testing.assert_array_equal(results[0].baseline.real.features, results[1].baseline.real.features)
     real = [10, 0, 10]  # The second time only the fakes are looked at; another seed draws other starts.
     assert sum(calls) == sum(real) + 3 * 20
     for kept in (tmp_path / "cache").iterdir():
         kept.write_bytes(kept.read_bytes()[:300])  # Torn: as good as none.
-    np.testing.assert_array_equal(score(0).baseline.real[0].features, results[0].baseline.real[0].features)
+    np.testing.assert_array_equal(score(0).baseline.real.features, results[0].baseline.real.features)
     assert sum(calls) == sum(real) + 3 * 20 + 10 + 20
 
 
@@ -439,7 +437,7 @@ def test_score_clips_and_compare(reference, shapes_clips, shapes_raw, tmp_path, 
     cli.main(
         [*common, "--fake", str(shapes_raw), "--out", str(tmp_path / "more.json"), "--protocol", "refnet_fd"]
     )
-    with pytest.raises(SystemExit, match="refnet_fd cannot be compared: different number of real clips"):
+    with pytest.raises(SystemExit, match="refnet_fd cannot be compared: different number of generated clips"):
         cli.main(["compare", str(tmp_path / "store.json"), str(tmp_path / "more.json")])
 
 

@@ -207,7 +207,7 @@ from hrvgan.features import Features
 from hrvgan.metrics.protocols import of_extractor
 from pipeline.report.run_results import read_scores
 a, b = (Features(np.full((9, 2), level), np.eye(9), np.arange(9), np.arange(9)) for level in (0.0, 1.5))
-clips = Comparison(RealBaseline([a], [(a, a)]), [b], {})
+clips = Comparison(RealBaseline(a, [(a, a)]), [b], {})
 scores, about, _ = evaluate(of_extractor("refnet"), lambda protocol: clips)
 shown = next(score for score in read_scores(scores) if score.name == "refnet_gap")
 print(scores["refnet_gap"]["value"], shown.title, shown.meaning, shown.better, about["refnet_gap"]["description"])

@@ -6,7 +6,7 @@ clips by the reference network of a data set.
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.evaluation.memorisation import collapse_warnings
-from hrvgan.evaluation.real_baseline import RealBaseline, real_baseline, spread
+from hrvgan.evaluation.real_baseline import RealBaseline, few_groups, real_baseline, spread
 from hrvgan.evaluation.sources import (
     ClipSource,
     FeatureCache,
@@ -43,7 +43,25 @@ class Comparison:
     fakes: list[Features]
     provenance: dict  # for manifests: extractor_id, real_digest, seed if something real is drawn by it
     verified: bool = True  # whether the extractor's weights are the published ones
-    trivial: Sequence[list[Features]] = ()  # Generators without skill: for each, a set for each real side.
+    trivial: Sequence[Features] = ()  # Clips of generators without skill.
+
+    def of_equal_numbers(self) -> "Comparison":
+        """The same with as many clips on either side: shares of neighbours depend on how many there are to be found."""
+        baseline = self.baseline
+        n = min(len(baseline.real), len(self.fakes[0]))
+        thinned = functools.partial(_thinned, n=n)
+        real, train, val = (side and thinned(side) for side in (baseline.real, baseline.train, baseline.val))
+        substitutes = [thinned(side) for side in baseline.substitutes]
+        return replace(
+            self,
+            baseline=replace(baseline, real=real, train=train, val=val, substitutes=substitutes),
+            fakes=[thinned(fake) for fake in self.fakes],
+            trivial=[thinned(fake) for fake in self.trivial],
+        )
+
+
+def _thinned(side: Features, n: int) -> Features:
+    return side.take(spread(len(side), min(n, len(side))))
 
 
 def evaluate(
@@ -73,7 +91,7 @@ def evaluate(
 
 def check_enough(protocol: Protocol, clips: Comparison) -> None:
     """Raises Undefined if any pair of sides has too few clips."""
-    for real in (*clips.baseline.real, *clips.baseline.train):
+    for real in filter(None, (clips.baseline.real, clips.baseline.train)):
         for fake in clips.fakes:
             if reason := protocol.lacks(real, fake):
                 raise Undefined(reason)
@@ -85,37 +103,62 @@ def measure(protocol: Protocol, clips: Comparison, memo: dict) -> dict[str, floa
     A landmark of fewer clips than the value has their number beside it.
     """
 
-    def mean(reals: list[Features], fakes: list[Features]) -> float:
-        return float(np.mean([protocol.measure(*pair, memo) for pair in zip(reals, fakes, strict=True)]))
-
-    def of_draws(reals: list[Features]) -> list[float]:
-        reals = reals if protocol.uses_real else reals[:1]
-        return [mean(reals, [fake] * len(reals)) for fake in clips.fakes]
+    def score(real: Features, fake: Features) -> float:
+        return protocol.measure(real, fake, memo)
 
     baseline, n = clips.baseline, len(clips.fakes[0])
-    values = of_draws(baseline.real)
-    entry = {"value": float(np.mean(values))}
-    if len(values) > 1:
-        entry["sd"] = float(np.std(values, ddof=1))
+    entry = _mean_and_sd([score(baseline.real, fake) for fake in clips.fakes], "value", "sd")
     entry["n"] = float(n)
-    without_logits = protocol.needs_labels and baseline.real[0].logits.shape[1] < 2
-    if baseline.pairs and not without_logits and not any(protocol.lacks(*pair) for pair in baseline.pairs):
-        entry[protocol.context] = mean(*zip(*baseline.pairs, strict=True))
-        if (count := len(baseline.pairs[0][1])) < n:
-            entry[f"{protocol.context}_n"] = count
+    entry |= real_landmarks(protocol, baseline, n, score)
     if protocol.uses_real and baseline.train:
-        entry["train"] = float(np.mean(of_draws(baseline.train)))
+        entry["train"] = float(np.mean([score(baseline.train, fake) for fake in clips.fakes]))
+    if protocol.uses_real and baseline.val and not protocol.lacks(baseline.val, clips.fakes[0]):
+        entry |= _mean_and_sd([score(baseline.val, fake) for fake in clips.fakes], "val", "val_sd")
     if protocol.uses_real and clips.trivial:
         best = min if protocol.lower_is_better else max
-        entry["trivial_best"] = best(mean(baseline.real, trivial) for trivial in clips.trivial)
+        entry["trivial_best"] = best(score(baseline.real, trivial) for trivial in clips.trivial)
     if protocol.asks_labels and not protocol.uses_real:
         entry["chance"] = chance_accuracy(np.concatenate([fake.labels for fake in clips.fakes]))
     return entry
 
 
+def real_landmarks(
+    protocol: Protocol, baseline: RealBaseline, n: int, score: Callable[[Features, Features], float]
+) -> dict[str, float]:
+    """Scores of real clips in the place of generated ones: training clips against all of the real side where there are
+    any, beside two halves of the real side; else the halves alone.
+
+    A protocol that looks at the generated side alone gets the real side in its place.
+    """
+    sides = {}
+    if baseline.substitutes:
+        substitutes = baseline.substitutes if protocol.uses_real else [baseline.real]
+        sides[protocol.context] = [(baseline.real, substitute) for substitute in substitutes]
+    if protocol.uses_real or not sides:
+        sides["halves" if sides else protocol.context] = baseline.pairs
+    without_logits = protocol.needs_labels and baseline.real.logits.shape[1] < 2
+    entry = {}
+    for name, pairs in sides.items():
+        if not pairs or without_logits or any(protocol.lacks(*pair) for pair in pairs):
+            continue
+        scores = [score(*pair) for pair in pairs]
+        entry[name] = float(np.mean(scores))
+        if name == "halves" and len(scores) > 1 and not few_groups(baseline.real):
+            entry["halves_sd"] = float(np.std(scores, ddof=1))
+        if (count := len(pairs[0][1])) < n:
+            entry[f"{name}_n"] = float(count)
+    return entry
+
+
+def _mean_and_sd(scores: list[float], mean: str, sd: str) -> dict[str, float]:
+    """The mean of `scores` under one name, and under another their sd, where there are two."""
+    entry = {mean: float(np.mean(scores))}
+    return entry | {sd: float(np.std(scores, ddof=1))} if len(scores) > 1 else entry
+
+
 def describe(protocol: Protocol, clips: Comparison) -> dict:
     """Numbers of clips, and warnings of what makes the score worse than it looks."""
-    real, fake = clips.baseline.real[0], clips.fakes[0]
+    real, fake = clips.baseline.real, clips.fakes[0]
     n, width = min(len(real), len(fake)), real.features.shape[1]
     warnings = collapse_warnings(real, fake)
     if protocol.ddof is not None and n <= width:
@@ -135,7 +178,7 @@ def table(metrics: dict, manifest: dict) -> str:
         landmarks = [
             f"{key} {number:.4g}" + (f" (of {entry[key + '_n']} clips)" if f"{key}_n" in entry else "")
             for key, number in entry.items()
-            if key not in ("value", "sd", "n") and not key.endswith("_n")
+            if key not in ("value", "sd", "n") and not key.endswith(("_n", "_sd"))
         ]
         counts = f"N {about['num_real']} real, {about['num_fake']} fake"
         columns = [f"{name:<24} {entry['value']:>9.4g}{sd:<10} {better} is better", *landmarks, counts]

@@ -14,28 +14,58 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class RealBaseline:
-    """Real clips to compare generated ones with, once or for many random halvings."""
+    """The real clips that generated ones are held against, and real clips in the place of generated ones."""
 
-    real: list[Features]
+    real: Features
     # (real side, substitute for generated clips), disjoint; [] with fewer than four real clips.
     pairs: list[tuple[Features, Features]]
-    train: Sequence[Features] = ()  # Training clips as the real side, as in published work.
+    # Draws of training clips in the place of generated ones, to be held against `real`: what a perfect generator gets.
+    substitutes: Sequence[Features] = ()
+    train: Features | None = None  # Training clips as the real side, as in published work.
+    val: Features | None = None  # The real side by which models are chosen.
     split: str = ""
 
-    @property
-    def num_clips(self) -> int:
-        return len(self.real[0])
 
-
-def halve_real(sets: dict[str, Features], count: int, seed: int, size: int | None = None) -> RealBaseline:
-    """Halves of the test clips, which neither network was trained on; of training clips if they are too few."""
+def reference_baseline(sets: dict[str, Features], num_halvings: int, seed: int) -> RealBaseline:
+    """All test clips, which neither network was trained on, and their halves; training clips if those are too few."""
     split = "test" if len(sets["test"]) >= 4 else "train"
-    real, train = sets[split], sets["train"]
-    pairs = [(real.take(a), real.take(b)) for a, b in halvings(real, count, seed, size)]
-    n = len(pairs[0][0])
-    enough = split == "test" and len(train) >= 4 and len(halvings(train, count, seed)[0][0]) >= n
-    train_side = [train.take(first) for first, _ in halvings(train, count, seed, n)] if enough else []
-    return RealBaseline([first for first, _ in pairs], pairs, train_side, split)
+    real, train, val = (sets.get(name) for name in (split, "train", "val"))
+    pairs = [(real.take(a), real.take(b)) for a, b in halvings(real, num_halvings, seed)]
+    if split == "train":
+        return RealBaseline(real, pairs, split=split)
+    rng, every = np.random.default_rng(seed), np.arange(len(train))
+    same_number = train.take(_thin(every, train.labels, len(real), rng)) if len(train) >= len(real) else None
+    return RealBaseline(
+        real, pairs, train=same_number, val=val if val and len(val) >= 4 else None, split=split
+    )
+
+
+def shares(labels: np.ndarray, num: int) -> np.ndarray:
+    """`num` labels, sorted, of each class its share in `labels`."""
+    return np.sort(labels)[spread(len(labels), num)]
+
+
+def draw_substitutes(
+    train: Features, asked: np.ndarray | None, num: int, draws: int, seed: int
+) -> list[Features]:
+    """`draws` sets of `num` training clips, drawn at random, in the place of generated ones.
+
+    They have the classes `asked` for (num,), or, as of a generator that takes no class, by chance. A clip is drawn again
+    only where a class has fewer than are needed.
+    """
+    rng = np.random.default_rng(seed)
+    labels = [rng.choice(train.labels, num) if asked is None else asked for _ in range(draws)]
+    return [train.take(_of_classes(train.labels, own, rng)) for own in labels]
+
+
+def _of_classes(available: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A row of `available` labels for each of `labels`; any row for a class that is not among them."""
+    rows = np.empty(len(labels), dtype=int)
+    for label in np.unique(labels):
+        own, places = np.flatnonzero(available == label), np.flatnonzero(labels == label)
+        own = own if len(own) else np.arange(len(available))
+        rows[places] = rng.choice(own, len(places), replace=len(places) > len(own))
+    return rows
 
 
 def real_baseline(protocol: Protocol, real: Features, n: int, seed: int) -> RealBaseline:
@@ -48,12 +78,12 @@ def real_baseline(protocol: Protocol, real: Features, n: int, seed: int) -> Real
     every = protocol.num_real == "all"
     side = real if every else real.take(spread(len(real), min(n, len(real))))
     if len(real) < 4:
-        return RealBaseline([side], [])
+        return RealBaseline(side, [])
     if every:
         pair = apart(real, n, seed)
     else:
         pair = [rows[spread(len(rows), min(n, len(rows)))] for rows in halvings(real, 1, seed)[0]]
-    return RealBaseline([side], [tuple(real.take(rows) for rows in pair)])
+    return RealBaseline(side, [tuple(real.take(rows) for rows in pair)])
 
 
 def spread(available: int, num: int) -> np.ndarray:
@@ -61,22 +91,18 @@ def spread(available: int, num: int) -> np.ndarray:
     return np.arange(num) * available // num
 
 
-def halvings(real: Features, count: int, seed: int, size: int | None = None) -> list[Pair]:
-    """`count` pairs of disjoint row sets of `real`, all of one size N, as alike in classes as groups allow.
+def halvings(real: Features, count: int, seed: int) -> list[Pair]:
+    """`count` pairs of disjoint row sets of `real`, all of one size, as alike in classes as groups allow.
 
     No group straddles a pair, unless one holds more than two thirds of the clips: then clips are dealt one by one.
-    N is `size`, or the largest possible. Raises InputError below 4 clips and if `size` is more than a half.
+    Raises InputError below 4 clips.
     """
     if len(real) < 4:
         raise InputError(f"{len(real)} real clips, need at least 4 to halve them; extract more clips")
     rng = np.random.default_rng(seed)
     units = real.groups if halved_by_group(real) else np.arange(len(real))
     pairs = [_deal(units, real.labels, rng) for _ in range(count)]
-    largest = min(len(rows) for pair in pairs for rows in pair)
-    n = largest if size is None else size
-    if n > largest:
-        half_size = f"half of the {len(real)} real clips is {largest}"
-        raise InputError(f"num_clips: {n}, but {half_size}; lower it, write auto, or extract more clips")
+    n = min(len(rows) for pair in pairs for rows in pair)
     return [tuple(_thin(rows, real.labels, n, rng) for rows in pair) for pair in pairs]
 
 
@@ -101,6 +127,11 @@ def halved_by_group(real: Features) -> bool:
     """Tells if each half can have a third of the clips, and two of them, without splitting a group."""
     largest = np.unique_counts(real.groups).counts.max()
     return len(real) - largest >= max(2, len(real) / 3)
+
+
+def few_groups(real: Features) -> bool:
+    """Tells if halves by group are the same few every time, so that their spread says nothing."""
+    return halved_by_group(real) and len(np.unique(real.groups)) < 4
 
 
 def _deal(units: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:

@@ -137,6 +137,7 @@ PROTOCOLS = [
     _frechet(
         "refnet_fd",
         "refnet",
+        num_real="all",
         description="Frechet distance of refnet's pooled features (Heusel et al. 2017, eq. 6)",
         title="Fréchet distance",
         meaning="How far the generated clips as a crowd lie from held-out real ones, in the features of the "
@@ -145,6 +146,7 @@ PROTOCOLS = [
     _frechet(
         "refnet_fd_inf",
         "refnet",
+        num_real="all",
         statistic=_infinity_of,
         least_clips=500,  # With fewer a straight line is no model of the bias: floors of -1 were seen with 120.
         description="refnet_fd extrapolated to infinitely many clips (Chong and Forsyth 2020)",

@@ -80,6 +80,7 @@ PROTOCOLS = [
     Protocol(
         name="refnet_kid",
         extractor="refnet",
+        num_real="all",
         statistic=lambda real, fake, protocol: kernel_distance(real.features, fake.features),
         context="floor",
         lower_is_better=True,
@@ -92,6 +93,7 @@ PROTOCOLS = [
     Protocol(
         name="refnet_intra_kid",
         extractor="refnet",
+        num_real="all",
         statistic=lambda real, fake, protocol: kernel_distance_within_classes(
             real.features, real.labels, fake.features, fake.labels
         ),

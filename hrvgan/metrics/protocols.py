@@ -55,8 +55,8 @@ class Protocol:
     needs_labels: bool = False  # Undefined, and left out, where the real clips have no classes.
     asks_labels: bool = False  # Also needs a generator that takes the label.
     uses_real: bool = True  # Compares with real clips, so that the choice of real clips matters.
-    num_clips: int | str = "half of the real split, real and generated alike"
-    num_real: int | str = "as many"
+    num_clips: int | str = "all"  # generated ones
+    num_real: int | str = "as many"  # or "all"
     real_clips: str = "any"  # or "one a video", drawn, where a video gave several
     frames: int | str = "all"
     start: str = "the first frame"  # First frame of a generated clip within a longer video.

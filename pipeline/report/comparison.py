@@ -66,8 +66,24 @@ def table(runs: list[RunResults]) -> dict:
         "heads": heads,
         "cost_heads": list(cost(runs[0])),
         "rows": list(zip(runs, cells, costs, strict=True)),
-        "landmarks": [next((m.text for m in head.marks if m.glyph == "stroke"), "") for head in heads],
+        "landmarks": landmarks(runs, [head.name for head in heads]),
     }
+
+
+def landmarks(runs: list[RunResults], names: list[str]) -> list[tuple[str, list[str]]]:
+    """(head, cells) of a row of real clips in the place of generated ones, and one of real clips of classes by chance
+    if some of the models take no class."""
+    kinds = {}
+    for run in runs:
+        kinds.setdefault(run.takes_class, run)
+    heads = {True: "real clips (floor or ceiling)", False: "the same, classes by chance"}
+    rows = []
+    for number, takes_class in enumerate(sorted(kinds, reverse=True)):
+        scores = {score.name: score for score in read_scores(kinds[takes_class].shown)}
+        marks = [scores[name].marks if name in scores else [] for name in names]
+        cells = [next((mark.text for mark in own if mark.glyph == "stroke"), "") for own in marks]
+        rows.append((heads[takes_class or number == 0], cells))
+    return rows
 
 
 def caption(run: RunResults) -> str:
@@ -186,7 +202,7 @@ def markdown_table(table: dict) -> str:
     scores = [f"`{head.name}` {ARROWS[head.better]}" for head in table["heads"]]
     rows = [[run.name, run.settings["model"], *cells, *costs] for run, cells, costs in table["rows"]]
     blank = [""] * len(table["cost_heads"])
-    rows.append(["real clips (floor or ceiling)", "", *table["landmarks"], *blank])
+    rows += [[head, "", *cells, *blank] for head, cells in table["landmarks"]]
     sentences = " ".join([table["caption"], *table["fairness"]])
     return f"{sentences}\n\n{grid(['run', 'model', *scores, *table['cost_heads']], rows)}"
 

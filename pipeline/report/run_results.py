@@ -20,6 +20,7 @@ LANDMARKS = {
     "floor": ("stroke", "real against real (floor)"),
     "ceiling": ("stroke", "real clips (ceiling)"),
     "real": ("stroke", "real clips"),
+    "halves": ("stroke", "two halves of the real clips"),
     "trivial_best": ("dash", "without skill"),
     "copy": ("dash", "copy of the last frame"),
     "chance": ("dash", "chance"),
@@ -64,6 +65,11 @@ class RunResults:
         return {
             name: entry for name, entry in entries.items() if self.gated or not name.startswith("refnet_")
         }
+
+    @property
+    def takes_class(self) -> bool:
+        """True if the model was scored by the class asked for."""
+        return any(protocol.asks_labels for name, protocol in PROTOCOLS.items() if name in self.scores)
 
     @property
     def ungated(self) -> list[str]:

@@ -35,17 +35,23 @@ def promote(run: str) -> str:
     name = next((name for name in DECISIVE if name in result[0]), "")
     if not (name and result[0].get("gated")):
         return f"{run}: version {version}, whose scores may not be believed, is no champion"
-    score = f"{name} {result[0][name]['value']:.3g}"
+    score = f"{name} {in_words(name, result)}"
     if champion and champion.run_id != run_id:
         best = result_of(client, experiment, run, champion.run_id)
         if best and not is_better(name, result, best):
             return (
-                f"{run}: version {champion.version} stays the champion, with {best[0][name]['value']:.3g}; "
+                f"{run}: version {champion.version} stays the champion, with {in_words(name, best)}; "
                 f"version {version} has {score}, {lead_in_words(name, result, best)}"
             )
         score += f"; version {champion.version} {defeat_in_words(name, result, best)}"
     client.set_registered_model_alias(run, ALIAS, version)
     return f"{run}: version {version} is the champion, with {score}"
+
+
+def in_words(name: str, result: Result) -> str:
+    """A score on the test clips, and on those that it was chosen by, where these are others."""
+    entry = result[0][name]
+    return f"{entry['value']:.3g}" + (f" ({entry['val']:.3g} on val)" if "val" in entry else "")
 
 
 def lead_in_words(name: str, new: Result, best: Result) -> str:
@@ -59,7 +65,7 @@ def defeat_in_words(name: str, new: Result, best: Result | None) -> str:
         return "was deleted from MLflow"
     if name not in best[0]:
         return f"had no {name}"
-    had = f"had {best[0][name]['value']:.3g}"
+    had = f"had {in_words(name, best)}"
     if reasons := differences(name, new[1], best[1]):
         return f"{had}, which cannot be compared: {'; '.join(reasons)}"
     return f"{had}, {lead_in_words(name, new, best)}"
@@ -107,11 +113,15 @@ def is_better(name: str, new: Result, best: Result) -> bool:
 
 
 def lead_of(name: str, new: Result, best: Result) -> tuple[float, float]:
-    """(lead of `new` over `best`, two standard errors of it). A score is a mean over draws, with their sd."""
-    difference = new[0][name]["value"] - best[0][name]["value"]
-    variance = sum(
-        metrics[name].get("sd", 0.0) ** 2 / manifest.get("num_draws", 1) for metrics, manifest in (new, best)
-    )
+    """(lead of `new` over `best`, two standard errors of it). A score is a mean over draws, with their sd.
+
+    It is that on val where both have one: the best of many models looks better than it is where it was chosen.
+    """
+    entries = [metrics[name] for metrics, _ in (new, best)]
+    value, sd = ("val", "val_sd") if all("val" in entry for entry in entries) else ("value", "sd")
+    difference = entries[0][value] - entries[1][value]
+    num_draws = [manifest.get("num_draws", 1) for _, manifest in (new, best)]
+    variance = sum(entry.get(sd, 0.0) ** 2 / n for entry, n in zip(entries, num_draws, strict=True))
     return -difference if lower_is_better(name) else difference, 2 * math.sqrt(variance)
 
 
