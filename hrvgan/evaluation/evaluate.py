@@ -176,7 +176,7 @@ def table(metrics: dict, manifest: dict) -> str:
         about, better = protocol_entry(name, manifest), "lower" if lower_is_better(name) else "higher"
         sd = f" ± {entry['sd']:.2g}" if "sd" in entry else ""
         landmarks = [
-            f"{key} {number:.4g}" + (f" (of {entry[key + '_n']} clips)" if f"{key}_n" in entry else "")
+            f"{key} {number:.4g}" + (f" (of {entry[key + '_n']:.0f} clips)" if f"{key}_n" in entry else "")
             for key, number in entry.items()
             if key not in ("value", "sd", "n") and not key.endswith(("_n", "_sd"))
         ]

@@ -50,8 +50,8 @@ def draw_substitutes(
 ) -> list[Features]:
     """`draws` sets of `num` training clips, drawn at random, in the place of generated ones.
 
-    They have the classes `asked` for (num,), or, as of a generator that takes no class, by chance. A clip is drawn again
-    only where a class has fewer than are needed.
+    They have the classes `asked` for (num,) or, as of a generator that takes no class, some by chance. A clip is drawn
+    again only where a class has too few.
     """
     rng = np.random.default_rng(seed)
     labels = [rng.choice(train.labels, num) if asked is None else asked for _ in range(draws)]
@@ -131,7 +131,7 @@ def halved_by_group(real: Features) -> bool:
 
 def few_groups(real: Features) -> bool:
     """Tells if halves by group are the same few every time, so that their spread says nothing."""
-    return halved_by_group(real) and len(np.unique(real.groups)) < 4
+    return bool(halved_by_group(real) and len(np.unique(real.groups)) < 4)
 
 
 def _deal(units: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
