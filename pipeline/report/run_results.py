@@ -165,9 +165,17 @@ class Score:
         self.text = fixed(value, places)
         self.spread = None if sd is None else fixed(sd, places)
         self.at, self.band = place(value), (place(low), place(high))
+        # A landmark of fewer clips than the score says of how many.
+        sizes = {key: f" (n = {entry[key + '_n']:.0f})" for key in numbers if f"{key}_n" in entry}
         self.marks = [
-            Mark(*LANDMARKS[key], fixed(number, decimals(number)), place(number))
-            for key, number in numbers.items()
+            Mark(
+                glyph,
+                words + sizes.get(key, ""),
+                fixed(numbers[key], decimals(numbers[key])),
+                place(numbers[key]),
+            )
+            for key, (glyph, words) in LANDMARKS.items()
+            if key in numbers
         ]
 
     @property
