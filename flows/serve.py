@@ -18,6 +18,11 @@ from flows.child_process import running
 
 PREFECT = [sys.executable, "-m", "prefect"]
 START = 180  # seconds a server may take: the first start writes the database
+NIGHTLY = "nightly"
+ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+FAILED_NIGHT = (
+    "{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
+)
 STOP = 60  # seconds a server or worker may take; a worker first ends its runs, each within 30
 
 
@@ -33,7 +38,7 @@ def main(port: int) -> None:
         command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with running(command, grace=STOP, cwd=ROOT, stdout=log, stderr=log) as server:
             wait_until_healthy(url, server, log_path)
-            setup("from flows import serve; serve.provision()")
+            print(setup("from flows import serve; serve.provision()"), end="", flush=True)
             print(setup("from flows import serve; serve.deploy()"), end="", flush=True)
             worker_command = [*PREFECT, "worker", "start", "--pool", work_pool()]
             with running(worker_command, grace=STOP, cwd=ROOT) as worker:
@@ -70,36 +75,67 @@ def setup(code: str) -> str:
     return step.stdout
 
 
-def provision() -> None:
-    """Create on the server what prefect.yaml cannot declare: its work pool, and an automation that marks a run as
-    crashed whose heartbeat stops. Without it, a run whose machine went down stays Running for ever."""
-    from prefect.automations import Automation
+def provision(no_night: timedelta = timedelta(hours=26)) -> None:
+    """Create on the server what prefect.yaml cannot declare: its work pool; an automation that marks a run as crashed
+    whose heartbeat stops, since a run whose machine went down would stay Running for ever; and two that tell the block
+    `notify` of a night that failed, and of the time `no_night` without one."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.actions import ChangeFlowRunState, SendNotification
+    from prefect.events.schemas.automations import Posture
     from prefect.settings import get_current_settings
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
     pool = WorkPoolCreate(name=work_pool(), type=ProcessWorker.type, base_job_template=template)
-    heartbeat, run = "prefect.flow-run.heartbeat", "prefect.flow-run.*"
-    final = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    heartbeat = "prefect.flow-run.heartbeat"
     silence = timedelta(seconds=3 * get_current_settings().flows.heartbeat_frequency)
-    automation = Automation(
-        name="silent runs have crashed",
-        trigger=EventTrigger(
-            match={"prefect.resource.id": run}, for_each={"prefect.resource.id"}, after={heartbeat},
-            expect={heartbeat, *final}, posture=Posture.Proactive, threshold=1, within=silence,
-        ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: worker or machine stopped")],
-    )  # fmt: skip
+    crash = ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: worker or machine stopped")
+    nights = {"match_related": {"prefect.resource.role": "deployment", "prefect.resource.name": NIGHTLY}}
     with get_client(sync_client=True) as client:
         client.create_work_pool(pool, overwrite=True)
-        exists = client.read_automations_by_name(automation.name)
-    if not exists:
-        automation.create()
+        automate(client, "silent runs have crashed", crash, posture=Posture.Proactive, within=silence,
+                 for_each={"prefect.resource.id"}, after={heartbeat}, expect={heartbeat, *ENDS})  # fmt: skip
+        block = notification_block(client)
+        tell = block and SendNotification(
+            block_document_id=block, subject="A night failed", body=FAILED_NIGHT
+        )
+        automate(client, "failed nights are told", tell, posture=Posture.Reactive,
+                 expect={ends for ends in ENDS if ends.endswith(("Failed", "Crashed"))}, **nights)  # fmt: skip
+        body = f"{NIGHTLY} has not ended for {no_night}: are server and worker up, is its schedule paused?"
+        tell = block and SendNotification(block_document_id=block, subject="No night", body=body)
+        automate(client, "missing nights are told", tell, posture=Posture.Proactive, within=no_night,
+                 expect=ENDS, **nights)  # fmt: skip
+
+
+def automate(client, name: str, action, **trigger) -> None:
+    """Create an automation on events of flow runs, or without an `action` delete it. One that has the same action
+    stays, and so does what it waits for."""
+    from prefect.automations import Automation
+    from prefect.events.schemas.automations import EventTrigger
+
+    old = client.read_automations_by_name(name)
+    if [automation.actions for automation in old] == [[action]]:
+        return
+    for automation in old:
+        client.delete_automation(automation.id)
+    if action:
+        event = EventTrigger(match={"prefect.resource.id": "prefect.flow-run.*"}, threshold=1, **trigger)
+        Automation(name=name, trigger=event, actions=[action]).create()
+
+
+def notification_block(client):
+    """Id of the block that prefect.yaml names in `notify`; None, which is said, where the server has no such block."""
+    from prefect.exceptions import ObjectNotFound
+
+    name = settings()["definitions"]["notify"]
+    kind, _, own_name = name.partition("/")
+    try:
+        return client.read_block_document_by_name(own_name, kind).id if name else None
+    except ObjectNotFound:
+        print(f"prefect.yaml: notify {name}: the server has no such block, so nobody hears of a failed night; make it "
+              "in the UI under Blocks, and start `make schedule` again")  # fmt: skip
 
 
 def deploy() -> None:
@@ -136,9 +172,13 @@ def in_words(schedule) -> str:
     return ", ".join(f"{key} {value}" for key, value in schedule.model_dump(exclude_defaults=True).items())
 
 
+def settings() -> dict:
+    return yaml.safe_load((ROOT / "prefect.yaml").read_text())
+
+
 def work_pool() -> str:
     """Name of the work pool of prefect.yaml's deployments."""
-    return yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]["work_pool"]["name"]
+    return settings()["deployments"][0]["work_pool"]["name"]
 
 
 def wait_for_either(processes: dict[str, subprocess.Popen], log_path: Path) -> None:
@@ -162,8 +202,8 @@ def welcome(url: str) -> str:
 Prefect is at {url}. From another terminal, in this folder:
 
     export PREFECT_API_URL={url}/api{no_proxy}
-    {prefect} deployment run train-flow/train-flow    # bring every stage up to date, now
-    {prefect} deployment run train-flow/nightly       # ask for new data first, as every night
+    {prefect} deployment run train-flow    # bring every stage up to date, now
+    {prefect} deployment run nightly       # ask for new data first, as every night
     {prefect} flow-run ls
 
 Ctrl-C stops server and worker. Nothing is scheduled while they are down.

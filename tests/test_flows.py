@@ -10,10 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from dvc.exceptions import DvcException
@@ -21,6 +23,7 @@ from dvc.exceptions import DvcException
 from flows import child_process
 from flows.graph import in_words, plan
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
+from pipeline import status
 from tests import processes
 from tests.processes import wait_for
 
@@ -238,12 +241,64 @@ def test_deployment_runs_every_stage_in_the_order_of_the_graph(toy):
     assert f"| chars | {len('firstfetchfit')} |" in page
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Variables by which a Python finds this project as its editable install does: entry points, and a path."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+    ]
+    with tempfile.TemporaryDirectory() as source:  # setuptools writes beside the code
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(PROJECT / name, source)
+        shutil.copytree(PROJECT / "hrvgan", Path(source, "hrvgan"))
+        processes.run([*command, folder, source])
+    (wheel,) = folder.glob("*.whl")
+    shutil.unpack_archive(wheel, folder / "site", "zip")
+    return {"PYTHONPATH": f"{PROJECT}:{folder / 'site'}"}
+
+
+def test_a_bare_name_is_a_deployment_of_the_flow(toy, installed):
+    names = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+    for name, deployment in (("nightly", "nightly"), ("train-flow/train-flow", "train-flow")):
+        command = [
+            Path(sys.executable).with_name("prefect"),
+            "deployment",
+            "run",
+            name,
+            "--start-in",
+            "9 hours",
+        ]
+        said = processes.run(command, cwd=toy.root, env={**toy.env, **installed, **names}).stdout
+        run = re.search(r"UUID: (\S+)", said)[1]
+        found = toy.ask(f"deployments/{toy.ask(f'flow_runs/{run}')['deployment_id']}")
+        assert found["name"] == deployment
+        request = urllib.request.Request(f"{toy.api}/flow_runs/{run}", method="DELETE")
+        urllib.request.urlopen(request, timeout=30).close()
+
+
 def test_nightly_is_scheduled(toy):
     nightly = {"deployments": {"name": {"any_": ["nightly"]}}}
     scheduled = {**nightly, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     # With SQLAlchemy 2.1 it stays empty for ever.
     wait_for(lambda: toy.ask("flow_runs/filter", scheduled), "a scheduled run", pause=0.2, process=toy.serve)
     assert all("T02:00:00" in run["expected_start_time"] for run in toy.ask("flow_runs/filter", scheduled))
+
+
+def test_status_tells_of_the_last_and_the_next_night(toy, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", toy.api)
+    toy.up_to_date()
+    assert toy.end(toy.start_run("nightly"))[0] == "COMPLETED"
+    last, following = status.nights()
+    assert re.fullmatch(r"[-\d]+ [:\d]+ UTC: Completed, No new data upstream: nothing to do\.", last)
+    assert re.fullmatch(r"next [-\d]+ 02:00 UTC", following)
 
 
 def test_silent_runs_are_marked_crashed_by_an_automation(toy):
@@ -376,6 +431,71 @@ def test_what_was_paused_stays_paused_at_the_next_start(toy):
     )
     assert [schedule["active"] for schedule in nightly()["schedules"]] == [True]
     assert deploy() == ""
+
+
+class Desk(http.server.BaseHTTPRequestHandler):
+    """Who is told of nights: keeps what is posted."""
+
+    told: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.told.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+BLOCK = """
+import flows, sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock as Webhook
+Webhook(name="desk", url=sys.argv[1], json_data={"text": "{{subject}}: {{body}}"}).save("desk")
+"""
+
+
+def test_a_block_that_is_named_hears_of_failed_and_missing_nights(toy):
+    """By Prefect's own automations, on the real server; without a name they are gone."""
+
+    def provision(notify: str) -> str:
+        text = (PROJECT / "prefect.yaml").read_text()
+        (toy.root / "prefect.yaml").write_text(text.replace('notify: ""', f'notify: "{notify}"'))
+        soon = (
+            "from datetime import timedelta; from flows import serve; serve.provision(timedelta(seconds=15))"
+        )
+        return toy.python("-c", soon)
+
+    def names() -> set[str]:
+        return {automation["name"] for automation in toy.ask("automations/filter", {})}
+
+    toy.up_to_date()
+    assert "custom-webhook/desk: the server has no such block" in provision("custom-webhook/desk")
+    assert names() == {"silent runs have crashed"}
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Desk) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            toy.python("-c", BLOCK, f"http://127.0.0.1:{server.server_port}")
+            assert provision("custom-webhook/desk") == ""
+            told = lambda words: [text for text in Desk.told if words in text]  # noqa: E731
+            wait_for(
+                lambda: told("No night: nightly has not ended for 0:00:15"), "a missing night", pause=0.2
+            )
+            toy.temper("bad")
+            assert toy.end(toy.start_run("nightly"))[0] == "FAILED"
+            (text,) = wait_for(lambda: told("A night failed"), "a failed night", pause=0.2)
+            assert f"fit: {SENTENCE}" in text
+            assert names() == {
+                "silent runs have crashed",
+                "failed nights are told",
+                "missing nights are told",
+            }
+            ids = {automation["id"] for automation in toy.ask("automations/filter", {})}
+            assert provision("custom-webhook/desk") == ""  # The next start lets them wait on.
+            assert {automation["id"] for automation in toy.ask("automations/filter", {})} == ids
+            assert provision("") == ""
+            assert names() == {"silent runs have crashed"}
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.faults

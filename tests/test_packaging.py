@@ -48,6 +48,26 @@ def test_the_version_has_one_source(wheel):
     assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
 
 
+def test_an_editable_install_wins_over_the_folder_of_the_checkout(tmp_path):
+    """In the folder that holds a checkout named hrvgan, which is a namespace package there."""
+    checkout, site = tmp_path / "hrvgan", tmp_path / "site"
+    (checkout / "hrvgan").mkdir(parents=True), site.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hrvgan/__init__.py"):
+        (checkout / name).write_bytes((ROOT / name).read_bytes())
+    build = "import sys; from setuptools import build_meta; print(build_meta.build_editable(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", build, site], cwd=checkout, check=True, capture_output=True, timeout=120
+    )
+    with zipfile.ZipFile(next(site.glob("*.whl"))) as archive:
+        archive.extractall(site)
+    code = f"import site; site.addsitedir({str(site)!r}); import hrvgan; print(hrvgan.__file__, hrvgan.__version__)"
+    command = [sys.executable, "-S", "-c", code]
+    said = subprocess.run(
+        command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    assert said == f"{checkout / 'hrvgan/__init__.py'} {hrvgan.__version__}\n"
+
+
 def test_the_installed_wheel_samples_from_a_released_model(wheel, shapes_clips, tmp_path):
     """The environment sees this one's libraries, and not this checkout."""
     cli.main(["train", str(shapes_clips.folder), str(tmp_path / "model"), *TINY])
