@@ -10,6 +10,7 @@ from hrvgan.evaluation.prediction import MOST_PSNR, score_prediction
 from hrvgan.models import build_model
 from hrvgan.sampling.samples import write_predictions
 from hrvgan.video.io import probe
+from pipeline.evaluate import evaluate_model
 from pipeline.train import require_test_clips
 
 
@@ -64,3 +65,18 @@ def test_training_without_clips_to_predict_is_refused(shapes_clips):
         InputError, match=r"no test clips, by which a model that predicts is scored; raise extract"
     ):
         require_test_clips(gan, shapes_clips.split("train"))
+
+
+def test_a_prediction_is_also_scored_on_val_by_which_the_champion_is_chosen(
+    shapes_clips, tmp_path, monkeypatch
+):
+    folder = tmp_path / "data/clips"
+    folder.mkdir(parents=True)
+    (folder / "shapes").symlink_to(shapes_clips.folder)
+    monkeypatch.chdir(tmp_path)
+    gan = predictor(shapes_clips)
+    metrics, _ = evaluate_model(gan, "shapes", draws=2)
+    for split, value, sd in (("test", "value", "sd"), ("val", "val", "val_sd")):
+        scores, _ = score_prediction(gan, shapes_clips.split(split), draws=2)
+        for name, entry in scores.items():
+            assert (metrics[name][value], metrics[name][sd]) == (entry["value"], entry["sd"])
