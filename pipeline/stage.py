@@ -12,12 +12,13 @@ from pathlib import Path
 
 from hrvgan.errors import InputError, first_line, one_sentence
 from hrvgan.files import locked
-from hrvgan.ops.allocator import keep_freed_memory
 from pipeline import params
 
 
 def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     """Run a stage as `main(<argument>)`. InputError becomes one line and exit code 1; Ctrl-C exit code 130."""
+    from hrvgan.ops.allocator import keep_freed_memory  # torch, which `make status` does without
+
     file = Path(main.__code__.co_filename)
     program = (
         file.parent.name if file.stem == "__init__" else file.stem
