@@ -439,6 +439,15 @@ def test_gates_without_held_out_clips_say_so():
     assert all(gate.value is None and gate.measured == "not measured" for gate in gates)
 
 
+def test_a_gate_says_that_the_spread_of_few_groups_is_unknown():
+    sets = good_sets()
+    two = np.where(np.arange(40) < 20, "a", "b")
+    sets |= {name: replace(sets[name], groups=two) for name in ("val", *PERTURBATIONS)}
+    said = {gate.name: gate.needed for gate in check_gates(sets)}
+    assert all(said[f"sensitivity: {name}"].endswith("their spread is unknown)") for name in PERTURBATIONS)
+    assert not any("few groups" in gate.needed for gate in check_gates(good_sets()))
+
+
 def test_accuracy_bar():
     assert accuracy_bar(0.125, 8) == pytest.approx(0.5625)
     assert accuracy_bar(1 / 101, 101) == pytest.approx(0.40)
