@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help checkout setup run exp test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
+.PHONY: help checkout setup run exp queue test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -44,13 +44,17 @@ endif
 	python -m pipeline.summary
 
 # make exp SET="train.steps=4000 train.lr_decay=4200"; an experiment is a commit beside the branch, so Git wants a name.
-exp: export GIT_AUTHOR_NAME ?= $(or $(shell git config user.name),hrvgan)
-exp: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@localhost)
-exp: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
-exp: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
+exp queue: export GIT_AUTHOR_NAME ?= $(or $(shell git config user.name),hrvgan)
+exp queue: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@localhost)
+exp queue: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
+exp queue: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
 exp: checkout setup ## the same with other settings, recorded as an experiment: SET="train.batch_size=32"
 	python -m pipeline.experiment $(SET)
 	python -m pipeline.summary
+
+queue: checkout setup ## several experiments, two at a time: SET="runs.laptop.seed=1,2,3"; dvc queue status, dvc exp show
+	dvc exp run --queue $(foreach setting,$(SET),-S "$(setting)")
+	dvc queue start -j 2
 
 test: setup ## the tests
 	ruff check .

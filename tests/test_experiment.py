@@ -1,5 +1,6 @@
 """Experiments and changes of what is active, with real git and DVC on a graph of one stage: nothing made is lost."""
 
+import csv
 import os
 import shutil
 import signal
@@ -116,6 +117,26 @@ def test_settings_that_differ_from_the_committed_file_are_named(project):
     assert f"params.yaml: train.steps is 8 ({committed} in Git); {remedy}\n" in said
     project.run(*command.split())
     assert "in Git" not in project.call("params", "use", "first")
+
+
+def test_make_queues_experiments_for_someone_whom_git_does_not_know(project):
+    """Each in a copy of the project, beside which nothing changes."""
+    home, models = project.with_make().root / "home", digests(project.root / "models")
+    home.mkdir()
+    kept = (project.root / "params.yaml").read_text()
+
+    def states() -> str:
+        return project.run("dvc", "queue", "status")
+
+    command, env = ["make", "queue", "SET=train.batch_size=8,4"], {**project.environment(), "HOME": str(home)}
+    with processes.start(command, cwd=project.root, env=env) as queue:  # its workers outlive it
+        assert queue.finish() == 0, queue
+        processes.wait_for(lambda: states().count("Success") == 2, "both experiments", 60, pause=2)
+    shown = csv.DictReader(project.run("dvc", "exp", "show", "--csv").splitlines())
+    sizes = [row["train.batch_size"] for row in shown if row["Experiment"]]
+    assert sorted(sizes) == ["4", "8"]
+    assert (project.root / "params.yaml").read_text() == kept
+    assert digests(project.root / "models") == models
 
 
 def test_outputs_of_inactive_runs_stay_and_come_back_from_the_cache(project):

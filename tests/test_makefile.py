@@ -59,6 +59,7 @@ def test_every_documented_target_is_listed(archive):
     for target in (
         "run",
         "exp",
+        "queue",
         "test",
         "test-faults",
         "test-faults-full",
