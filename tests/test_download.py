@@ -384,5 +384,5 @@ def test_weights_of_the_command_are_checked_and_listed(tmp_path, monkeypatch, ca
         main(["weights", "i3d"])
     main(["weights"])
     listed = capsys.readouterr().out
-    assert "mean2.npz: the mean cube of C3D; in data/weights" in listed
+    assert "mean2.npz: the mean cube of C3D; is in data/weights" in listed
     assert all(name in listed for name in WEIGHTS)

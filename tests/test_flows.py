@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import urllib3
 from dvc.exceptions import DvcException
 
 from flows import child_process
@@ -161,10 +162,13 @@ class Toy:
         return self.ask(f"deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
 
     def ask(self, path: str, body: dict | None = None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        # Prefect's own client tries again, too, where the server says 503 because its sqlite is busy.
+        retries = urllib3.Retry(6, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
+        method = "GET" if body is None else "POST"
+        answer = urllib3.request(method, f"{self.api}/{path}", json=body, timeout=30, retries=retries)
+        if answer.status >= 400:
+            raise RuntimeError(f"{path}: {answer.status} {answer.data.decode()}")
+        return answer.json()
 
     def state(self, run: str) -> dict:
         return self.ask(f"flow_runs/{run}")["state"]
