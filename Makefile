@@ -49,7 +49,7 @@ exp queue: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan
 exp queue: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
 exp queue: export GIT_COMMITTER_EMAIL ?= $(GIT_AUTHOR_EMAIL)
 exp: checkout setup ## the same with other settings, recorded as an experiment: SET="train.batch_size=32"
-	python -m pipeline.experiment $(SET)
+	python -m pipeline.experiment "$$SET"
 	python -m pipeline.summary
 
 queue: checkout setup ## several experiments, two at a time: SET="runs.laptop.seed=1,2,3"; dvc queue status, dvc exp show

@@ -1,11 +1,12 @@
 """Run an experiment: `dvc exp run -S ...` with settings that are checked before anything runs.
 
-    python -m pipeline.experiment train.steps=4000 train.lr_decay=4200
+    python -m pipeline.experiment "train.steps=4000 train.lr_decay=4200"
 
 If a setting is wrong, the experiment fails or is stopped, params.yaml and what it made are as they were before.
 """
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from hrvgan.files import write_text
 from pipeline import params
 from pipeline.checks import check
 
+# A setting goes on over quoted text, and over spaces that no other setting follows.
+SETTING = re.compile(r"""(?:"[^"]*"|'[^']*'|\S|\s++(?!~|\+{0,2}[\w.]+=))+""")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -23,7 +27,8 @@ def main() -> None:
     parser.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="a value of params.yaml; + before a new key"
     )
-    settings = parser.parse_args().settings
+    texts = parser.parse_args().settings
+    settings = [setting.strip() for text in texts for setting in SETTING.findall(text)]
     with one_sentence():
         before = params.text_of(params.FILE)
         try:

@@ -1,6 +1,8 @@
 """Experiments and changes of what is active, with real git and DVC on a graph of one stage: nothing made is lost."""
 
 import csv
+import functools
+import operator
 import os
 import shutil
 import signal
@@ -69,6 +71,21 @@ def test_settings_that_cannot_run_leave_params_and_models_as_they_are(project):
         assert sentence in said
         assert (project.root / "params.yaml").read_text() == before
     assert digests(project.root / "models") == models
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "value"),
+    [
+        ("sample.classes=[DiscLeft, BarUp]", "sample.classes", ["DiscLeft", "BarUp"]),
+        ("+runs.laptop.net={width:0.5,z_dim:64}", "runs.laptop.net", {"width": 0.5, "z_dim": 64}),
+        ("report.title='A  b=c (d)' train.steps=40", "report.title", "A  b=c (d)"),
+        ("train.batch_size=8  train.steps=40", "train.steps", 40),
+    ],
+)
+def test_make_passes_values_through_whole(project, settings, key, value):
+    project.with_make().run("make", "exp", f"SET={settings}", **WHO)
+    values = yaml.safe_load((project.root / "params.yaml").read_text())
+    assert functools.reduce(operator.getitem, key.split("."), values) == value
 
 
 def test_an_experiment_that_fails_leaves_params_as_they_are(project):
