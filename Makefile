@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help checkout setup run exp queue test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
+.PHONY: help checkout setup run exp queue scores test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -43,7 +43,8 @@ endif
 	dvc repro || { python -m pipeline.params restore; exit 1; }
 	python -m pipeline.summary
 
-# make exp SET="train.steps=4000 train.lr_decay=4200"; an experiment is a commit beside the branch, so Git wants a name.
+# make exp SET="train.steps=4000 train.lr_decay=4200", or SET='sample.classes=[DiscLeft, BarUp]'; an experiment is a commit
+# beside the branch, so Git wants a name.
 exp queue: export GIT_AUTHOR_NAME ?= $(or $(shell git config user.name),hrvgan)
 exp queue: export GIT_AUTHOR_EMAIL ?= $(or $(shell git config user.email),hrvgan@localhost)
 exp queue: export GIT_COMMITTER_NAME ?= $(GIT_AUTHOR_NAME)
@@ -56,6 +57,9 @@ queue: checkout setup ## several experiments, two at a time: SET="runs.laptop.se
 	dvc exp run --queue $(foreach setting,$(SET),-S "$(setting)")
 	dvc queue start -j 2
 
+scores: setup ## the active runs as rows, their scores as columns
+	python -m pipeline.summary --table
+
 test: setup ## the tests
 	ruff check .
 	ruff format --check .
@@ -67,8 +71,8 @@ test-faults: setup ## the tests that kill, damage files, or train in several pro
 test-faults-full: export HRVGAN_FAULTS := full
 test-faults-full: test-faults fuzz ## the same with more kills and more damaged files, then make fuzz
 
-ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --backend-store-uri "$$(python -m pipeline.tracking uri)"
+ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000 (PORT=5000)
+	python -m pipeline.tracking ui $(if $(PORT),--port $(PORT))
 
 status: setup ## on one screen: champions, last and next night, what is out of date, what runs now
 	python -m pipeline.status

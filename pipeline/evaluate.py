@@ -11,7 +11,8 @@ from hrvgan.evaluation.prediction import score_prediction
 from hrvgan.evaluation.reference_scores import evaluate_networks
 from hrvgan.features import load_features
 from hrvgan.features.refnet import load_refnet
-from hrvgan.files import file_digest, write_json
+from hrvgan.files import file_digest
+from hrvgan.metrics.protocols import write_result
 from hrvgan.models import load
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.nn.cost import costs
@@ -32,8 +33,7 @@ def main(run: str) -> None:
         "nearest": nearest(gan, dataset, config["sample"], Path("metrics") / f"{run}.nearest.png"),
         "cost": {network: asdict(cost) for network, cost in costs(gan).items()},
     }
-    write_json(Path("metrics") / f"{run}.manifest.json", manifest)
-    write_json(Path("metrics") / f"{run}.json", metrics)
+    write_result(Path("metrics") / f"{run}.json", metrics, manifest)
     print(table(metrics, manifest))
     for reason in manifest.get("ungated", []):
         print(f"not to be believed: {reason}")

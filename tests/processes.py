@@ -5,6 +5,7 @@ import itertools
 import os
 import select
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -104,6 +105,13 @@ def run(
 
 def _text(printed: bytes) -> str:
     return printed.decode(errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def free_port() -> int:
+    """A port of loopback at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def wait_for(

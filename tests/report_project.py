@@ -14,6 +14,7 @@ from hrvgan.clipstore.writer import Clip, motion, write_clips
 from hrvgan.evaluation.gates import Gate
 from hrvgan.files import write_json
 from hrvgan.metrics import PROTOCOLS
+from hrvgan.metrics.protocols import write_result
 from hrvgan.models import build_model
 from hrvgan.nn.base import VideoGAN
 from hrvgan.nn.checkpoint import release
@@ -126,8 +127,7 @@ def make_scores(folder: Path, run: str, clips: Clips, gated: bool = True) -> Non
         "cost": {"G": {"parameters": 938516, "gflop": 0.571}, "D": {"parameters": 3028992, "gflop": 1.52}},
         "notes": ["N = 2 is not above D = 48: refnet_fd is mostly bias, read refnet_kid"],
     }
-    write_json(folder / f"{run}.json", {**scores, "gated": gated})
-    write_json(folder / f"{run}.manifest.json", manifest)
+    write_result(folder / f"{run}.json", {**scores, "gated": gated}, manifest)
     took = {
         "steps": 1700,
         "clips_seen": 27200,

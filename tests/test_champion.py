@@ -3,16 +3,22 @@
 import json
 import os
 import sys
+import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hrvgan import cli
 from hrvgan.errors import InputError
+from hrvgan.metrics.protocols import write_result
+from hrvgan.models import build_model
+from hrvgan.nn.checkpoint import release
 from pipeline import tracking
-from pipeline.tracking import registry
+from pipeline.tracking import registry, ui
 from tests import processes
-from tests.project import NO_TRACKER, ROOT
+from tests.project import NO_TRACKER, ROOT, digests
 
 
 @pytest.fixture
@@ -25,16 +31,20 @@ def project(tmp_path, monkeypatch):
 
 def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a") -> str:
     """What stages train and evaluate leave behind of a model; returns what becomes of it."""
-    model, metrics = Path("models/laptop"), Path("metrics")
-    for folder in (model, metrics):
-        folder.mkdir(parents=True, exist_ok=True)
+    model = Path("models/laptop")
+    model.mkdir(parents=True, exist_ok=True)
     (model / "model.safetensors").write_text(weights)
-    (model / "model.json").write_text(json.dumps({"arguments": {}, "steps": 800}))
+    about = {"arguments": {}, "steps": 800, "classes": ["a"], "clip_shape": [8, 32, 32, 3]}
+    (model / "model.json").write_text(json.dumps(about))
     (model / "history.csv").write_text("step,loss/d/adv\n10,0.5\n")
+    return evaluated(fd, gated, clips)
+
+
+def evaluated(fd: float, gated: bool = True, clips: str = "a") -> str:
+    """What stage evaluate does with models/laptop; returns what becomes of it."""
     entry = {"refnet_fd": {"value": fd, "sd": 0.05}, "gated": gated}
     manifest = {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}, "num_draws": 5}
-    (metrics / "laptop.json").write_text(json.dumps(entry))
-    (metrics / "laptop.manifest.json").write_text(json.dumps(manifest))
+    write_result(Path("metrics/laptop.json"), entry, manifest)
     tracking.record_all("laptop")
     return registry.promote("laptop")
 
@@ -155,6 +165,74 @@ def test_a_champion_whose_run_is_gone_for_good_gives_way(project):
     mlflow.delete_run(run)
     store._hard_delete_run(run)  # as `mlflow gc` does
     assert "version 1 was deleted" in retrain("second", 0.9)
+
+
+@pytest.fixture
+def champion(project):
+    """A small model that is the champion."""
+    gan = build_model("hrvgan", num_classes=2, size=16, width=0.05, z_dim=8)
+    gan.classes, gan.fps = ["Left", "Right"], 8.0
+    history, data = [{"step": 1, "loss/d/adv": 0.5}], {"dataset": "shapes", "data_digest": "0" * 64}
+    release(Path("models/laptop"), gan, gan.G, history, data)
+    assert "is the champion" in evaluated(0.5)
+
+
+ROWS = [
+    {"class": "Right", "seed": 5, "psi": 0.7, "count": 3},
+    {"class": "", "seed": 0, "psi": 1.0, "count": 2},
+]
+
+
+def sampled() -> np.ndarray:
+    """What `hrvgan sample` draws of ROWS."""
+    for name, options in (("a", "--class Right --seed 5 --truncation 0.7 --num 3"), ("b", "--num 2")):
+        cli.main(["sample", "models/laptop", "--out", f"{name}.npz", *options.split()])
+    return np.concatenate([np.load(f"{name}.npz")["frames"] for name in "ab"])
+
+
+LOAD = """
+import json, sys
+import mlflow, numpy
+model = mlflow.pyfunc.load_model("models:/laptop@champion")
+numpy.savez("loaded.npz", rows=model.predict(json.loads(sys.argv[1])), count=model.predict([{"count": 2}]))
+import hrvgan
+requirements = open(mlflow.pyfunc.get_model_dependencies("models:/laptop@champion")).read()
+example, signature = model.input_example.to_dict("records"), model.metadata.signature.to_dict()
+print(json.dumps([hrvgan.__file__, example, signature, requirements]))
+"""
+
+
+def test_mlflow_loads_the_champion_and_draws_the_clips_of_hrvgan_sample(champion):
+    """In the folder of the project without settings, by the model's own copy of hrvgan, and without pickle."""
+    del os.environ["MLFLOW_TRACKING_URI"]  # MLflow's client has left it there.
+    environment = {**os.environ, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+    done = processes.run([sys.executable, "-c", LOAD, json.dumps(ROWS)], env=environment)
+    loaded, clips = np.load("loaded.npz"), sampled()
+    np.testing.assert_array_equal(loaded["rows"], clips)
+    np.testing.assert_array_equal(loaded["count"], clips[3:])  # the other columns by default
+    code, example, signature, requirements = json.loads(done.stdout.splitlines()[-1])
+    assert code.endswith("/code/hrvgan/__init__.py")
+    assert example == [{"class": "Left", "seed": 0, "psi": 1.0, "count": 1}]
+    assert [column["name"] for column in json.loads(signature["inputs"])] == ["class", "seed", "psi", "count"]
+    (drawn,) = json.loads(signature["outputs"])
+    assert drawn["tensor-spec"] == {"dtype": "uint8", "shape": [-1, 8, 16, 16, 3]}
+    assert f"torch=={version('torch').partition('+')[0]}" in requirements.split()
+    assert registry.fetch("laptop", Path("best")) == "1"
+    assert digests(Path("best")) == digests(Path("models/laptop"))
+
+
+def test_the_served_champion_draws_the_clips_of_hrvgan_sample(champion):
+    port = processes.free_port()
+    command = f"mlflow models serve -m models:/laptop@champion --env-manager local --port {port}"
+    with processes.start([sys.executable, "-m", *command.split()]) as server:
+        processes.wait_for(lambda: ui.answers(port), "a server", process=server)
+        body = json.dumps({"dataframe_records": ROWS}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", body, headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as answer:
+            clips = json.load(answer)["predictions"]
+        np.testing.assert_array_equal(np.array(clips, np.uint8), sampled())
 
 
 def test_a_registry_that_is_away_is_one_sentence_of_the_command(project):

@@ -215,9 +215,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = processes.free_port()
     toy = Toy(tmp_path_factory.mktemp("toy"), port)
     command = [sys.executable, "-m", "flows.serve", "--port", str(port)]
     with processes.start(command, cwd=toy.root, env=toy.env) as toy.serve:

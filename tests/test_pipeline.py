@@ -7,7 +7,7 @@ import pytest
 
 import hrvgan
 from hrvgan.clipstore.clips import Clips
-from tests.project import digests, finished, running
+from tests.project import Project, digests, finished, running
 
 TWIN = '''"""A second model, to see what adding and editing one reruns."""
 
@@ -55,9 +55,32 @@ def test_nothing_changed_means_nothing_runs(project):
 
 
 def test_dvc_shows_metrics_and_plots(project):
-    shown = json.loads(project.run("dvc", "metrics", "show", "--json"))
-    assert "metrics/laptop.json" in next(iter(shown.values()))["data"]
+    (shown,) = json.loads(project.run("dvc", "metrics", "show", "--json")).values()
+    (columns,) = (file["data"] for file in shown["data"].values())
+    manifest = json.loads((project.root / "metrics/laptop.manifest.json").read_text())
+    values = {name: entry["value"] for name, entry in manifest["scores"].items()}
+    assert columns == values | {"gated": manifest["gated"]}
+    assert manifest["scores"]["refnet_fd"].keys() >= {"sd", "floor"}
     assert "loss/d/adv" in project.run("dvc", "plots", "show", "--json")
+
+
+def test_a_state_goes_from_one_clone_to_another(project, tmp_path):
+    """By the commands of README: add dvc.lock, commit, push; clone, pull; compare scores with those of the commit."""
+    project.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    project.run("git", "add", "--all")
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "a state")
+    project.run("dvc", "push")
+    project.run("git", "clone", "-q", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    clone.run("dvc", "pull")
+    assert clone.stale() == set()
+    for folder in ("models", "metrics", "samples"):
+        assert digests(clone.root / folder) == digests(project.root / folder)
+    path = clone.root / "metrics/laptop.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"refnet_fd": values["refnet_fd"] + 1}))
+    (changes,) = json.loads(clone.run("dvc", "metrics", "diff", "--json")).values()
+    assert changes == {"refnet_fd": {"old": values["refnet_fd"], "new": values["refnet_fd"] + 1, "diff": 1.0}}
 
 
 def test_make_runs_an_experiment_for_someone_whom_git_does_not_know(project):

@@ -20,9 +20,8 @@ from hrvgan.evaluation.sources import FeatureCache, FrameRange, GeneratorSource,
 from hrvgan.features import Features
 from hrvgan.features.extractors import Extractor
 from hrvgan.features.reference import build_reference
-from hrvgan.files import write_json
 from hrvgan.metrics import PROTOCOLS, frechet_distance_from_features, inception_score, kernel_distance
-from hrvgan.metrics.protocols import compare, differences, protocol
+from hrvgan.metrics.protocols import compare, differences, protocol, write_result
 from hrvgan.video.io import read_frames, write_video
 
 RNG = np.random.default_rng(0)
@@ -426,8 +425,9 @@ def test_score_clips_and_compare(reference, shapes_clips, shapes_raw, tmp_path, 
     assert re.search(r"left out: .*fvd2048_16f.*i3d_torchscript.pt", err)
     metrics = json.loads((tmp_path / "videos.json").read_text())
     assert {"refnet_fd", "refnet_acc", "refnet_precision"} <= set(metrics)
-    assert {"value", "sd", "floor"} <= set(metrics["refnet_fd"])
     manifest = json.loads((tmp_path / "videos.manifest.json").read_text())
+    assert {"value", "sd", "floor"} <= set(manifest["scores"]["refnet_fd"])
+    assert metrics == {name: entry["value"] for name, entry in manifest["scores"].items()}
     assert manifest["gated"] is False  # Twenty steps teach it little.
     assert any(reason.startswith("accuracy: it is right about") for reason in manifest["ungated"])
     assert "refnet: ungated" in out
@@ -447,8 +447,8 @@ def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
     about = {"protocols": {"refnet_fd": {"extractor": "refnet"}}, "networks": networks, "ungated": ["why"]}
     files = [tmp_path / folder / "metrics.json" for folder in "ab"]
     for number, file in enumerate(files):
-        write_json(file, {"refnet_fd": {"value": 1.0 + number}})
-        write_json(file.with_suffix(".manifest.json"), about)
+        file.parent.mkdir()
+        write_result(file, {"refnet_fd": {"value": 1.0 + number}}, about)
     cli.main(["compare", *map(str, files)])
     head, row, last = capsys.readouterr().out.splitlines()
     assert head.split()[:2] == list(map(str, files))
@@ -471,8 +471,8 @@ def test_score_features(tmp_path, capsys):
         name for name, known in PROTOCOLS.items() if name.startswith("features_") and known.least_clips <= 50
     }
     a, b = (np.load(tmp_path / name)["features"] for name in ("a.npz", "b.npz"))
-    assert metrics["features_fd"]["value"] == pytest.approx(frechet_distance_from_features(a, b), rel=1e-12)
-    assert metrics["features_is"]["value"] == pytest.approx(inception_score(probs[:50]), rel=1e-9)
+    assert metrics["features_fd"] == pytest.approx(frechet_distance_from_features(a, b), rel=1e-12)
+    assert metrics["features_is"] == pytest.approx(inception_score(probs[:50]), rel=1e-9)
     with pytest.raises(SystemExit, match="across extractors"):
         cli.main([*score, str(tmp_path / "c.npz")])
     with pytest.raises(SystemExit, match="across extractors"):
@@ -503,12 +503,12 @@ def test_all_given_features_are_used(tmp_path, capsys):
         ]
     )
     metrics, manifest = (json.loads(path.read_text()) for path in (out, out.with_suffix(".manifest.json")))
-    assert metrics["features_fd"]["value"] == frechet_distance_from_features(real, fake)
-    assert metrics["features_kid"]["value"] == pytest.approx(kernel_distance(real, fake), rel=1e-12)
+    assert metrics["features_fd"] == frechet_distance_from_features(real, fake)
+    assert metrics["features_kid"] == pytest.approx(kernel_distance(real, fake), rel=1e-12)
     about = manifest["protocols"]["features_fd"]
     assert (about["num_real"], about["num_fake"], about["num_draws"]) == (200, 90, 1)
-    assert "floor" in metrics["features_fd"]
-    assert "floor_n" not in metrics["features_fd"]  # 90 of the real clips against the other 110.
+    assert "floor" in manifest["scores"]["features_fd"]
+    assert "floor_n" not in manifest["scores"]["features_fd"]  # 90 of the real clips against the other 110.
 
 
 def test_a_network_that_a_file_names_is_not_proven(tmp_path, capsys):
@@ -550,7 +550,7 @@ def test_refnet_by_given_features(tmp_path, capsys):
         "--fake",
     ]
     cli.main([*command, str(tmp_path / "a.npz")])
-    assert json.loads(out.read_text())["refnet_acc_unverified"]["value"] == pytest.approx(0.75)
+    assert json.loads(out.read_text())["refnet_acc_unverified"] == pytest.approx(0.75)
     with pytest.raises(SystemExit, match="write them as `labels` into both files"):
         cli.main([*command, str(tmp_path / "b.npz")])
 
@@ -606,8 +606,7 @@ def test_numbers_of_clips_that_make_no_score(tmp_path, num, said):
 def test_a_comparison_says_which_results_are_not_to_be_believed(tmp_path, capsys, name):
     for run, reasons in (("good", []), ("bad", ["accuracy: it is right about 31 %"])):
         manifest = {"protocols": {name: {}}, "gated": not reasons, "ungated": reasons}
-        (tmp_path / f"{run}.json").write_text(json.dumps({name: {"value": 1.5}}))
-        (tmp_path / f"{run}.manifest.json").write_text(json.dumps(manifest))
+        write_result(tmp_path / f"{run}.json", {name: {"value": 1.5}}, manifest)
     cli.main(["compare", str(tmp_path / "good.json"), str(tmp_path / "bad.json")])
     said = "refnet: ungated, its scores are not to be believed: bad\n" in capsys.readouterr().out
     assert said == (name == "refnet_fd")

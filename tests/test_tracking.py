@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -36,9 +38,10 @@ def test_an_extraction_is_a_run_with_its_counts_and_a_table_of_what_was_left_out
     counts = extract(write_raw(tmp_path, {"a.avi": 8, "b.avi": 3}), store, **SMALL)
     for _ in range(2):  # Once is enough.
         tracking.log_clips("mine", store / "videos.parquet", counts, dropped_table(store))
-    client, experiment = tracking.connect()
+    client, experiment = tracking.connect(tracking.EXTRACTIONS)
     (run,) = tracking.find(client, experiment, {"clips": "mine"})
-    assert (run.info.run_name, run.info.status) == ("clips/mine", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("mine", "FINISHED")
+    assert not client.search_runs([tracking.connect()[1]])  # those of trainings stand apart
     assert {"clips/videos": 2, "clips/clips": 2, "clips/short": 1}.items() <= run.data.metrics.items()
     path = client.download_artifacts(run.info.run_id, "dropped.json", str(tmp_path))
     cause = "3 frames, need 4; lower extract.num_frames or drop the video"
@@ -47,12 +50,12 @@ def test_an_extraction_is_a_run_with_its_counts_and_a_table_of_what_was_left_out
 
 def test_an_experiment_that_was_deleted_is_restored(store, capfd):
     (store / "videos.parquet").write_bytes(b"")
-    client, experiment = tracking.connect()
+    client, experiment = tracking.connect(tracking.EXTRACTIONS)
     client.delete_experiment(experiment)
     tracking.log_clips("mine", store / "videos.parquet", {}, {"cause": []})
     assert len(tracking.find(client, experiment, {"clips": "mine"})) == 1
     assert (
-        f"the experiment hrvgan was deleted from MLflow at {tracking.uri()}; it is restored"
+        f"the experiment hrvgan-clips was deleted from MLflow at {tracking.uri()}; it is restored"
         in capfd.readouterr().err
     )
 
@@ -82,14 +85,37 @@ def test_two_first_recordings_at_once_both_succeed(store):
         for process in (first, second):
             assert process.finish() == 0, process
             assert "warning" not in process.output("stderr"), process
-    client, experiment = tracking.connect()
+    client, experiment = tracking.connect(tracking.EXTRACTIONS)
     for name in ("a", "b"):
         assert len(tracking.find(client, experiment, {"clips": name})) == 1
 
 
 def test_an_experiment_that_another_process_has_just_created_is_taken(store):
     client, experiment = tracking.connect()
-    assert tracking.create_experiment(client) == experiment
+    assert tracking.create_experiment(client, tracking.EXPERIMENT) == experiment
+
+
+def test_the_ui_opens_on_the_runs(store):
+    """Also where a browser is told of them; MLflow itself would show traces of language models first."""
+    experiment, browser, seen = tracking.connect()[1], store / "browser", store / "seen"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    browser.chmod(0o755)
+    port = processes.free_port()
+    command = [sys.executable, "-m", "pipeline.tracking", "ui", "--port", str(port)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BROWSER": f"{browser} %s"}
+    link = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    with processes.start(command, cwd=store, env=environment) as ui:
+        wait_for(seen.exists, "a browser", process=ui)
+        assert seen.read_text() == f"{link}\n"
+        assert f"The runs: {link}\n" in ui.output()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        asked = f"/ajax-api/2.0/mlflow/experiments/get?experiment_id={experiment}"
+        with opener.open(f"http://127.0.0.1:{port}{asked}", timeout=60) as answer:
+            assert json.load(answer)["experiment"]["name"] == "hrvgan"
+        second = processes.run(command, cwd=store, env=environment, check=False)
+        assert f"port {port} is taken" in second.stderr
+        ui.send_signal(signal.SIGINT)
+        assert ui.finish() == 0, ui
 
 
 def test_a_tracker_that_is_away_is_a_warning(tmp_path, monkeypatch, capfd):

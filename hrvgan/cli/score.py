@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hrvgan.errors import InputError
-from hrvgan.files import user_cache, write_json
+from hrvgan.files import user_cache
 
 
 def score(
@@ -20,6 +20,7 @@ def score(
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
     from hrvgan.evaluation.evaluate import score_sources
     from hrvgan.evaluation.source_files import holds_features, open_source
+    from hrvgan.metrics.protocols import write_result
 
     if out and (out.suffix != ".json" or out.is_dir()):
         raise InputError(f"--out {out}: need the name of a .json file; its manifest is written beside it")
@@ -39,8 +40,7 @@ def score(
         manifest |= gates_of(reference, real)
     tell(metrics, manifest)
     if out:
-        write_json(out.with_suffix(".manifest.json"), manifest)
-        write_json(out, metrics)
+        write_result(out, metrics, manifest)
 
 
 def of_clips(names: list[str], reference: Path | None) -> list:
@@ -161,11 +161,14 @@ def names_of(results: list[Path]) -> list[str]:
 
 def read_result(path: Path) -> tuple[dict, dict]:
     """(metrics, manifest) of a metrics JSON."""
+    from hrvgan.metrics.protocols import with_scores
+
     files = path, path.with_suffix(".manifest.json")
     try:
-        return tuple(json.loads(file.read_text(encoding="utf-8")) for file in files)
+        values, manifest = (json.loads(file.read_text(encoding="utf-8")) for file in files)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no result with its manifest beside it ({error}); score it again") from None
+    return with_scores(values, manifest), manifest
 
 
 def weights(names: list[str]) -> None:

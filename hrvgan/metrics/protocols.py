@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
 from hrvgan import metrics
 from hrvgan.errors import InputError
 from hrvgan.features import Features
+from hrvgan.files import write_json
 
 LINEAR = "bilinear, corners aligned, to 112x112"  # TGANv2's resize, of its Inception Score and its FID
 FOR_DISPLAY = ("title", "meaning", "ends")
@@ -139,8 +141,23 @@ def lower_is_better(name: str) -> bool:
     return protocol is not None and protocol.lower_is_better
 
 
+def write_result(path: Path, metrics: dict, manifest: dict) -> None:
+    """Write a metrics JSON, <name>.json, which holds values alone, as DVC and MLflow show one column each; beside it
+    <name>.manifest.json, whose "scores" hold their spread and landmarks too."""
+    scores = {name: entry for name, entry in metrics.items() if isinstance(entry, dict)}
+    values = {name: entry["value"] for name, entry in scores.items()}
+    write_json(path.with_suffix(".manifest.json"), manifest | {"scores": scores})
+    write_json(path, metrics | values)
+
+
+def with_scores(values: dict, manifest: dict) -> dict:
+    """Metrics as the evaluator returns them, of a metrics JSON and its manifest."""
+    scores = manifest.get("scores", {})
+    return {name: scores.get(name, value) for name, value in values.items()}
+
+
 def flatten_scores(metrics: dict) -> dict[str, float]:
-    """Scores of a metrics JSON as {"refnet_fd": value, "refnet_fd/sd": ..., "refnet_fd/floor": ...}."""
+    """Scores of metrics as {"refnet_fd": value, "refnet_fd/sd": ..., "refnet_fd/floor": ...}."""
     return {
         name if key == "value" else f"{name}/{key}": number
         for name, entry in metrics.items()

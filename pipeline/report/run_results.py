@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from hrvgan.files import file_digest
 from hrvgan.metrics import PROTOCOLS
-from hrvgan.metrics.protocols import COMPARED_FIELDS, lower_is_better, protocol_entry
+from hrvgan.metrics.protocols import COMPARED_FIELDS, lower_is_better, protocol_entry, with_scores
 from pipeline import params
 from pipeline.stage import read_json
 
@@ -37,8 +37,8 @@ class RunResults:
         self.settings = params.run(name)
         self.model = read_json(Path("models", name, "model.json"))
         self.samples = read_json(Path("samples", name, "samples.json"))
-        self.scores = read_json(Path("metrics", f"{name}.json"))
         self.manifest = read_json(Path("metrics", f"{name}.manifest.json"))
+        self.scores = with_scores(read_json(Path("metrics", f"{name}.json")), self.manifest)
         self.training = read_json(Path("metrics", f"{name}.training.json"))  # steps, clips, seconds, machine
 
     @property

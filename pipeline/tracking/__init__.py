@@ -6,7 +6,9 @@ import csv
 import os
 import subprocess
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,17 +17,18 @@ from filelock import FileLock
 
 from hrvgan.errors import InputError, first_line
 from hrvgan.files import file_digest
-from hrvgan.metrics.protocols import flatten_scores
 from pipeline import params
 from pipeline.stage import read_json, state_folder
 
-EXPERIMENT = "hrvgan"
+EXPERIMENT, EXTRACTIONS = "hrvgan", "hrvgan-clips"  # experiments: trainings, clip stores
 BATCH = 1000  # metric values a request; sent one by one, each takes 18 ms
 MAX_PARAM = 6000  # characters, MLflow's limit
 # With the default retries, a tracking server that is down blocks the training for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def uri() -> str:
@@ -33,47 +36,47 @@ def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_folder()}/mlflow/mlflow.db"
 
 
-def connect():
-    """(MlflowClient, experiment id). Creates the local store and the experiment if they do not exist."""
+def connect(name: str = EXPERIMENT):
+    """(MlflowClient, id of the experiment `name`). Creates the local store and the experiment if they do not exist."""
     from mlflow import MlflowClient, set_tracking_uri
 
     set_tracking_uri(uri())
     if not uri().startswith("sqlite:///"):
         client = MlflowClient()
-        return client, experiment_id(client)
+        return client, experiment_id(client, name)
     folder = state_folder() / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
+    link = folder.parents[1] / "mlflow.db"  # MLflow's own commands and clients look there.
     with FileLock(folder / "connect.lock"):  # MLflow fails where two processes make one database.
+        if not os.path.lexists(link):
+            link.symlink_to(Path(folder.parent.name, "mlflow/mlflow.db"))
         client = MlflowClient()
-        return client, experiment_id(client, (folder / "artifacts").as_uri())
+        return client, experiment_id(client, name, (folder / "artifacts").as_uri())
 
 
-def experiment_id(client, artifacts: str | None = None) -> str:
-    """The id of the experiment, created with the artifact folder `artifacts` if there is none. One that was deleted
-    in the UI is restored: its name stays taken, and nothing can be recorded in it."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+def experiment_id(client, name: str, artifacts: str | None = None) -> str:
+    """The id of the experiment `name`, created with the artifact folder `artifacts` if there is none. One that was
+    deleted in the UI is restored: its name stays taken, and nothing can be recorded in it."""
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        return create_experiment(client, artifacts)
+        return create_experiment(client, name, artifacts)
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
-        sys.stderr.write(
-            f"note: the experiment {EXPERIMENT} was deleted from MLflow at {uri()}; it is restored\n"
-        )
+        sys.stderr.write(f"note: the experiment {name} was deleted from MLflow at {uri()}; it is restored\n")
     return experiment.experiment_id
 
 
-def create_experiment(client, artifacts: str | None = None) -> str:
+def create_experiment(client, name: str, artifacts: str | None = None) -> str:
     """The id of a new experiment, or of the one that another process has created meanwhile."""
     from mlflow.exceptions import MlflowException
 
-    # The UI then opens on training curves, not on traces of language models.
     kind = {"mlflow.experimentKind": "custom_model_development"}
     try:
-        return client.create_experiment(EXPERIMENT, artifact_location=artifacts, tags=kind)
+        return client.create_experiment(name, artifact_location=artifacts, tags=kind)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return client.get_experiment_by_name(EXPERIMENT).experiment_id
+        return client.get_experiment_by_name(name).experiment_id
 
 
 @contextlib.contextmanager
@@ -176,8 +179,13 @@ def log_metrics(client, run_id: str, rows: list[dict]) -> None:
 
 
 def log_release(client, run_id: str, folder: Path) -> None:
-    """Send the released model. The tag `model_digest` comes last: a run that has it is complete."""
-    client.log_artifacts(run_id, str(folder), "model")
+    """Send the released model, loadable by MLflow. The tag `model_digest` comes last: a run that has it is complete."""
+    with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as temporary:
+        # The warnings are MLflow's, about type hints of its own and its use of pandas.
+        from pipeline.tracking.pyfunc_model import save
+
+        save(folder, model := Path(temporary) / "model")
+        client.log_artifacts(run_id, str(model), "model")
     client.set_tag(run_id, "model_digest", file_digest(folder / "model.safetensors"))
 
 
@@ -206,9 +214,8 @@ def outputs_of(stage: str, run: str) -> tuple[dict[str, float], list[Path], str]
         cost = read_json(metrics / f"{run}.training.json")
         return {f"training/{key}": v for key, v in cost.items() if not isinstance(v, str)}, [], ""
     files = [metrics / f"{run}{end}" for end in (".json", ".manifest.json", ".nearest.png")]
-    scores, manifest = map(read_json, files[:2])
-    gates = {key: value for key, value in scores.items() if isinstance(value, bool)}
-    numbers = flatten({"cost": manifest.get("cost", {}), "metric": flatten_scores(scores) | gates}, "/")
+    values, manifest = map(read_json, files[:2])
+    numbers = flatten({"cost": manifest.get("cost", {}), "metric": values}, "/")
     return numbers, [path for path in files if path.is_file()], "evaluation"
 
 
@@ -232,14 +239,14 @@ def record(run: str, stage: str) -> None:
 
 
 def log_clips(dataset: str, manifest: Path, counts: dict[str, int], dropped: dict[str, list[str]]) -> None:
-    """Log one MLflow run clips/<dataset> per state of a clip store, identified by its file `manifest`: the counts,
-    and the dropped videos as the table dropped.json. An unreachable tracker is a warning."""
+    """Log one run <dataset>, among EXTRACTIONS, per state of a clip store, identified by its file `manifest`: the
+    counts, and the dropped videos as the table dropped.json. An unreachable tracker is a warning."""
     with errors_as_warning(f"the clips of {dataset} are not recorded"):
-        client, experiment = connect()
+        client, experiment = connect(EXTRACTIONS)
         tags, state = {"clips": dataset}, {"account": file_digest(manifest)}
         if find(client, experiment, tags | state):
             return
-        run = client.create_run(experiment, run_name=f"clips/{dataset}", tags=tags | git_tags())
+        run = client.create_run(experiment, run_name=dataset, tags=tags | git_tags())
         run_id = run.info.run_id
         log_metrics(client, run_id, [{"step": 0, **flatten({"clips": counts}, "/")}])
         client.log_table(run_id, dropped, "dropped.json")

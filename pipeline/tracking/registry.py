@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hrvgan.errors import InputError
 from hrvgan.files import atomic_folder
-from hrvgan.metrics.protocols import differences, lower_is_better
+from hrvgan.metrics.protocols import differences, lower_is_better, with_scores
 from hrvgan.nn.checkpoint import check_out
 from pipeline.stage import read_json
 from pipeline.tracking import connect, errors_as_input_error, errors_as_warning, run_id_of, uri
@@ -101,7 +101,8 @@ def is_deleted(client, experiment: str, run_id: str) -> bool:
 
 
 def read_result(folder: Path, run: str) -> Result:
-    return read_json(folder / f"{run}.json"), read_json(folder / f"{run}.manifest.json")
+    values, manifest = read_json(folder / f"{run}.json"), read_json(folder / f"{run}.manifest.json")
+    return with_scores(values, manifest), manifest
 
 
 def is_better(name: str, new: Result, best: Result) -> bool:
@@ -143,5 +144,7 @@ def fetch(run: str, out: Path) -> str:
                 )
             downloaded = client.download_artifacts(champion.run_id, "model", folder)
         with atomic_folder(out) as new:
-            shutil.copytree(downloaded, new, dirs_exist_ok=True)
+            # Until models became loadable by MLflow, their files lay in the folder itself.
+            released = next(Path(downloaded).glob("artifacts/*"), downloaded)
+            shutil.copytree(released, new, dirs_exist_ok=True)
     return str(champion.version)
