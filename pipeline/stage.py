@@ -20,9 +20,7 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
     from hrvgan.ops.allocator import keep_freed_memory  # torch, which `make status` does without
 
     file = Path(main.__code__.co_filename)
-    program = (
-        file.parent.name if file.stem == "__init__" else file.stem
-    )  # the name of a package, or of a module
+    program = file.parent.name if file.stem == "__init__" else file.stem  # a package, or a module
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{program}", description=doc)
     if argument:
         parser.add_argument(argument, help=f"a name of the section `{argument}s` of params.yaml")

@@ -14,10 +14,8 @@ from filelock import FileLock, Timeout
 
 from hrvgan.errors import InputError, one_sentence
 from pipeline import params
-from pipeline.tracking import connect, errors_as_input_error, uri
+from pipeline.tracking import DECISIVE, LOCAL, champion_of, connect, errors_as_input_error, uri
 
-# The scores that decide. They and the alias stand in tracking/registry.py, which imports torch, for two seconds.
-DECISIVE = ("refnet_fd", "predict_psnr")
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -46,18 +44,17 @@ def champions() -> list[str]:
 
 def is_there() -> bool:
     """False where the MLflow store is a local file that nothing was recorded in yet."""
-    return not uri().startswith("sqlite:///") or Path(uri().removeprefix("sqlite:///")).exists()
+    return not uri().startswith(LOCAL) or Path(uri().removeprefix(LOCAL)).exists()
 
 
 def champion(client, run: str) -> str:
-    models = client.search_registered_models(f"name = '{run}'")
-    if not (models and (number := models[0].aliases.get("champion"))):
+    if not (version := champion_of(client, run)):
         return f"{run}: none yet"
-    scores = client.get_run(client.get_model_version(run, number).run_id).data.metrics
+    scores = client.get_run(version.run_id).data.metrics
     score = next(
         (f", {name} {scores[f'metric/{name}']:.3g}" for name in DECISIVE if f"metric/{name}" in scores), ""
     )
-    return f"{run}: version {number}{score}"
+    return f"{run}: version {version.version}{score}"
 
 
 def nights() -> list[str]:

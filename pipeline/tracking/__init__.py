@@ -21,6 +21,9 @@ from pipeline import params
 from pipeline.stage import read_json, state_folder
 
 EXPERIMENT, EXTRACTIONS = "hrvgan", "hrvgan-clips"  # experiments: trainings, clip stores
+ALIAS = "champion"  # of the best version of a registered model
+DECISIVE = ("refnet_fd", "predict_psnr")  # scores that decide which is best: the first that a model has
+LOCAL = "sqlite:///"  # how the address of a store in a file begins
 BATCH = 1000  # metric values a request; sent one by one, each takes 18 ms
 MAX_PARAM = 6000  # characters, MLflow's limit
 # With the default retries, a tracking server that is down blocks the training for minutes.
@@ -33,7 +36,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 def uri() -> str:
     """MLFLOW_TRACKING_URI if set, else a database below .state, as an absolute path."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state_folder()}/mlflow/mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{LOCAL}{state_folder()}/mlflow/mlflow.db"
 
 
 def connect(name: str = EXPERIMENT):
@@ -41,7 +44,7 @@ def connect(name: str = EXPERIMENT):
     from mlflow import MlflowClient, set_tracking_uri
 
     set_tracking_uri(uri())
-    if not uri().startswith("sqlite:///"):
+    if not uri().startswith(LOCAL):
         client = MlflowClient()
         return client, experiment_id(client, name)
     folder = state_folder() / "mlflow"
@@ -77,6 +80,13 @@ def create_experiment(client, name: str, artifacts: str | None = None) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return client.get_experiment_by_name(name).experiment_id
+
+
+def champion_of(client, run: str):
+    """The present champion, a model version; None if there is none."""
+    models = client.search_registered_models(f"name = '{run}'")
+    version = models[0].aliases.get(ALIAS) if models else None
+    return client.get_model_version(run, version) if version else None
 
 
 @contextlib.contextmanager

@@ -11,10 +11,17 @@ from hrvgan.files import atomic_folder
 from hrvgan.metrics.protocols import differences, lower_is_better, with_scores
 from hrvgan.nn.checkpoint import check_out
 from pipeline.stage import read_json
-from pipeline.tracking import connect, errors_as_input_error, errors_as_warning, run_id_of, uri
+from pipeline.tracking import (
+    ALIAS,
+    DECISIVE,
+    champion_of,
+    connect,
+    errors_as_input_error,
+    errors_as_warning,
+    run_id_of,
+    uri,
+)
 
-ALIAS = "champion"
-DECISIVE = ("refnet_fd", "predict_psnr")  # the first that a model has
 Result = tuple[dict, dict]  # (metrics, manifest)
 
 
@@ -78,13 +85,6 @@ def register(client, run: str, run_id: str) -> str:
     versions = client.search_model_versions(f"name = '{run}' and run_id = '{run_id}'")
     version = versions[0] if versions else client.create_model_version(run, f"runs:/{run_id}/model", run_id)
     return str(version.version)
-
-
-def champion_of(client, run: str):
-    """The champion's model version, or None."""
-    models = client.search_registered_models(f"name = '{run}'")
-    version = models[0].aliases.get(ALIAS) if models else None
-    return client.get_model_version(run, version) if version else None
 
 
 def result_of(client, experiment: str, run: str, run_id: str) -> Result | None:
