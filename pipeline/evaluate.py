@@ -91,7 +91,8 @@ def nearest(gan: VideoGAN, dataset: str, shown: dict, picture: Path) -> list[dic
         labels = gan.labels_to_show(shown.get("classes") or (), most)
         made = first_samples(gan, labels, seed, shown.get("truncation", 1.0))
     features, net = load_features(reference / "features.npz")["train"], load_refnet(reference)[0]
-    return write_nearest(picture, made, gan.titles(labels), net, clips.split("train"), features)
+    head = f"{gan.context} frames given, the rest predicted" if gan.context else "generated"
+    return write_nearest(picture, made, gan.titles(labels), net, clips.split("train"), features, head)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import hrvgan
 from hrvgan import cli
 from hrvgan.cli import sample as draw
 from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.writer import export_npz
 from hrvgan.evaluation.source_files import open_source
 from hrvgan.extraction.extract import extract
 from hrvgan.features.reference import build_reference
@@ -517,11 +518,18 @@ def test_gates_of_other_clips_are_not_believed(shapes_clips, shapes_raw, tmp_pat
     reference, other = tmp_path / "reference", tmp_path / "other"
     build_reference(shapes_clips, reference, steps=5, width=4, num_features=8)
     extract(shapes_raw, other, size=32, num_frames=8, workers=1, seed=1)
-    words = f"was trained and examined on other clips than {other}; score by their own reference"
-    for store in (shapes_clips.folder, other):
-        cli.main(["score", "--real", str(store), "--fake", str(shapes_clips.folder), "--reference", str(reference),
+    export_npz(shapes_clips, tmp_path / "clips.npz")
+    for real, sentence in [
+        (shapes_clips.folder, "it is right about"),
+        (
+            other,
+            f"{reference} was trained and examined on other clips than {other}; score by their own reference",
+        ),
+        (tmp_path / "clips.npz", "clips.npz is unknown; give their clip store"),
+    ]:
+        cli.main(["score", "--real", str(real), "--fake", str(shapes_clips.folder), "--reference", str(reference),
                   "--protocol", "refnet_fd", "--cache", str(tmp_path / "cache")])  # fmt: skip
-        assert (words in capsys.readouterr().out) == (store == other)
+        assert sentence in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -117,6 +117,11 @@ def test_runs_of_another_yardstick_are_numbered_apart(project):
         "shapes/refnet-9999/n2",
     ]
     assert "no common table" in markdown(read_runs())
+    for path in ("metrics/rival.json", "metrics/rival.manifest.json"):
+        Path(path).unlink()
+    said = markdown(read_runs())
+    assert said.startswith("ours: no other run has scores to compare its own with.\nrival: not scored yet.\n")
+    assert "no common table" not in said
 
 
 def test_a_collapsed_run_stands_beside_a_good_one(project):

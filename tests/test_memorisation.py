@@ -11,6 +11,7 @@ from hrvgan.features import Features, load_features
 from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import load_refnet
 from hrvgan.metrics.protocols import rank_stability, ranks_of
+from hrvgan.video.grids import BAND, GAP, labelled_columns
 
 
 class Copier:
@@ -46,15 +47,21 @@ def test_copies_are_found(references, shapes_clips, tmp_path):
     net, _ = load_refnet(references)
     made = first_samples(gan, list(range(8)), seed=3)
     shown = write_nearest(tmp_path / "nearest.png", made, gan.classes, net, train, known)
-    assert [row["class"] for row in shown] == shapes_clips.classes
+    assert [row["class"] for row in shown] == [row["clip_class"] for row in shown] == shapes_clips.classes
     names = train.index["clip_id"].to_pylist()
     assert [row["clip_id"] for row in shown] == [names[row] for row in gan.rows(torch.arange(8))]
     assert max(row["distance"] for row in shown) < 1e-3
-    picture = np.asarray(Image.open(tmp_path / "nearest.png"))
-    strip = 8 * 2 * (32 + 1)  # Eight frames, twice as wide, with their gaps.
-    left, right = picture[:, -2 * strip - 12 : -strip - 12], picture[:, -strip:]
-    assert abs(left.astype(int).mean() - right.astype(int).mean()) < 1
-    assert picture.shape[0] % 8 == 0
+    picture = np.asarray(Image.open(tmp_path / "nearest.png")).astype(int)
+    left, right = picture[:, : picture.shape[1] // 2 - 6], picture[:, picture.shape[1] // 2 + 6 :]
+    strip = 8 * (2 * 32 + GAP)  # eight frames, twice as wide, with their gaps
+    # Names of classes on both sides, and heads above that differ.
+    np.testing.assert_array_equal(left[BAND:], right[BAND:])
+    heads = [half[:BAND, -strip:] for half in (left, right)]
+    for head, words in zip(heads, ("generated", "nearest training clip"), strict=True):
+        np.testing.assert_array_equal(
+            head, labelled_columns(np.zeros((1, strip, 3), np.uint8), [words])[:BAND]
+        )
+    assert picture.shape[0] == 8 * (2 * 32 + GAP) + BAND
 
 
 def test_predictions_of_each_class(shapes_clips):

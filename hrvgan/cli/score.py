@@ -89,16 +89,21 @@ def open_any(name: str, *, reference: Path | None, weights: Path, device: str):
 
 
 def gates_of(reference: Path, real: Path) -> dict:
-    """Verdict of the gates on the network of `reference`, for a manifest: they say nothing of another store `real`."""
+    """Verdict of the gates on the network of `reference`, for a manifest: they say nothing of other clips `real`."""
     from hrvgan.clipstore.clips import INDEX, Clips
     from hrvgan.evaluation.gates import check_gates, verdict
     from hrvgan.features import load_features
 
     examined = json.loads((reference / "refnet.json").read_text(encoding="utf-8"))["data_digest"]
-    if (real / INDEX).exists() and Clips(real).digest != examined:
-        reason = f"clips: {reference} was trained and examined on other clips than {real}; score by their own reference"
-        return {"gated": False, "ungated": [reason]}
-    return verdict(check_gates(load_features(reference / "features.npz")))
+    if not (real / INDEX).exists():
+        reason = f"whether {reference} was trained and examined on those of {real} is unknown; give their clip store"
+    elif Clips(real).digest != examined:
+        reason = (
+            f"{reference} was trained and examined on other clips than {real}; score by their own reference"
+        )
+    else:
+        return verdict(check_gates(load_features(reference / "features.npz")))
+    return {"gated": False, "ungated": [f"clips: {reason}"]}
 
 
 def tell(metrics: dict, manifest: dict) -> None:

@@ -11,7 +11,7 @@ from hrvgan.features import Features
 from hrvgan.features.refnet import RefNet, featurise
 from hrvgan.metrics.neighbours import nearest
 from hrvgan.nn.base import VideoGAN
-from hrvgan.video.grids import filmstrips, labelled_rows, write_image
+from hrvgan.video.grids import filmstrips, labelled_columns, labelled_rows, write_image
 
 MAX_FRAMES, ENLARGED = 8, 64
 COLLAPSED = 1e-3  # Share of the real clips' variance below which generated clips count as all alike.
@@ -62,22 +62,37 @@ def first_predictions(gan: VideoGAN, clips: Clips, seed: int, most: int) -> tupl
 
 
 def write_nearest(
-    path: Path, made: np.ndarray, titles: Sequence[str], net: RefNet, train: Clips, features: Features
+    path: Path,
+    made: np.ndarray,
+    titles: Sequence[str],
+    net: RefNet,
+    train: Clips,
+    features: Features,
+    head: str = "generated",
 ) -> list[dict]:
-    """Write a picture: the clips `made`, uint8 (K, T, H, W, 3), left, their nearest training clips right, at most
-    MAX_FRAMES frames of each, with K titles.
+    """Write a picture: below `head` the clips `made`, uint8 (K, T, H, W, 3), with K titles, and to their right the
+    nearest training clips with the names of their classes; at most MAX_FRAMES frames of each.
 
-    `features` are those of `train`, in its order. Returns what is shown: class, clip_id, distance.
+    `features` are those of `train`, in its order. Returns what is shown: class, clip_id and class of the training clip,
+    distance.
     """
     rows, distances = nearest(featurise(net, [made])[0], features.features)
+    ids = train.index["clip_id"].to_pylist()
+    classes = [train.classes[train.labels[row]] if train.classes else "" for row in rows]
     frames = np.linspace(0, made.shape[1] - 1, min(made.shape[1], MAX_FRAMES)).round().astype(int)
     factor = max(1, ENLARGED // made.shape[2])
-    left, right = (filmstrips(clips[:, frames], enlarge=factor) for clips in (made, train.read(rows)))
+    left = headed_strips(made[:, frames], titles, head, factor)
+    right = headed_strips(train.read(rows)[:, frames], classes, "nearest training clip", factor)
     gap = np.full((len(left), 6 * factor, 3), 255, dtype=np.uint8)
-    picture = np.concatenate([left, gap, right], axis=1)
-    write_image(path, labelled_rows(picture, titles) if any(titles) else picture)
-    names = train.index["clip_id"].to_pylist()
+    write_image(path, np.concatenate([left, gap, right], axis=1))
     return [
-        {"class": title, "clip_id": names[row], "distance": float(distance)}
-        for title, row, distance in zip(titles, rows, distances, strict=True)
+        {"class": title, "clip_id": ids[row], "clip_class": name, "distance": float(distance)}
+        for title, row, name, distance in zip(titles, rows, classes, distances, strict=True)
     ]
+
+
+def headed_strips(clips: np.ndarray, names: Sequence[str], head: str, factor: int) -> np.ndarray:
+    """Film strips of `clips`, enlarged, with names to their left where there are any, and `head` above them."""
+    strips = filmstrips(clips, enlarge=factor)
+    named = labelled_rows(strips, names) if any(names) else strips
+    return labelled_columns(named, [head], named.shape[1] - strips.shape[1])

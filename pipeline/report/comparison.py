@@ -22,7 +22,7 @@ PUBLISHED_COLUMNS = (  # (column of the file, title, status)
     ("fid_aeroplane", "FID on Aeroplane \N{DOWNWARDS ARROW}", UNKNOWN),
 )
 PUBLISHED_CAPTION = (
-    "Published scores, not comparable with those above: they were measured on other data by other networks. The "
+    "Published scores, not comparable with those of the runs: they were measured on other data by other networks. The "
     "Inception scores are themselves of more than one protocol (9,984 clips in one split, 2,048 in one or in ten), "
     "and no protocol could be found under which FIDs come out near 100,000."
 )
@@ -41,11 +41,14 @@ def tables(runs: list[RunResults]) -> list[dict]:
 
 def excluded(runs: list[RunResults]) -> list[str]:
     """Sentences that say which runs are in no table, and why."""
-    alone = [group[0].name for group in groups(runs) if len(group) == 1]
+    compared = groups(runs)
+    alone = [group[0].name for group in compared if len(group) == 1]
+    others = "scored against other real clips or by another network than the rest, so in no common table"
+    single = "no other run has scores to compare its own with"
     hidden = [run.name for run in runs if run.scores and not run.gated]
     absent = [run.name for run in runs if not run.scores]
     sentences = [
-        (alone, "scored against other real clips or by another network than the rest, so in no common table"),
+        (alone, others if len(compared) > 1 else single),
         (hidden, "the reference network has not passed its gates, so its scores are hidden"),
         (absent, "not scored yet"),
     ]
