@@ -14,6 +14,7 @@ from hrvgan.errors import InputError, SlowVideoError, VideoError
 from hrvgan.extraction import cut as cutting
 from hrvgan.extraction.cut import ClipSpec, clip_frames, clip_starts
 from hrvgan.video.decode import decode, expected_frames
+from hrvgan.video.hdr import PQ, to_sdr
 from hrvgan.video.io import encode, probe, read_frames
 from tests import processes
 from tests.test_video import moving_square
@@ -185,6 +186,59 @@ def test_video_without_a_colour_tag_is_bt709_from_720_lines_on(tmp_path, height,
     assert frames.shape == (2, height, 64, 3)
     np.testing.assert_allclose(frames.astype(int), np.broadcast_to((0, 255, 0), frames.shape), atol=2)
     np.testing.assert_allclose(read_frames(path, 16)[0].astype(int)[..., 1], 255, atol=2)
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_hdr_has_the_levels_of_its_sdr_twin(tmp_path, transfer):
+    """Bars of at most 100 nits: PQ and HLG of BT.2020 as zscale makes them, and what is drawn as BT.709."""
+    bars, tags = (
+        "smptehdbars=size=160x90:rate=10:duration=0.3",
+        ["-color_primaries", "bt2020", "-color_trc", transfer],
+    )
+    to_hdr = f"zscale=min=709:pin=709:tin=709:rin=limited:m=2020_ncl:p=2020:t={transfer}:npl=100"
+    x265 = ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error:lossless=1"]
+    pixels = ["-pix_fmt", "yuv420p10le", *x265, *tags, "-colorspace", "bt2020nc"]
+    hdr = make(tmp_path / "hdr.mp4", "-vf", to_hdr, *pixels, source=bars)
+    sdr = make(
+        tmp_path / "sdr.mkv", "-vf", "scale=in_color_matrix=bt709,format=gbrp", "-c:v", "ffv1", source=bars
+    )
+    for size in (None, 64):
+        frames, twin = read_frames(hdr, size)[0], read_frames(sdr, size)[0]
+        assert frames.dtype == np.uint8
+        assert frames.shape == twin.shape
+        assert frames.mean() == pytest.approx(twin.mean(), abs=4)
+        assert frames.std() == pytest.approx(twin.std(), abs=8)
+    levels = read_frames(hdr)[0][0, 20, [10, 30]]  # 40 % and 75 % grey
+    np.testing.assert_allclose(levels, [[102] * 3, [191] * 3], atol=2)
+
+
+def test_highlights_above_white_keep_their_order():
+    """PQ of 0, 100, 203, 1,000 and 10,000 nits is 0, 0.508, 0.581, 0.752 and 1 (BT.2408); white of SDR is 100 nits."""
+    signal = np.array([0, 0.508, 0.581, 0.752, 1]) * 65535
+    levels = to_sdr(signal.astype(np.uint16)[None, :, None].repeat(3, 2), PQ, 1)[0, :, 0]
+    np.testing.assert_allclose(levels, [0, 236, 252, 255, 255], atol=1)
+
+
+def test_frames_that_say_they_are_interlaced_are_deinterlaced_and_no_others(tmp_path):
+    """A file that is progressive, interlaced and progressive again."""
+    options = ["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-flags"]
+    plain = make(
+        tmp_path / "plain.h264", *options, "+bitexact", source="testsrc2=192x128:rate=25:duration=0.4"
+    )
+    weave = ["-vf", "tinterlace=interleave_top", *options, "+ilme+ildct"]
+    woven = make(tmp_path / "woven.h264", *weave, source="testsrc2=192x128:rate=50:duration=0.4")
+    (tmp_path / "both.h264").write_bytes(plain.read_bytes() + woven.read_bytes() + plain.read_bytes())
+    run("-f", "h264", "-framerate", "25", "-i", tmp_path / "both.h264", "-c", "copy", tmp_path / "both.mkv")
+    frames = read_frames(tmp_path / "both.mkv")[0]
+    combed = by_program(tmp_path / "both.mkv").reshape(frames.shape)
+    twin = by_program(tmp_path / "both.mkv", "yadif=deint=interlaced,format=rgb24").reshape(frames.shape)
+    changed = (frames != combed).any(axis=(1, 2, 3))
+    first = changed.argmax()
+    assert changed.sum() == 10
+    assert changed[first : first + 10].all()
+    np.testing.assert_array_equal(np.delete(frames, first, 0), np.delete(twin, first, 0))
+    rough, smooth = (abs(np.diff(part[changed].astype(int), axis=1)).mean() for part in (combed, frames))
+    assert rough > 1.1 * smooth
 
 
 def test_alpha_is_dropped_not_blended(tmp_path):

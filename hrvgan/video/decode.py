@@ -1,11 +1,14 @@
 """Single pass over a video file: count and time its frames, find scene cuts, convert the frames that are wanted.
 
-PyAV decodes (the ffmpeg program's `-ss` and `fps_mode` lose or double frames of real files). Only wanted frames are
-turned upright, resized and converted to RGB, by ffmpeg's filters; memory does not grow with the length of a video.
+PyAV decodes (the ffmpeg program's `-ss` and `fps_mode` lose or double frames of real files). Interlaced frames are
+deinterlaced; only wanted ones are turned upright, resized and converted to RGB of SDR. Memory does not grow with the
+length of a video.
 """
 
+import contextlib
 import functools
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +18,7 @@ import av
 import numpy as np
 import PIL
 
+from hrvgan.video.hdr import is_hdr, to_sdr
 from hrvgan.video.readers import PacketReader, PictureReader, check_deadline, open_reader
 
 # Bicubic with its exact paths: the same bytes whatever SIMD the CPU has.
@@ -94,12 +98,13 @@ def _resample(reader: PacketReader | PictureReader, fps: float) -> Iterator[tupl
     As by ffmpeg's filter `fps`, a frame fills the slots until the next frame's time. That filter itself would drop the
     frames of avis, whose timestamps run backwards: theirs, and others without timestamp, are timed by their number.
     """
+    frames = deinterlaced(reader.frames())
     if not fps:
-        yield from ((frame, 1) for frame in reader.frames())
+        yield from ((frame, 1) for frame in frames)
         return
     held, start, since = None, None, 0
     step, now = 1 / Fraction(reader.rate), Fraction(0)  # seconds; `now` since the first frame
-    for number, frame in enumerate(reader.frames()):
+    for number, frame in enumerate(frames):
         if reader.tick is None or frame.pts is None:
             shown_at = number * step
         else:
@@ -125,24 +130,58 @@ class FilterGraph:
         self.make_filters, self.format, self.graph = make_filters, None, None
 
     def apply(self, frame: av.VideoFrame) -> av.VideoFrame:
-        # Not the frame's side data: reading them makes a reference cycle, which is freed much later.
-        size = frame.width, frame.height
-        format = (*size, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
-        if format != self.format:
-            self.format, self.graph = format, self._build(frame)
+        if (format := format_of(frame)) != self.format:
+            tags = [("setparams", "colorspace=bt709")] if is_untagged_hd(frame) else []
+            self.format, self.graph = format, make_graph(frame, [*tags, *self.make_filters(frame)])
         self.graph.push(frame)
         return self.graph.pull()
 
-    def _build(self, frame: av.VideoFrame) -> av.filter.Graph:
-        graph = av.filter.Graph()
-        graph.threads = 1  # Small frames are done before more threads have woken up.
-        source = {"video_size": f"{frame.width}x{frame.height}", "pix_fmt": frame.format.name, "time_base": "1/1000",
-                  "colorspace": int(frame.colorspace), "range": int(frame.color_range)}  # fmt: skip
-        nodes = [graph.add("buffer", ":".join(f"{key}={value}" for key, value in source.items()))]
-        tags = [("setparams", "colorspace=bt709")] if is_untagged_hd(frame) else []
-        nodes += [graph.add(name, arguments) for name, arguments in (*tags, *self.make_filters(frame))]
-        graph.link_nodes(*nodes, graph.add("buffersink")).configure()
-        return graph
+
+def format_of(frame: av.VideoFrame) -> tuple:
+    # Not the frame's side data: reading them makes a reference cycle, which is freed much later.
+    size = frame.width, frame.height
+    return (*size, frame.format.name, frame.colorspace, frame.color_range, frame.rotation)
+
+
+def make_graph(frame: av.VideoFrame, filters: Filters) -> av.filter.Graph:
+    """Graph of `filters` for frames of the same format as `frame`."""
+    graph = av.filter.Graph()
+    graph.threads = 1  # Small frames are done before more threads have woken up.
+    source = {"video_size": f"{frame.width}x{frame.height}", "pix_fmt": frame.format.name, "time_base": "1/1000",
+              "colorspace": int(frame.colorspace), "range": int(frame.color_range)}  # fmt: skip
+    nodes = [graph.add("buffer", ":".join(f"{key}={value}" for key, value in source.items()))]
+    nodes += [graph.add(name, arguments) for name, arguments in filters]
+    graph.link_nodes(*nodes, graph.add("buffersink")).configure()
+    return graph
+
+
+def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """The same frames; those that say they are interlaced, by ffmpeg's filter yadif, which is one frame behind."""
+    graph, format, times = None, None, deque()
+
+    def out() -> Iterator[av.VideoFrame]:
+        with contextlib.suppress(av.BlockingIOError, av.EOFError):
+            while True:
+                frame = graph.pull()
+                frame.pts = times.popleft()  # yadif counts in half ticks.
+                yield frame
+
+    for frame in frames:
+        if graph and format_of(frame) != format:
+            graph.push(None)
+            yield from out()
+            graph = None
+        if not (graph or frame.interlaced_frame):
+            yield frame
+            continue
+        if not graph:
+            graph, format = make_graph(frame, [("yadif", "deint=interlaced")]), format_of(frame)
+        times.append(frame.pts)
+        graph.push(frame)
+        yield from out()
+    if graph:
+        graph.push(None)
+        yield from out()
 
 
 def frame_converter(aspect: Fraction | None) -> Callable[[av.VideoFrame, int | None, bool], np.ndarray]:
@@ -154,10 +193,15 @@ def frame_converter(aspect: Fraction | None) -> Callable[[av.VideoFrame, int | N
     stretch = [] if square else [("scale", f"trunc(iw*{aspect}+0.5):ih:flags={SCALE_FLAGS}")]
 
     @functools.cache
-    def graph(size: int | None, crop: bool) -> FilterGraph:
-        return FilterGraph(lambda frame: [*stretch, *turns_of(frame), *filters(size, crop)])
+    def graph(size: int | None, crop: bool, hdr: bool) -> FilterGraph:
+        return FilterGraph(lambda frame: [*stretch, *turns_of(frame), *filters(size, crop, 16 if hdr else 8)])
 
-    return lambda frame, size, crop: graph(size, crop).apply(frame).to_ndarray()
+    def convert(frame: av.VideoFrame, size: int | None, crop: bool) -> np.ndarray:
+        hdr = is_hdr(frame)
+        rgb = graph(size, crop, hdr).apply(frame).to_ndarray()
+        return to_sdr(rgb, frame.color_trc, frame.color_primaries) if hdr else rgb
+
+    return convert
 
 
 def scene_detector(threshold: float) -> Callable[[av.VideoFrame], bool]:
@@ -166,16 +210,17 @@ def scene_detector(threshold: float) -> Callable[[av.VideoFrame], bool]:
     return lambda frame: "lavfi.scd.time" in graph.apply(frame).metadata
 
 
-def filters(size: int | None, crop: bool) -> Filters:
+def filters(size: int | None, crop: bool, bits: int = 8) -> Filters:
     """Ffmpeg filters (name, arguments) between an upright frame and the array.
 
     Cropping comes first, so that the borders are not resized: a square is, exact to the pixel, or with subsampled
     chroma to the pair. Planar gbrp takes a resize up to three times faster than rgb24 does, with the same values.
     """
+    packed, planar = ("rgb24", "gbrp") if bits == 8 else ("rgb48le", "gbrp16le")
     if size is None:
-        return [("format", "rgb24")]
+        return [("format", packed)]
     square = [("crop", "'min(iw,ih)':'min(iw,ih)'")] if crop else []
-    return [*square, ("scale", f"{size}:{size}:flags={SCALE_FLAGS}"), ("format", "gbrp")]
+    return [*square, ("scale", f"{size}:{size}:flags={SCALE_FLAGS}"), ("format", planar)]
 
 
 def is_untagged_hd(frame: av.VideoFrame) -> bool:
