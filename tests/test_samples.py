@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from hrvgan.cli import sample as cli_sample
 from hrvgan.errors import InputError
 from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.sampling.samples import strips, walk, write_samples
 from hrvgan.training.loop import preview
-from hrvgan.video.grids import BAND, GAP, labelled_columns, labelled_rows
+from hrvgan.video.grids import BAND, GAP, drawable, labelled_columns, labelled_rows
 from hrvgan.video.io import probe
 
 SMALL = {name: {"size": 32, "width": 0.1} for name in MODELS} | {"hrvgan": {"size": 8, "width": 0.1}}
@@ -87,6 +88,26 @@ def test_classes_are_shown_that_are_named(tmp_path):
     assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == ["000-a.mp4", "002-c.mp4"]
     with pytest.raises(InputError, match="the model knows no class 'd'; known: a, b, c"):
         write_samples(gan, tmp_path, classes=["d"])
+
+
+def test_classes_that_no_font_can_write_are_numbered(tmp_path, capsys):
+    """As those of the private use area."""
+    written = {}
+    for name in ("\ue001", "class 1"):
+        gan, folder = small("hrvgan", {}), tmp_path / str(len(written))
+        gan.classes = ["a", name, "c"]
+        write_samples(gan, folder, clips_per_class=1, interpolation_steps=2)
+        clips = gan.draw(gan.latent(2, 0), torch.tensor([1, 0])).numpy()
+        shown = drawable([name, "a"], gan.classes)
+        cli_sample.write(folder / "two.png", clips, gan, np.array([1, 0]), shown, {0: "generated"})
+        pictures = [(folder / f"{picture}.png").read_bytes() for picture in ("classes", "two")]
+        written[name] = pictures, json.loads((folder / "samples.json").read_text())["kinds"][0]["rows"]
+    assert written["\ue001"][0] == written["class 1"][0]
+    assert written["\ue001"][1] == ["a", "class 1: \ue001", "c"]
+    assert (tmp_path / "0" / "two.txt").read_text(encoding="utf-8") == "class 1: \ue001\n"
+    assert capsys.readouterr().out.split() == [
+        str(tmp_path / name) for name in ("0/two.png", "0/two.txt", "1/two.png")
+    ]
 
 
 def test_pictures_say_how_many_classes_they_show(tmp_path):

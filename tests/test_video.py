@@ -1,5 +1,6 @@
 """video/io.py against frames that we know, and against ffmpeg's own program."""
 
+import importlib.util
 import warnings
 
 import av
@@ -236,6 +237,26 @@ def test_labels_stand_left_of_their_rows(shape):
     np.testing.assert_array_equal(labelled[..., margin:, :], picture)
     assert labelled[..., :20, 6:margin, :].max() > 150
     assert labelled[..., 20:, :margin, :].max() == 0
+
+
+def test_labels_of_any_script_are_letters_or_numbers_with_a_legend(tmp_path):
+    """Never the box of a missing letter. No font has letters of the private use area."""
+    box, blank = "\uffff", np.zeros((40, 30, 3), np.uint8)
+    for word in ("Gehen é ñ", "ходьба", "περπάτημα", "走", "हिन्दी", "\ue001"):
+        classes = ["walk", word]
+        shown = grids.drawable(["walk", word, "of no class"], classes)
+        assert (shown[0], shown[2]) == ("walk", "of no class")
+        assert shown[1] in (word, "class 1")
+        written = grids.labelled_rows(blank, [shown[1][-1]])[:, 6:-36]
+        assert not np.array_equal(written, grids.labelled_rows(blank, [box])[:, 6:-36]), word
+    assert shown[1] == "class 1"
+    path = grids.write_legend(tmp_path / "a.mp4", ["walk", *2 * ["\ue001"]], classes)
+    assert path.read_text(encoding="utf-8") == "class 1: \ue001\n"
+    assert grids.legend(["\ue001", "walk"], classes) == ["class 1: \ue001", "walk"]
+    assert grids.write_legend(tmp_path / "b.mp4", ["walk"], classes) is None
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+    if importlib.util.find_spec("matplotlib"):
+        assert grids.drawable(["ходьба"], ["ходьба"]) == ["ходьба"]
 
 
 @pytest.mark.parametrize("shape", [(30, 150, 3), (5, 30, 150, 3)])

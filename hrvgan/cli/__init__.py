@@ -166,11 +166,14 @@ def show(store: Path, file: Path | None = None) -> None:
     """Print a summary of STORE and write FILE, a picture of some clips of each class."""
     from hrvgan.clipstore.clips import Clips
     from hrvgan.clipstore.contact_sheet import contact_sheet, summary
+    from hrvgan.video.grids import write_legend
 
     clips, file = Clips(store), file or Path(f"{store.name}.png")
     print(summary(clips))
     contact_sheet(clips, file)
     print(file)
+    if path := write_legend(file, clips.classes, clips.classes):
+        print(path)
 
 
 def check(store: Path) -> None:

@@ -28,6 +28,7 @@ def sample(
     from hrvgan.nn.checkpoint import released_folder
     from hrvgan.sampling.export import FORMATS, export_clips
     from hrvgan.sampling.samples import check_grid, long_clips
+    from hrvgan.video.grids import drawable
 
     as_file = out.suffix in SUFFIXES and not out.is_dir()
     if format not in ("", *FORMATS):
@@ -49,7 +50,8 @@ def sample(
         clips = long_clips(gan, labels, frames, seed, truncation)
     else:
         clips = gan.draw(gan.latent(num, seed), labels, psi=truncation).numpy()
-    write(out, clips, gan, labels.numpy(), gan.titles(labels.tolist()), {0: "generated"})
+    captions = drawable(gan.titles(labels.tolist()), gan.classes)
+    write(out, clips, gan, labels.numpy(), captions, {0: "generated"})
 
 
 def interpolate(
@@ -66,6 +68,7 @@ def interpolate(
     from hrvgan.clipstore.layout import to_float
     from hrvgan.models import load
     from hrvgan.sampling.samples import check_grid, invert, step_names, walk
+    from hrvgan.video.grids import drawable
 
     check_output(out)
     if videos and to_seed is not None:
@@ -86,7 +89,7 @@ def interpolate(
     captions = step_names(num)
     if videos:
         clips, captions = np.concatenate([real[:1], clips, real[1:]]), ["real", *captions, "real"]
-    for end, title in zip((0, -1), gan.titles(labels), strict=True):
+    for end, title in zip((0, -1), drawable(gan.titles(labels), gan.classes), strict=True):
         captions[end] = f"{captions[end]} {title}".strip()
     nearer = np.linspace(0, 1, len(clips)) > 0.5  # A clip between two classes has the label of the nearer.
     write(out, clips, gan, np.where(nearer, labels[1], labels[0]), captions, {0: "interpolation, generated"})
@@ -153,7 +156,7 @@ def write(out: Path, clips, gan, labels, captions: list[str], heads: dict[int, s
 
     from hrvgan.files import atomic_path
     from hrvgan.sampling.samples import grid, strips, titled
-    from hrvgan.video.grids import write_image
+    from hrvgan.video.grids import write_image, write_legend
     from hrvgan.video.io import write_video
 
     if out.suffix in (".mp4", ".gif"):
@@ -165,6 +168,8 @@ def write(out: Path, clips, gan, labels, captions: list[str], heads: dict[int, s
             classes = np.array(gan.classes if gan.num_classes else [], dtype=np.str_)
             np.savez_compressed(temporary, frames=clips, labels=labels, classes=classes, fps=gan.fps)
     print(out)
+    if out.suffix != ".npz" and (path := write_legend(out, gan.titles(labels.tolist()), gan.classes)):
+        print(path)
 
 
 MODEL = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hrvgan.clipstore.clips import SPLITS, Clips
-from hrvgan.video.grids import filmstrips, labelled_rows, write_image
+from hrvgan.video.grids import drawable, filmstrips, labelled_rows, write_image
 
 
 def summary(clips: Clips) -> str:
@@ -50,7 +50,7 @@ def contact_sheet(clips: Clips, path: str | Path, *, rows: int = 2, num_frames: 
     labels = clips.index["class_name" if clips.classes else "video_id"].take(chosen).to_pylist()
     enlarge = max(1, 64 // clips.shape[1])
     strips = filmstrips(clips.read(chosen)[:, times], enlarge=enlarge)
-    write_image(path, labelled_rows(strips, labels))
+    write_image(path, labelled_rows(strips, drawable(labels, clips.classes)))
 
 
 def _spread(mask: np.ndarray, count: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from hrvgan.features import Features
 from hrvgan.features.refnet import RefNet, featurise
 from hrvgan.metrics.neighbours import nearest
 from hrvgan.nn.base import VideoGAN
-from hrvgan.video.grids import filmstrips, labelled_columns, labelled_rows, write_image
+from hrvgan.video.grids import drawable, filmstrips, labelled_columns, labelled_rows, write_image
 
 MAX_FRAMES, ENLARGED = 8, 64
 COLLAPSED = 1e-3  # Share of the real clips' variance below which generated clips count as all alike.
@@ -81,8 +81,9 @@ def write_nearest(
     classes = [train.classes[train.labels[row]] if train.classes else "" for row in rows]
     frames = np.linspace(0, made.shape[1] - 1, min(made.shape[1], MAX_FRAMES)).round().astype(int)
     factor = max(1, ENLARGED // made.shape[2])
-    left = headed_strips(made[:, frames], titles, head, factor)
-    right = headed_strips(train.read(rows)[:, frames], classes, "nearest training clip", factor)
+    left, right = made[:, frames], train.read(rows)[:, frames]
+    left = headed_strips(left, drawable(titles, train.classes), head, factor)
+    right = headed_strips(right, drawable(classes, train.classes), "nearest training clip", factor)
     gap = np.full((len(left), 6 * factor, 3), 255, dtype=np.uint8)
     write_image(path, np.concatenate([left, gap, right], axis=1))
     return [

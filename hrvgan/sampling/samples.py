@@ -16,7 +16,17 @@ from hrvgan.errors import InputError
 from hrvgan.files import write_json
 from hrvgan.nn.base import MAX_CLASSES, VideoGAN
 from hrvgan.progress import bar
-from hrvgan.video.grids import BAND, GAP, filmstrips, labelled_columns, labelled_rows, tile, write_image
+from hrvgan.video.grids import (
+    BAND,
+    GAP,
+    drawable,
+    filmstrips,
+    labelled_columns,
+    labelled_rows,
+    legend,
+    tile,
+    write_image,
+)
 from hrvgan.video.io import write_video
 
 ROW = 8  # clips in the row that shows a model beside others, and in a row of a grid
@@ -38,7 +48,7 @@ def write_samples(
     titles = gan.titles(labels)
     with bar(desc="sample", total=3, unit="kind") as progress:
         classes = class_rows(gan, labels, clips_per_class, seed, truncation)
-        kinds = [write_kind(folder, gan, "classes", classes[:, 0], classes, titles, class_caption(gan))]
+        kinds = [write_kind(folder, gan, "classes", classes[:, 0], classes, labels, class_caption(gan))]
         progress.update()
 
         first, last = gan.latent(2, seed)
@@ -46,7 +56,7 @@ def write_samples(
         steps = np.stack(walks)  # (classes, steps, T, H, W, 3)
         middles = steps[:, :, gan.num_frames // 2]
         kinds += [
-            write_kind(folder, gan, "interpolation", middles, steps, titles[:4], INTERPOLATION_CAPTION,
+            write_kind(folder, gan, "interpolation", middles, steps, labels[:4], INTERPOLATION_CAPTION,
                        columns=step_names(interpolation_steps))
         ]  # fmt: skip
         progress.update()
@@ -225,13 +235,14 @@ def enlarge(size: int) -> int:
 
 
 def write_kind(
-    folder: Path, gan: VideoGAN, kind: str, strips: np.ndarray, rows: np.ndarray, titles: list[str],
+    folder: Path, gan: VideoGAN, kind: str, strips: np.ndarray, rows: np.ndarray, labels: list[int],
     caption: str, columns: Sequence[str] = (),
 ) -> dict:  # fmt: skip
     """Writes <kind>.png (`strips`: (R, M, H, W, 3)) and <kind>.mp4 (`rows`: (R, N, T, H, W, 3)): beside both the
-    `titles` of rows, above both the names of `columns`, and how many classes are shown."""
-    left_out = len(titles) < gan.num_classes
-    title = "generated" + (f", {len(titles)} of {gan.num_classes} classes" if left_out else "")
+    classes `labels` of rows, above both the names of `columns`, and how many classes are shown."""
+    left_out = len(labels) < gan.num_classes
+    title = "generated" + (f", {len(labels)} of {gan.num_classes} classes" if left_out else "")
+    names, titles = gan.titles(labels), drawable(gan.titles(labels), gan.classes)
 
     def framed(cells: np.ndarray) -> np.ndarray:
         whole = labelled_rows(cells, titles) if any(titles) else cells
@@ -242,7 +253,8 @@ def write_kind(
     write_image(folder / f"{kind}.png", framed(filmstrips(strips, enlarge=enlarge(gan.size))))
     film = grid(rows.reshape(-1, *rows.shape[2:]), rows.shape[1])
     write_video(folder / f"{kind}.mp4", framed(film), fps=gan.fps)
-    return {"kind": kind, "png": f"{kind}.png", "mp4": f"{kind}.mp4", "caption": caption, "rows": titles}
+    files = {"png": f"{kind}.png", "mp4": f"{kind}.mp4"}
+    return {"kind": kind, **files, "caption": caption, "rows": legend(names, gan.classes)}
 
 
 def write_clip(folder: Path, gan: VideoGAN, label: int, title: str, clip: np.ndarray, seed: int) -> dict:
@@ -265,17 +277,19 @@ def write_predictions(
     seen, c = torch.from_numpy(real), torch.from_numpy(labels)
     guesses = [gan.predict(seen, c, seed + k).numpy() for k in range(2)]
     rows = np.stack([real, *guesses], 1).reshape(-1, *real.shape[1:])
-    names = [clips.classes[label] if clips.classes else "clip" for label in labels]
-    titles = [title for name in names for title in (f"{name}, real", "predicted", "predicted again")]
+    classes = [clips.classes[label] if clips.classes else "clip" for label in labels]
+    names = drawable(classes, clips.classes)
+    guessed = ["predicted", "predicted again"]
+    titles = [title for name in names for title in (f"{name}, real", *guessed)]
     heads = {0: "frames given", gan.context: "frames predicted"}
     write_image(folder / "prediction.png", strips(rows, titles, heads))
     cells = grid(rows, 3)
     film = labelled_rows(cells, names)
-    columns = ["real", "predicted", "predicted again"]
-    film = labelled_columns(film, columns, film.shape[-2] - cells.shape[-2])
+    film = labelled_columns(film, ["real", *guessed], film.shape[-2] - cells.shape[-2])
     write_video(folder / "prediction.mp4", titled(film, heads), fps=gan.fps)
     kind = {
-        "kind": "prediction", "png": "prediction.png", "mp4": "prediction.mp4", "rows": titles,
+        "kind": "prediction", "png": "prediction.png", "mp4": "prediction.mp4",
+        "rows": [row for name in legend(classes, clips.classes) for row in (f"{name}, real", *guessed)],
         "caption": f"The first {gan.context} frames of each row were seen. Below each held-out clip: how the model "
         "goes on, from two z. In the video, from left to right: the clip, and both guesses.",
     }  # fmt: skip

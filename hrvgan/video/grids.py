@@ -1,6 +1,8 @@
 """Tile clips into one image or video, with labels: uint8 in, uint8 out."""
 
+import contextlib
 import functools
+import importlib.util
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +10,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hrvgan.files import atomic_path
+from hrvgan.files import atomic_path, write_text
 
 GAP = 2  # pixels between clips
 BAND = 16  # pixels of the band above pictures that labels stand in
 INK = (235, 235, 235)
+# Asked in this order for what Pillow's own font lacks, which is all but ASCII. The first one comes with matplotlib,
+# too; the others are those of Linux distributions, Windows and macOS.
+FONTS = (
+    "DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSansDevanagari-Regular.ttf", "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf", "msyh.ttc", "malgun.ttf", "Nirmala.ttc", "PingFang.ttc", "Arial Unicode.ttf",
+    "unifont.otf",
+)  # fmt: skip
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
@@ -40,10 +49,11 @@ def filmstrips(clips: np.ndarray, **options) -> np.ndarray:
 def labelled_rows(rows: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Write `labels` to the left of the equally high rows of `rows`, uint8 (H, W, 3) or (T, H, W, 3)."""
     height = rows.shape[-3] / len(labels)
-    font = ImageFont.load_default(size=min(16.0, max(8.0, 0.4 * height)))
-    margin = math.ceil(max(font.getlength(label) for label in labels)) + 12
+    fonts = [font_for(label, min(16.0, max(8.0, 0.4 * height))) for label in labels]
+    widths = [font.getlength(label) for font, label in zip(fonts, labels, strict=True)]
+    margin = math.ceil(max(widths)) + 12
     image = Image.new("RGB", (margin, rows.shape[-3]))
-    for row, label in enumerate(labels):
+    for row, (font, label) in enumerate(zip(fonts, labels, strict=True)):
         middle = (6, (row + 0.5) * height)
         ImageDraw.Draw(image).text(middle, label, font=font, fill=INK, anchor="lm")
     column = np.broadcast_to(np.asarray(image), (*rows.shape[:-2], margin, 3))
@@ -69,5 +79,56 @@ def labelled_columns(columns: np.ndarray, labels: Sequence[str], margin: int = 0
 @functools.cache
 def fitting_font(text: str, width: int) -> ImageFont.FreeTypeFont:
     """The largest font of 12 to 7 pixels in which `text` is not wider than `width`, or that of 7."""
-    fonts = [ImageFont.load_default(size=size) for size in (12, 11, 10, 9, 8, 7)]
+    fonts = [font_for(text, size) for size in (12, 11, 10, 9, 8, 7)]
     return next((font for font in fonts if font.getlength(text) + 2 <= width), fonts[-1])
+
+
+def drawable(titles: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The titles as pictures show them: of a class whose name no font here can draw, "class 3", which is its label."""
+    fonts = [font_for(title, 12) for title in titles]
+    return [
+        title if title not in classes or can_draw(font, title) else f"class {classes.index(title)}"
+        for font, title in zip(fonts, titles, strict=True)
+    ]
+
+
+def legend(titles: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The titles, those that `drawable` replaces as "class 3: title"."""
+    pairs = zip(drawable(titles, classes), titles, strict=True)
+    return [title if shown == title else f"{shown}: {title}" for shown, title in pairs]
+
+
+def write_legend(picture: Path, titles: Sequence[str], classes: Sequence[str]) -> Path | None:
+    """Write beside a picture or video, as <its name>.txt, what "class 3" in it stands for; None if there is no need."""
+    path, lines = picture.with_suffix(".txt"), set(legend(titles, classes)) - set(titles)
+    if not lines:
+        return None
+    write_text(path, "".join(f"{line}\n" for line in sorted(lines)))
+    return path
+
+
+@functools.cache
+def font_for(text: str, size: float) -> ImageFont.FreeTypeFont:
+    """The first font that can draw `text`, or Pillow's own, which draws boxes."""
+    own = ImageFont.load_default(size)
+    if can_draw(own, text):
+        return own
+    others = (ImageFont.truetype(path, size) for path in _font_files())
+    return next((font for font in others if can_draw(font, text)), own)
+
+
+@functools.cache
+def _font_files() -> list[str]:
+    """Paths of those of FONTS that there are."""
+    plotting, found = importlib.util.find_spec("matplotlib"), []
+    bundled = [Path(plotting.origin).parent / "mpl-data/fonts/ttf" / FONTS[0]] if plotting else []
+    for name in (*bundled, *FONTS):
+        with contextlib.suppress(OSError):
+            found.append(ImageFont.truetype(name).path)
+    return found
+
+
+def can_draw(font: ImageFont.FreeTypeFont, text: str) -> bool:
+    """True if no visible character of `text` is shown as the one that no font has."""
+    missing = bytes(font.getmask("\uffff"))
+    return all(bytes(font.getmask(letter)) != missing for letter in text if not letter.isspace())
