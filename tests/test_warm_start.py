@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import hrvgan
 from hrvgan.errors import InputError
@@ -78,3 +79,32 @@ def test_a_model_without_its_d_starts_g_alone(shapes_clips, released, tmp_path, 
     assert "no weights there for D: drawn anew" in capsys.readouterr().err
     assert torch.equal(gan.G.fc.weight, hrvgan.load(released).G.fc.weight)
     assert all(torch.equal(value, cold.D.state_dict()[key]) for key, value in gan.D.state_dict().items())
+
+
+def test_a_larger_model_with_rgb_skips_starts_as_the_same_function(tmp_path):
+    small, large = (
+        build_model("hrvgan", num_classes=2, size=size, width=0.04, rgb_skips=True) for size in (16, 64)
+    )
+    small.classes = ["a", "b"]
+    data = {"dataset": "x", "data_digest": "0" * 64}
+    checkpoint.release(tmp_path / "small", small, small.G, [{"step": 1, "loss/d/adv": 0.5}], data)
+    fresh = checkpoint.warm_start(large, small, tmp_path / "small")
+    assert fresh == (
+        "G.levels.32px.0.layer, G.levels.32px.0.affine, G.levels.32px.1.layer, G.levels.32px.1.affine, "
+        "G.levels.64px.0.layer, G.levels.64px.0.affine, G.levels.64px.1.layer, G.levels.64px.1.affine, "
+        "G.rgb, G.small_rgbs.2, D.rgb.0, D.small_rgbs.2.0, D.levels.64px.0.layer, D.levels.64px.1.layer, "
+        "D.levels.32px.0.layer, D.levels.32px.1.layer"
+    )
+    z, c = small.latent(3, seed=0), torch.tensor([0, 1, 1])
+    with torch.no_grad():
+        enlarged = small.G(z, c).atanh()
+        for shape in [(8, 32, 32), (16, 64, 64)]:
+            enlarged = F.interpolate(enlarged, shape, mode="trilinear", align_corners=False)
+        clips = large.G(z, c)
+        assert torch.allclose(clips, enlarged.tanh(), atol=1e-5)
+        seen = F.adaptive_avg_pool3d(clips, (8, 16, 16))
+        assert torch.allclose(large.D(clips, c), small.D(seen, c), atol=1e-5)
+    large.loss_g(large.D(large.G(z, c), c), torch.zeros(3)).backward()  # and yet it learns
+    assert all(
+        large.get_parameter(f"{name}.weight").grad.abs().max() > 0 for name in ("G.rgb", "G.small_rgbs.2")
+    )

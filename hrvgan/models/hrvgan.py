@@ -3,6 +3,7 @@
 Shapes are (N, C, T, H, W). At 256 px: 32 frames, six levels. A smaller `size` is the same ladder, cut earlier.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -57,6 +58,18 @@ def level_at(position: float, num_levels: int) -> tuple[int, float]:
     return top, min(position - top + 1, 1.0)
 
 
+def silence(*layers: nn.Module) -> None:
+    """Makes the output of convolutions 0 until they have learnt something."""
+    for layer in layers:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def add_enlarged(small: Tensor, large: Tensor) -> Tensor:
+    """`small` (N, C, T, H, W), enlarged linearly to the size of `large`, and `large`."""
+    return large + F.interpolate(small, large.shape[2:], mode="trilinear", align_corners=False)
+
+
 class Spans(nn.Linear):
     """One vector a frame -> one for each of the 4 base time steps: learnt mixing over time, at first the mean of the
     frames under each step, kept at unit variance."""
@@ -81,7 +94,7 @@ class Generator(nn.Module):
 
     def __init__(
         self, num_classes: int, size: int, temporal: str, width: float, z_dim: int, norm: str, modulate: bool,
-        latent: str, encodes: bool, context: int, grows: bool,
+        latent: str, encodes: bool, context: int, grows: bool, rgb_skips: bool,
     ):
         super().__init__()
         base, w_dim = num_channels(4, width), W_DIM if modulate else 0
@@ -97,8 +110,8 @@ class Generator(nn.Module):
             c_in, c_out = num_channels(px // 2, width), num_channels(px, width)
             up, same = UpConv3d(c_in, c_out, scale(px, temporal)), Conv3d(c_out, c_out, 3, padding=1)
             self.levels[f"{px}px"] = nn.ModuleList([Block(up, norm, 0.0, w_dim), Block(same, norm, 0.0, w_dim)])
-        self.rgb = Conv3d(num_channels(size, width), 3, 1)
-        lower = ladder(size)[:-1] if grows else ()            # levels that show pictures only while G grows
+        self.rgb, self.rgb_skips = Conv3d(num_channels(size, width), 3, 1), rgb_skips
+        lower = ladder(size)[:-1] if grows or rgb_skips else ()   # levels that show pictures of their own
         self.small_rgbs = nn.ModuleList([Conv3d(num_channels(px, width), 3, 1) for px in lower])
         self.E = self.skips = None
         if encodes or context:
@@ -106,8 +119,7 @@ class Generator(nn.Module):
         if context:
             channels = {px: num_channels(px // 2, width) for px in ladder(size)}
             self.skips = nn.ModuleDict({f"{px}px": Conv3d(n, n, 1) for px, n in channels.items()})
-            nn.init.zeros_(self.rgb.weight)                   # Training starts from copies of the last frame seen.
-            nn.init.zeros_(self.rgb.bias)
+            silence(self.rgb, *self.small_rgbs)               # Training starts from copies of the last frame seen.
 
     def forward(
         self, z: Tensor, c: Tensor, x: Tensor | None = None, position: float = math.inf, psi: float = 1.0,
@@ -126,16 +138,25 @@ class Generator(nn.Module):
         h = self.seed(w).unflatten(2, (-1, 4 // w.shape[1], 4, 4))
         h = h.transpose(1, 2).flatten(2, 3)                   # (N, 128w, 4, 4, 4)
         h = self.seed_norm(h).relu().contiguous(memory_format=torch.channels_last_3d)
-        below, top, alpha = h, *level_at(position, len(self.levels))
+        maps, (top, alpha) = [], level_at(position, len(self.levels))
         for name, (up, same) in list(self.levels.items())[: top + 1]:
             if self.context:
                 h = h + self.skips[name](seen[name][:, :, -1:])   # what E made of the last frame, at every time
-            below, h = h, same(up(h, w), w)                   # (N, c(px), t(px), px, px)
-        rgb = [*self.small_rgbs, self.rgb][top](h) if self.small_rgbs else self.rgb(h)   # (N, 3, T, size, size)
-        if alpha < 1:
-            rgb = fade(enlarge(self.small_rgbs[top - 1](below), rgb.shape[2:]), rgb, alpha)
-        rgb = full(rgb)                                       # Clips are float32, whatever made them.
+            h = same(up(h, w), w)                             # (N, c(px), t(px), px, px)
+            maps.append(h)
+        rgb = self.picture(maps, alpha)                       # (N, 3, T, size, size)
         return self.go_on(x, rgb) if self.context else rgb.tanh()   # ReLU, as printed, could not go below 0
+
+    def picture(self, maps: list[Tensor], alpha: float) -> Tensor:
+        """Colours (N, 3, T, H, W), before tanh, from what the levels in use made, of which the last has faded in so
+        far. With `rgb_skips` it is a sum: each level adds its own to the enlarged sum of those below."""
+        rgbs = [*self.small_rgbs, self.rgb][: len(maps)] if self.small_rgbs else [self.rgb]
+        needed = len(maps) if self.rgb_skips else 2 if alpha < 1 else 1
+        drawn = zip(rgbs[-needed:], maps[-needed:], strict=True)
+        *below, last = [full(rgb(h)) for rgb, h in drawn]     # Clips are float32, whatever made them.
+        if not self.rgb_skips:
+            return fade(enlarge(below[-1], last.shape[2:]), last, alpha) if below else last
+        return functools.reduce(add_enlarged, [*below, last if alpha == 1 else alpha * last])
 
     def mix(self, z: Tensor, c: Tensor, code: Tensor | None) -> Tensor:
         """All that G is told, (N, S, 128): the latents and E's code, each normalised, and the class."""
@@ -196,11 +217,13 @@ class Discriminator(nn.Module):
     """Table 2, read as the mirror of Table 1: (clips, c) -> logits (N,). The class enters by projection
     (Miyato & Koyama 2018) on the 128 features."""
 
-    def __init__(self, num_classes: int, size: int, temporal: str, width: float, norm: str, grows: bool):
+    def __init__(
+        self, num_classes: int, size: int, temporal: str, width: float, norm: str, grows: bool, rgb_skips: bool
+    ):
         super().__init__()
-        base = num_channels(4, width)
+        base, self.rgb_skips = num_channels(4, width), rgb_skips
         self.rgb = nn.Sequential(FromRGB(num_channels(size, width)), LeakyReLU(0.2))
-        lower = ladder(size)[:-1] if grows else ()            # levels that see pictures only while D grows
+        lower = ladder(size)[:-1] if grows or rgb_skips else ()   # levels that see pictures of their own
         self.small_rgbs = nn.ModuleList(
             [nn.Sequential(FromRGB(num_channels(px, width)), LeakyReLU(0.2)) for px in lower]
         )
@@ -213,12 +236,16 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor, position: float = math.inf) -> Tensor:
         x, (top, alpha) = x.contiguous(memory_format=torch.channels_last_3d), level_at(position, len(self.levels))
-        first, *others = list(self.levels.values())[len(self.levels) - 1 - top :]
-        h = first([*self.small_rgbs, self.rgb][top](x) if self.small_rgbs else self.rgb(x))
-        x = fade(self.small_rgbs[top - 1](avg_pool(x, first[-1].factor)), h, alpha) if alpha < 1 else h
-        for level in others:
-            x = level(x)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
-        x = self.top(self.std(x))                             # (N, 128w, 4, 4, 4)
+        rgbs = [*self.small_rgbs, self.rgb] if self.small_rgbs else [None] * top + [self.rgb]
+        h = rgbs[top](x)
+        for number, level in zip(range(top, -1, -1), list(self.levels.values())[-1 - top :], strict=True):
+            h = level(h)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
+            fades = number == top and alpha < 1
+            if number and (self.rgb_skips or fades):
+                x = avg_pool(x, level[-1].factor)
+                seen = rgbs[number - 1](x)
+                h = fade(seen, h, alpha) if not self.rgb_skips else seen + alpha * h if fades else seen + h
+        x = self.top(self.std(h))                             # (N, 128w, 4, 4, 4)
         h = full(F.leaky_relu(self.fc(x.flatten(1)), 0.2))    # (N, 128)
         # Logits in bfloat16 would differ by 1/128 of themselves or not at all.
         with without_autocast(h):
@@ -236,6 +263,9 @@ class HRVGAN(VideoGAN):
         size: height and width in pixels, one of LADDER. The number of frames follows from it and `temporal`.
         temporal: "paper" doubles time at 8, 64 and 256 px; "ancestor" at 8, 32 and 128 px.
         width: multiplies every number of channels; 1 is the paper's.
+        rgb_skips: every level of G draws a picture, and the clip is their sum, each enlarged to the next; every level
+            of D sees the clip at its size (Karras et al. 2020, "Analyzing and Improving", fig. 7b). A larger model may
+            then start from a smaller one as the same function (`init_from`).
         latent: "vector", one z a clip (Table 1), or "sequence", one z a frame (section 4.2).
         z_dim: length of a latent vector.
         task: "generate" (z, c) -> clip; or "predict" the rest of a clip from its first `context` frames.
@@ -285,7 +315,7 @@ class HRVGAN(VideoGAN):
 
     def __init__(
         self, num_classes: int = 0, size: int = 32, *, temporal: str = "paper", width: float = 1.0,
-        latent: str = "vector", z_dim: int = 128, task: str = "generate", context: int = 4,
+        rgb_skips: bool = False, latent: str = "vector", z_dim: int = 128, task: str = "generate", context: int = 4,
         norm_g: str = "pixel", norm_d: str = "none", modulate: bool = True, equalised: bool = False,
         objective: str = "relativistic", k: float = 0.0, lambda1: float = 1.0, lambda2: float = 1.0,
         alpha: float = 1.0, beta: float = 0.0, r1_gamma: float = 3.0, r2_gamma: float = 3.0, r1_every: int = 8,
@@ -315,14 +345,15 @@ class HRVGAN(VideoGAN):
                              f"{2 * fades}: 8 px, the fade to 16 px, 16 px, ..., the fade to the full size")
         if grow_clips and (task == "predict" or beta):
             raise InputError("hrvgan: E does not grow; set grow_clips to 0, or task to generate and beta to 0")
-        self.latent_kind, self.temporal = latent, temporal
+        self.latent_kind, self.temporal, self.rgb_skips = latent, temporal, rgb_skips
         self.growth = grow_clips if isinstance(grow_clips, list) else [grow_clips] * 2 * fades * (grow_clips > 0)
         self.position = math.inf                               # on the ladder: 1.25 is a quarter from 16 to 32 px
         encodes, grows = beta > 0 and task == "generate", bool(self.growth)
         self.G = Generator(
-            num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, grows
+            num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, grows,
+            rgb_skips,
         )
-        self.D = Discriminator(num_classes, size, temporal, width, norm_d, grows)
+        self.D = Discriminator(num_classes, size, temporal, width, norm_d, grows, rgb_skips)
         if equalised:
             equalise(self.G)
             equalise(self.D)
@@ -441,6 +472,14 @@ class HRVGAN(VideoGAN):
         if self.growth:
             self.position = position(num_clips, self.growth)
         return self.level()
+
+    def take_levels(self, other: VideoGAN) -> dict[str, str]:
+        if not (self.rgb_skips and other.rgb_skips and other.size < self.size):
+            return {}
+        known, new = LADDER.index(other.size), ladder(self.size)[LADDER.index(other.size) + 1 :]
+        silence(self.G.rgb, *self.G.small_rgbs[known + 1 :])
+        silence(*(self.D.levels[f"{px}px"][-1].layer for px in new))
+        return {"rgb.": f"small_rgbs.{known}."}
 
     def level(self) -> Level:
         top, alpha = level_at(self.position, len(self.G.levels))

@@ -109,6 +109,12 @@ class VideoGAN(nn.Module):
         nothing is, or where a model cannot say it."""
         return ""
 
+    def take_levels(self, other: "VideoGAN") -> dict[str, str]:
+        """Prepares this model for the weights of `other`, a smaller one of its kind, so that it starts as the same
+        function: its new levels add nothing yet. Returns beginnings of the names of weights there, and what they are
+        here. Where a model cannot do so, nothing."""
+        return {}
+
     def latent(self, n: int, seed: int) -> Tensor:
         """(n, *z_shape) standard normal. Row i depends on (seed, i) alone, never on `n` or on the device."""
         rows = [np.random.default_rng((seed, i)).standard_normal(self.z_shape, np.float32) for i in range(n)]

@@ -109,12 +109,12 @@ def warm_start(gan: VideoGAN, other: VideoGAN, folder: str | Path) -> str:
     if other.name != gan.name:
         raise InputError(f"{folder}: a model {other.name!r}, cannot start a {gan.name!r} from it")
     weights = {"G": Path(folder) / "model.safetensors", "D": Path(folder) / "discriminator.safetensors"}
-    fresh = []
+    fresh, renamed = [], gan.take_levels(other)
     for prefix, network, trained in (("G", gan.G, other.G), ("D", gan.D, other.D)):
         if not weights[prefix].exists():  # A model may be given away without its D.
             fresh.append(prefix)
             continue
-        theirs = trained.state_dict()
+        theirs = {rename(key, renamed): value for key, value in trained.state_dict().items()}
         mine = network.state_dict()
         fits = {key: theirs[key] for key in mine if key in theirs and theirs[key].shape == mine[key].shape}
         network.load_state_dict(mine | fits)
@@ -124,6 +124,14 @@ def warm_start(gan: VideoGAN, other: VideoGAN, folder: str | Path) -> str:
         fresh += [f"{prefix}.{layer.removesuffix('.bias')}" for layer in layers]
     gan.origin = "-".join(file_digest(file)[:16] for file in weights.values() if file.exists())
     return ", ".join(dict.fromkeys(fresh))
+
+
+def rename(key: str, beginnings: dict[str, str]) -> str:
+    """`key` with another beginning, where it has one of `beginnings`."""
+    for old, new in beginnings.items():
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
 
 
 def card(gan: VideoGAN, description: dict) -> str:
