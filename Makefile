@@ -63,7 +63,7 @@ scores: setup ## the active runs as rows, their scores as columns
 test: setup ## the tests
 	ruff check .
 	ruff format --check .
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadfile --durations=10
 
 test-faults: setup ## the tests that kill, damage files, or train in several processes
 	python -m pytest -n 2 --dist loadfile -m faults

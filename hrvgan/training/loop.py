@@ -34,10 +34,9 @@ def train(
 ) -> tuple[nn.Module, list[dict]]:  # fmt: skip
     """Trains `gan` in place on `clips` for `steps` iterations in all; returns the EMA of G, and the history.
 
-    Everything random in an iteration follows from (seed, step), so that the file `state`, written every `save_every`
-    steps and at SIGTERM or Ctrl-C (exit codes 143, 130), is enough to go on after a kill with the same bits; a `state`
-    that is already there is continued. Under torchrun every process takes its part of each batch; the first one writes
-    and logs.
+    Everything random in an iteration follows from (seed, step). So the file `state`, written every `save_every` steps
+    and at SIGTERM or Ctrl-C (exit codes 143, 130), is enough to go on with the same bits, and one that is there is
+    continued. Under torchrun every process takes its part of each batch; the first one writes and logs.
 
     Args:
         minutes: of training in all, after which it ends at the next save, done or not; 0 = no limit.
