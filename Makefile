@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help checkout setup run exp queue scores test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
+.PHONY: help checkout setup run exp queue scores compare test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -53,12 +53,15 @@ exp: checkout setup ## the same with other settings, recorded as an experiment: 
 	python -m pipeline.experiment "$$SET"
 	python -m pipeline.summary
 
-queue: checkout setup ## several experiments, two at a time: SET="runs.laptop.seed=1,2,3"; dvc queue status, dvc exp show
-	dvc exp run --queue $(foreach setting,$(SET),-S "$(setting)")
+queue: checkout setup ## several experiments, two at a time: SEEDS=1,2,3 SET="train.batch_size=16,32"; dvc queue status
+	python -m pipeline.experiment --queue --seeds "$(SEEDS)" "$$SET"
 	dvc queue start -j 2
 
 scores: setup ## the active runs as rows, their scores as columns
-	python -m pipeline.summary --table
+	python -m pipeline.compare --active
+
+compare: setup ## the same of active runs and experiments, beside the settings in which they differ
+	python -m pipeline.compare
 
 test: setup ## the tests
 	ruff check .

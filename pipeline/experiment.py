@@ -1,15 +1,19 @@
-"""Run an experiment: `dvc exp run -S ...` with settings that are checked before anything runs.
+"""Run an experiment, or queue several: `dvc exp run -S ...` with settings that are checked before anything runs.
 
     python -m pipeline.experiment "train.steps=4000 train.lr_decay=4200"
+    python -m pipeline.experiment --queue --seeds 1,2,3 "train.batch_size=16,32"      # six
 
 If a setting is wrong, the experiment fails or is stopped, params.yaml and what it made are as they were before.
 """
 
 import argparse
+import contextlib
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from hrvgan.errors import InputError, one_sentence
 from hrvgan.files import write_text
@@ -27,17 +31,23 @@ def main() -> None:
     parser.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="a value of params.yaml; + before a new key"
     )
-    texts = parser.parse_args().settings
-    settings = [setting.strip() for text in texts for setting in SETTING.findall(text)]
+    parser.add_argument(
+        "--queue", action="store_true", help="one for each value of KEY=VALUE,VALUE,...; later"
+    )
+    parser.add_argument("--seeds", default="", metavar="N,N,...", help="training seeds of all active runs")
+    arguments = parser.parse_args()
+    settings = [setting.strip() for text in arguments.settings for setting in SETTING.findall(text)]
     with one_sentence():
-        before = params.text_of(params.FILE)
-        try:
+        if arguments.queue:
+            if not (settings or arguments.seeds):
+                raise InputError("nothing to queue; name settings (SET=) or training seeds (SEEDS=)")
+            queue([[*settings, *seeds] for seeds in seed_settings(arguments.seeds)])
+            return
+        with unchanged_params() as before:
             apply(settings)
             check()
-            overridden = overrides(settings)
-        finally:
-            write_text(params.FILE, before)
-        print("\n".join([params.active(), *overridden]), flush=True)
+            told = [params.active(), *overrides(settings)]
+        print("\n".join(told), flush=True)
         params.keep_inactive()
     code = run(["dvc", "exp", "run", *(word for setting in settings for word in ("-S", setting))])
     if code:
@@ -46,14 +56,73 @@ def main() -> None:
         sys.exit(f"the experiment has failed; {params.FILE} is as before")
 
 
+@contextlib.contextmanager
+def unchanged_params() -> Iterator[str]:
+    """The text of params.yaml, written again at the end of the block."""
+    before = params.text_of(params.FILE)
+    try:
+        yield before
+    finally:
+        write_text(params.FILE, before)
+
+
+def queue(sweeps: list[list[str]]) -> None:
+    """Queue an experiment for each combination of values in each of `sweeps`, if all of them can run."""
+    from dvc.repo import Repo
+    from dvc.utils.hydra import get_hydra_sweeps
+
+    told = []
+    with unchanged_params() as before:
+        for settings in sweeps:
+            with settings_refused(settings):
+                combinations = get_hydra_sweeps({str(params.FILE): settings})
+            for combination in combinations:
+                apply(combination[str(params.FILE)])
+                check()
+                require_in_copies()
+                told += overrides(settings)
+                write_text(params.FILE, before)
+    print("\n".join(dict.fromkeys(told)), flush=True)
+    with Repo() as repo:
+        for settings in sweeps:
+            repo.experiments.run(queue=True, params=settings)
+
+
+def seed_settings(seeds: str) -> list[list[str]]:
+    """Settings of each seed of a list "1,2,3": all active runs have the same one. Without seeds one of none."""
+    runs = params.load()["runs"]
+    return [[f"runs.{run}.seed={seed}" for run in runs if seed] for seed in seeds.split(",")]
+
+
+def require_in_copies() -> None:
+    """Raises InputError for videos that the copies of the project, in which queued experiments run, would not have."""
+    for name, entry in params.load()["datasets"].items():
+        watched = Path(entry["watch"])
+        known = subprocess.run(["git", "ls-files", "--", watched], capture_output=True).stdout
+        if not (watched.is_absolute() or known):
+            raise InputError(
+                f"{params.FILE}: datasets.{name}: {watched} is not in Git, so the copies of the project in which "
+                f"queued experiments run do not have it; set watch and options.path to {watched.absolute()}"
+            )
+
+
 def apply(settings: list[str]) -> None:
     """Write the settings, in Hydra's grammar, into params.yaml. Raises InputError for those that do not fit it."""
-    from dvc.exceptions import InvalidArgumentError
     from dvc.utils.hydra import apply_overrides
 
-    try:
+    with settings_refused(settings):
         apply_overrides(params.FILE, settings)
-    except InvalidArgumentError as error:
+
+
+@contextlib.contextmanager
+def settings_refused(settings: list[str]) -> Iterator[None]:
+    """Raise InputError where Hydra does not understand `settings`, or params.yaml does not have their keys."""
+    from dvc.exceptions import InvalidArgumentError
+    from hydra.errors import HydraException
+
+    try:
+        yield
+    except (InvalidArgumentError, HydraException) as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise InputError(
             f"{params.FILE}: {' '.join(settings)}: {reason}; a key that is not there yet needs a + before it"

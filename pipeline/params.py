@@ -191,6 +191,7 @@ def activate(conf_name: str, path: str = "", name: str = "", add: bool = False) 
         rename(wanted, conf, name_of_folder(Path(path)))
     for dataset, entry in wanted["datasets"].items():
         require_watched(dataset, entry)
+    make_absolute(wanted)
     for kind in ENTRIES:
         if add:
             values[kind].update(wanted[kind])
@@ -218,7 +219,14 @@ def point(wanted: dict, conf: Path, path: str) -> None:
             f"{conf}: its data sets read no folder; leave --path (DATA=) out, or choose another one"
         )
     for entry in readers:
-        entry["options"]["path"] = entry["watch"] = path
+        entry["options"]["path"] = path
+
+
+def make_absolute(wanted: dict) -> None:
+    """Name the folders that data sets read by whole paths, which hold in a queued experiment's copy of the project."""
+    for entry in wanted["datasets"].values():
+        if entry["options"].get("path"):
+            entry["options"]["path"] = entry["watch"] = str(Path(entry["options"]["path"]).absolute())
 
 
 def rename(wanted: dict, conf: Path, name: str) -> None:

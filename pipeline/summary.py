@@ -2,14 +2,10 @@
 
 import argparse
 
-import pandas as pd
-
 from hrvgan.errors import one_sentence
 from pipeline import params
-from pipeline.report.comparison import ARROWS, NOT_APPLICABLE, groups
 from pipeline.report.run_results import RunResults, read_runs, read_scores
 
-WIDTH = 120  # characters
 NEXT = """
 what was made     open report/index.html
 how it came about make ui                       (MLflow, http://127.0.0.1:5000)
@@ -23,13 +19,8 @@ OTHERS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__)
-    parser.add_argument("--table", action="store_true", help="print runs as rows and scores as columns alone")
-    arguments = parser.parse_args()
+    argparse.ArgumentParser(prog="python -m pipeline.summary", description=__doc__).parse_args()
     with one_sentence():
-        if arguments.table:
-            print("\n".join(tables(read_runs())))
-            return
         print("\n".join(lines(read_runs())) + "\n" + what_next())
 
 
@@ -74,19 +65,6 @@ def score_table(run: RunResults) -> list[str]:
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
-
-
-def tables(runs: list[RunResults]) -> list[str]:
-    """Runs as rows and scores as columns, a table for each set of runs that may be compared."""
-    texts = []
-    for group in groups(runs):
-        cells = {run.name: {f"{score.name} {ARROWS[score.better]}": score.with_spread
-                            for score in read_scores(run.shown)} for run in group}  # fmt: skip
-        table = pd.DataFrame.from_dict(cells, orient="index").fillna(NOT_APPLICABLE)
-        manifest = group[0].manifest
-        counts = f"{manifest['num_fake']} generated clips a draw beside {manifest['num_real']} real ones"
-        texts += [f"{group[0].dataset}: {counts}", table.to_string(line_width=WIDTH), ""]
-    return texts + [line for run in runs if not run.shown for line in [f"{run.name}:", *remarks(run)]]
 
 
 def remarks(run: RunResults) -> list[str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from report_project import make_project, make_scores
+from report_project import SCORES, make_project, make_scores
 
 from hrvgan.clipstore.clips import Clips
-from pipeline import params, report
+from hrvgan.metrics.protocols import write_result
+from pipeline import compare, params, report
 from pipeline.report import comparison
 from pipeline.report.comparison import csv_text, markdown
 from pipeline.report.run_results import read_runs
@@ -189,3 +190,26 @@ def test_of_ungated_runs_only_scores_of_other_networks_are_shown(project):
 
 def test_the_machine_has_a_name():
     assert re.search(r"\w.*, \d+ threads?", machine(torch.device("cpu")))
+
+
+def test_states_of_runs_are_rows_beside_the_settings_in_which_they_differ(project):
+    """Within the width of a terminal; an equal state has several names, and means are over training seeds."""
+    ours, _ = read_runs()
+    manifest = json.loads(Path("metrics/ours.manifest.json").read_text())
+    better = SCORES | {"refnet_fd": {"value": 33.42, "sd": 1.37}, "gated": True}
+    write_result(Path("metrics/ours.json"), better, manifest)
+    again, _ = read_runs()
+    again.settings["seed"] = 7
+    head, *rows = compare.tables([("old-owl", ours), ("new-hen", again), ("now", again)])[1].splitlines()
+    assert head.split() == ["seed", "refnet_fd", "↓", "refnet_kid", "↓", "refnet_is", "↑", "refnet_acc", "↑"]
+    assert [re.split("  +", row)[:-3] for row in rows] == [
+        ["ours: old-owl", "0", "31.4 ± 1.4"],
+        ["ours: new-hen, now", "7", "33.4 ± 1.4"],
+        ["ours: mean ± sd of seeds 0, 7", "32.4 ± 1.4"],
+    ]
+    scores = {f"refnet_{name}": {"value": -0.09161, "sd": 0.00171} for name in ("kid", *"abcdefgh")}
+    for run in ("ours", "rival"):
+        write_result(Path(f"metrics/{run}.json"), {**scores, "gated": True}, manifest)
+    lines = "\n".join(compare.tables([("", run) for run in read_runs()])).splitlines()
+    assert max(map(len, lines[1:])) <= 120
+    assert sum(line.count("\N{MINUS SIGN}0.0916 ± 0.0017") for line in lines) == 2 * len(scores)

@@ -4,6 +4,7 @@ import csv
 import functools
 import operator
 import os
+import re
 import shutil
 import signal
 import sys
@@ -16,12 +17,24 @@ from tests.project import Project, digests
 
 GRAPH = """
 stages:
+  download:
+    foreach: ${datasets}
+    do:
+      cmd: ls ${item.watch} > ${key}.txt
+      deps: ["${item.watch}"]
+      outs: ["${key}.txt"]
   train:
     foreach: ${runs}
     do:
       cmd: mkdir -p models/${key} && echo weights of ${key} > models/${key}/model.safetensors
       params: ["runs.${key}.train", train]
       outs: ["models/${key}/model.safetensors"]
+  evaluate:
+    foreach: ${runs}
+    do:
+      cmd: >-
+        mkdir -p metrics && echo '{"refnet_fd": {"value": 0.4${item.seed}}, "gated": true}' > metrics/${key}.json
+      metrics: ["metrics/${key}.json"]
 """
 # A stage's program that does not get far.
 TOY = """
@@ -71,6 +84,23 @@ def test_settings_that_cannot_run_leave_params_and_models_as_they_are(project):
         assert sentence in said
         assert (project.root / "params.yaml").read_text() == before
     assert digests(project.root / "models") == models
+
+
+def test_what_cannot_run_is_not_queued(project):
+    before = (project.root / "params.yaml").read_text()
+    for arguments, sentence in [
+        ((), r"nothing to queue; name settings \(SET=\) or training seeds \(SEEDS=\)"),
+        (("train.steps=40,many",), "steps 'many': need a whole number"),
+        (("--seeds", "1,x"), "seed 'x' in runs.laptop: need a whole number, 0 or more"),
+        (("train.stepz=40,50",), "a key that is not there yet needs a \\+ before it"),
+        (("datasets.shapes.watch=own",), "own is not in Git, so .* set watch and options.path to /.*/own"),
+    ]:
+        if "watch" in sentence:
+            (project.root / "own").mkdir()
+        said = project.call("experiment", "--queue", *arguments, code=1)
+        assert re.search(f"error: .*{sentence}", said), said
+    assert (project.root / "params.yaml").read_text() == before
+    assert "No experiment tasks in the queue" in project.run("dvc", "queue", "status")
 
 
 @pytest.mark.parametrize(
@@ -137,21 +167,28 @@ def test_settings_that_differ_from_the_committed_file_are_named(project):
 
 
 def test_make_queues_experiments_for_someone_whom_git_does_not_know(project):
-    """Each in a copy of the project, beside which nothing changes."""
+    """Each in a copy of the project, with videos that Git does not know either; nothing changes beside it."""
     home, models = project.with_make().root / "home", digests(project.root / "models")
+    (project.root / "videos/walk").mkdir(parents=True)
     home.mkdir()
+    project.call("params", "use", "folder", "--path", "videos")
     kept = (project.root / "params.yaml").read_text()
 
     def states() -> str:
         return project.run("dvc", "queue", "status")
 
-    command, env = ["make", "queue", "SET=train.batch_size=8,4"], {**project.environment(), "HOME": str(home)}
+    command = ["make", "queue", "SET=train.batch_size=8", "SEEDS=4,5"]
+    env = {**project.environment(), "HOME": str(home)}
     with processes.start(command, cwd=project.root, env=env) as queue:  # its workers outlive it
         assert queue.finish() == 0, queue
         processes.wait_for(lambda: states().count("Success") == 2, "both experiments", 60, pause=2)
     shown = csv.DictReader(project.run("dvc", "exp", "show", "--csv").splitlines())
-    sizes = [row["train.batch_size"] for row in shown if row["Experiment"]]
-    assert sorted(sizes) == ["4", "8"]
+    rows = [(row["train.batch_size"], row["runs.videos.seed"]) for row in shown if row["Experiment"]]
+    assert sorted(rows) == [("8", "4"), ("8", "5")]
+    compared = project.call("compare").splitlines()
+    assert {tuple(re.sub(".*: (mean.*)?", r"\1", line).split()[-2:]) for line in compared} >= {
+        ("4", "0.440"), ("5", "0.450"), ("±", "0.007"),
+    }  # fmt: skip
     assert (project.root / "params.yaml").read_text() == kept
     assert digests(project.root / "models") == models
 

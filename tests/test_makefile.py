@@ -60,6 +60,8 @@ def test_every_documented_target_is_listed(archive):
         "run",
         "exp",
         "queue",
+        "scores",
+        "compare",
         "test",
         "test-faults",
         "test-faults-full",

@@ -274,8 +274,8 @@ def test_a_configuration_can_be_added_and_pointed_elsewhere(edit, tmp_path):
     params.activate("weizmann", path="strips", add=True)
     values = params.load()
     assert list(values["runs"]) == ["laptop", "weizmann"]
-    assert values["datasets"]["weizmann"]["options"] == {"path": "strips"}
-    assert values["datasets"]["weizmann"]["watch"] == "strips"
+    assert values["datasets"]["weizmann"]["options"] == {"path": str(tmp_path / "strips")}
+    assert values["datasets"]["weizmann"]["watch"] == str(tmp_path / "strips")
     with pytest.raises(InputError, match=r"no such configuration; known: .*laptop"):
         params.activate("weitzmann")
     with pytest.raises(InputError, match="nowhere: no such folder"):

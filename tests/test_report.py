@@ -213,25 +213,6 @@ def test_the_summary_holds_each_score_beside_its_landmarks(project):
     assert "samples/laptop/" in text
 
 
-def test_the_table_of_scores_has_runs_as_rows_and_fits_120_characters(project):
-    write_params(project, {"laptop": "shapes", "longer": "shapes", "untrained": "shapes"})
-    make_scores(Path("metrics"), "longer", Clips("data/clips/shapes"))
-    text = "\n".join(summary.tables(read_runs()))
-    head, *rows = text.splitlines()[1:4]
-    assert head.split() == ["refnet_fd", "↓", "refnet_kid", "↓", "refnet_is", "↑", "refnet_acc", "↑"]
-    for name, row in zip(("laptop", "longer"), rows, strict=True):
-        assert row.split("  ")[0] == name
-        assert "31.4 ± 1.4" in row
-    assert "untrained:\n  The model has not been trained. `dvc repro train@untrained`" in text
-    scores = {f"refnet_{name}": {"value": -0.09161, "sd": 0.00171} for name in ("kid", *"abcdefgh")}
-    manifest = json.loads(Path("metrics/laptop.manifest.json").read_text())
-    for run in ("laptop", "longer"):
-        write_result(Path(f"metrics/{run}.json"), {**scores, "gated": True}, manifest)
-    lines = "\n".join(summary.tables(read_runs())).splitlines()
-    assert max(map(len, lines)) <= 120
-    assert sum(line.count("\N{MINUS SIGN}0.0916 ± 0.0017") for line in lines) == 2 * len(scores)
-
-
 def test_the_summary_suggests_nothing_that_is_active_and_says_what_is_wrong(project, monkeypatch):
     said = summary.what_next()
     assert "CONF=weizmann" in said
