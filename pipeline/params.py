@@ -11,6 +11,7 @@ As a program it makes a configuration of conf/ the active one:
 import argparse
 import contextlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -219,14 +220,14 @@ def point(wanted: dict, conf: Path, path: str) -> None:
             f"{conf}: its data sets read no folder; leave --path (DATA=) out, or choose another one"
         )
     for entry in readers:
-        entry["options"]["path"] = path
+        entry["options"]["path"] = entry["watch"] = path
 
 
 def make_absolute(wanted: dict) -> None:
     """Name the folders that data sets read by whole paths, which hold in a queued experiment's copy of the project."""
     for entry in wanted["datasets"].values():
         if entry["options"].get("path"):
-            entry["options"]["path"] = entry["watch"] = str(Path(entry["options"]["path"]).absolute())
+            entry["options"]["path"] = entry["watch"] = os.path.abspath(entry["options"]["path"])
 
 
 def rename(wanted: dict, conf: Path, name: str) -> None:

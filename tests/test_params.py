@@ -298,7 +298,7 @@ def test_a_folder_names_the_run_and_no_other_folder_replaces_it(tmp_path):
     assert "download@my-videos" in project.repro("download@my-videos")
     project.call("params", "use", "folder", "--path", str(tmp_path / "one/my videos"))
     said = project.call("params", "use", "folder", "--path", "../two/my videos", code=1)
-    assert "models/my-videos were made of ../one/my videos, and this would replace them" in said
+    assert f"models/my-videos were made of {tmp_path}/one/my videos, and this would replace them" in said
     said = project.call("params", "add", "folder", "--path", "../two/my videos", "--name", "second")
     assert "active now: data sets my-videos, second; runs my-videos, second" in said
     assert project.repro("download@second") == {"upstream@second", "download@second"}
