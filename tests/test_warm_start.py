@@ -1,5 +1,7 @@
 """A model that starts from the weights of another one."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,20 +83,16 @@ def test_a_model_without_its_d_starts_g_alone(shapes_clips, released, tmp_path, 
     assert all(torch.equal(value, cold.D.state_dict()[key]) for key, value in gan.D.state_dict().items())
 
 
-def test_a_larger_model_with_rgb_skips_starts_as_the_same_function(tmp_path):
-    small, large = (
-        build_model("hrvgan", num_classes=2, size=size, width=0.04, rgb_skips=True) for size in (16, 64)
-    )
+@pytest.mark.parametrize("rgb_skips", [True, False])
+def test_a_larger_model_with_rgb_skips_starts_as_the_same_function(tmp_path, rgb_skips):
+    small = build_model("hrvgan", num_classes=2, size=16, width=0.04, rgb_skips=rgb_skips)
+    large = build_model("hrvgan", num_classes=2, size=64, width=0.04, rgb_skips=True)
     small.classes = ["a", "b"]
     data = {"dataset": "x", "data_digest": "0" * 64}
     checkpoint.release(tmp_path / "small", small, small.G, [{"step": 1, "loss/d/adv": 0.5}], data)
     fresh = checkpoint.warm_start(large, small, tmp_path / "small")
-    assert fresh == (
-        "G.levels.32px.0.layer, G.levels.32px.0.affine, G.levels.32px.1.layer, G.levels.32px.1.affine, "
-        "G.levels.64px.0.layer, G.levels.64px.0.affine, G.levels.64px.1.layer, G.levels.64px.1.affine, "
-        "G.rgb, G.small_rgbs.2, D.rgb.0, D.small_rgbs.2.0, D.levels.64px.0.layer, D.levels.64px.1.layer, "
-        "D.levels.32px.0.layer, D.levels.32px.1.layer"
-    )
+    assert not re.search(r"[GD]\.levels\.(16|8)px|small_rgbs\.1|fc|top|embed", fresh)
+    assert "G.levels.64px.0.layer" in fresh
     z, c = small.latent(3, seed=0), torch.tensor([0, 1, 1])
     with torch.no_grad():
         enlarged = small.G(z, c).atanh()

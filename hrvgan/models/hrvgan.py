@@ -474,11 +474,13 @@ class HRVGAN(VideoGAN):
         return self.level()
 
     def take_levels(self, other: VideoGAN) -> dict[str, str]:
-        if not (self.rgb_skips and other.rgb_skips and other.size < self.size):
+        if not self.rgb_skips or other.size >= self.size:
             return {}
         known, new = LADDER.index(other.size), ladder(self.size)[LADDER.index(other.size) + 1 :]
         silence(self.G.rgb, *self.G.small_rgbs[known + 1 :])
         silence(*(self.D.levels[f"{px}px"][-1].layer for px in new))
+        if not other.rgb_skips:                                # Its lower levels neither draw nor see.
+            silence(*self.G.small_rgbs[:known], *(rgb for rgb, _ in self.D.small_rgbs[:known]))
         return {"rgb.": f"small_rgbs.{known}."}
 
     def level(self) -> Level:
