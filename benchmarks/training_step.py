@@ -58,10 +58,10 @@ class Iteration:
     `plain`: with the plain networks, and optimisers that loop in Python."""
 
     def __init__(
-        self, size: int, plain: bool, bfloat16: bool = False, name: str = "hrvgan", lazy: bool = False
+        self, size: int, plain: bool, bfloat16: bool = False, name: str = "hrvgan", lazy: bool = False, **net
     ):
         torch.manual_seed(0)
-        self.gan = build_model(name, num_classes=10, size=size)
+        self.gan = build_model(name, num_classes=10, size=size, **net)
         if plain:
             networks = (PlainGenerator(10, size, "paper", 1.0), PlainDiscriminator(10, size, "paper", 1.0))
             self.gan.G, self.gan.D = networks

@@ -255,3 +255,11 @@ def test_an_addition_is_one_file_and_one_line(kind, tmp_path):
         if not (ROOT / f).exists() or (ROOT / f).read_bytes() != (tmp_path / f).read_bytes()
     }
     assert touched == {new, registry}
+
+
+@pytest.mark.parametrize("program", ["pipeline.train", "hrvgan.models"])
+def test_threads_are_told_how_to_wait_before_torch_is_imported(program):
+    code = f"import os, sys, {program}; print(*sys.modules); assert os.environ['GOMP_SPINCOUNT'] == '3000'"
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    modules = processes.run([sys.executable, "-c", code], cwd=ROOT, env=environment).stdout.split()
+    assert modules.index("hrvgan") < modules.index("torch")
