@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # Errors of the operating system that are no bug of ours: rights, a full or read-only disk, a file in place of a folder.
 REFUSALS = (
@@ -44,3 +44,9 @@ def one_sentence() -> Iterator[None]:
 def first_line(error: BaseException) -> str:
     """First line of an error message, for use inside a sentence; the name of its class if it has none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def first_few(causes: Sequence[str]) -> str:
+    """The first three, and how many more there are."""
+    more = [f"and {len(causes) - 3} more"] if len(causes) > 3 else []
+    return "; ".join([*causes[:3], *more])

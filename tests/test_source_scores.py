@@ -98,8 +98,34 @@ def test_a_folder_of_videos(tmp_path):
     before = source.digest
     write_video(tmp_path / "a" / "2.mp4", np.full((6, 16, 16, 3), 9, np.uint8), fps=8)
     assert open_source(tmp_path).digest != before
-    with pytest.raises(InputError, match=r"[012]\.mp4: 6 frames, need 9"):
+    with pytest.raises(InputError, match=r"allows, cannot be scored: .*[012]\.mp4: 6 frames, need 9"):
         read_all(source, FrameRange(9))
+
+
+def test_bad_clips_of_a_folder_are_left_out_and_counted(tmp_path):
+    """Of twenty, one is too short and one is cut; the score is that of the other eighteen."""
+    np.save(tmp_path / "real.npy", noise(40, 4, 16))
+    fake, good = tmp_path / "fake", []
+    for number, clip in enumerate(noise(20, 4, 16, seed=1)):
+        write_video(fake / f"{number:02d}.mp4", clip[: 2 if number == 7 else 4], fps=8)
+        good += [read_frames(fake / f"{number:02d}.mp4")[0]] if number not in (7, 11) else []
+    content = (fake / "11.mp4").read_bytes()
+    (fake / "11.mp4").write_bytes(content[: len(content) // 3])
+    np.save(tmp_path / "good.npy", good)
+
+    def score(fake):
+        sources = open_source(tmp_path / "real.npy"), open_source(fake, "", 0.1)
+        return score_sources([protocol("fvd2048_16f")], *sources, lambda name: mean_colours())
+
+    metrics, manifest = score(fake)
+    assert metrics == score(tmp_path / "good.npy")[0]
+    (about,) = manifest["protocols"].values()
+    short, cut = about["bad_fake"]
+    assert short == f"{fake / '07.mp4'}: 2 frames, need 4; leave it out or give longer videos"
+    assert cut == f"{fake / '11.mp4'}: 0 of 4 frames decode; cut or damaged, replace it"
+    assert "bad_real" not in about
+    assert about["num_fake"] == 18
+    assert about["warnings"][-1] == f"2 fake clip(s) are left out: {short}; {cut}"
 
 
 def test_a_video_is_decoded_to_the_end_of_its_cut(tmp_path):

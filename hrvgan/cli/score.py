@@ -14,7 +14,7 @@ from hrvgan.files import user_cache
 def score(
     *, real: Path, fake: Path, protocol: list[str], split: str = "", reference: Path | None = None,
     weights: Path = Path("data/weights"), cache: Path | None = None, num: int | None = None, seed: int = 0,
-    device: str = "auto", out: Path | None = None,
+    device: str = "auto", max_bad_fraction: float = 0.1, out: Path | None = None,
 ) -> None:  # fmt: skip
     """Score FAKE against REAL: two clip stores, folders of videos, uint8 clips (N, T, H, W, 3) in .npz or .npy, or
     features (N, D) of any extractor. Without --protocol: all whose networks are at hand."""
@@ -32,7 +32,8 @@ def score(
     elif any(precomputed):
         raise InputError(f"{real} and {fake}: one holds features, the other clips; give two of a kind")
     else:
-        protocols, sources = of_clips(protocol, reference), (open_source(real, split), open_source(fake))
+        protocols = of_clips(protocol, reference)
+        sources = [open_source(path, part, max_bad_fraction) for path, part in ((real, split), (fake, ""))]
         opener = partial(open_any, reference=reference, weights=weights, device=device)
         cache = cache or user_cache() / "features"
     metrics, manifest = score_sources(protocols, *sources, opener, seed=seed, num=num, cache=cache)
@@ -204,6 +205,7 @@ COMMANDS = {
         "cache": "keeps the features of real clips; else the user's own",
         "num": "generated clips a draw; as published where there are enough",
         "seed": "of the frames at which real clips start",
+        "max_bad_fraction": "of the videos of a folder that may be too short or broken; they are left out and counted",
         "out": "a .json to write; its manifest is written beside it",
     }),
     compare: ("hold results against each other, if they may be", {

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hrvgan.clipstore.clips import Clips
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, first_few
 from hrvgan.evaluation.memorisation import collapse_warnings
 from hrvgan.evaluation.real_baseline import RealBaseline, few_groups, real_baseline, spread
 from hrvgan.evaluation.sources import (
@@ -161,6 +161,9 @@ def describe(protocol: Protocol, clips: Comparison) -> dict:
     real, fake = clips.baseline.real, clips.fakes[0]
     n, width = min(len(real), len(fake)), real.features.shape[1]
     warnings = collapse_warnings(real, fake)
+    for side in ("real", "fake"):
+        if causes := clips.provenance.get(f"bad_{side}"):
+            warnings.append(f"{len(causes)} {side} clip(s) are left out: {first_few(causes)}")
     if protocol.ddof is not None and n <= width:
         warnings.append(f"N = {n} is not above D = {width}: mostly bias, read it beside its floor")
     counts = {"num_real": len(real), "num_fake": len(fake), "num_features": width}
@@ -260,15 +263,25 @@ def compare_sources(
     protocol: Protocol, extractor: Extractor, real: ClipSource, fake: ClipSource, features: FeatureCache, *,
     seed: int = 0, num: int | None = None,
 ) -> Comparison:  # fmt: skip
-    """Featurise the clips that `protocol` asks for, except those that `features` has."""
-    rows = candidates(protocol, real, seed)
-    num_real, n, draws = plan(protocol, len(rows), len(fake), num)
-    real_frames = FrameRange(extractor.frames, protocol.real_start == "drawn", seed)
-    frames = FrameRange(extractor.frames, protocol.start == "drawn", seed)
-    reals = features.get(extractor, real, rows[spread(len(rows), num_real)], real_frames, keep=True)
-    made = features.get(extractor, fake, spread(len(fake), draws * n), frames, keep=False)
+    """Featurise the clips that `protocol` asks for, except those that `features` has; others take the place of bad
+    ones."""
+    real_frames, frames = (
+        FrameRange(extractor.frames, start == "drawn", seed if start == "drawn" else 0)
+        for start in (protocol.real_start, protocol.start)
+    )
+    some_bad = True
+    while some_bad:
+        real_rows = real.usable(candidates(protocol, real, seed), real_frames)
+        rows = fake.usable(np.arange(len(fake)), frames)
+        num_real, n, draws = plan(protocol, len(real_rows), len(rows), num)
+        real_rows, rows = real_rows[spread(len(real_rows), num_real)], rows[spread(len(rows), draws * n)]
+        reals = features.get(extractor, real, real_rows, real_frames, keep=True)
+        made = features.get(extractor, fake, rows, frames, keep=False)
+        some_bad = len(reals) < len(real_rows) or len(made) < len(rows)
     fakes = [made.take(np.arange(draw, len(made), draws)) for draw in range(draws)]
     provenance = {"extractor_id": extractor.id, "real_digest": real.digest}
+    bad = {"bad_real": real.bad.get(real_frames), "bad_fake": fake.bad.get(frames)}
+    provenance |= {key: list(causes.values()) for key, causes in bad.items() if causes}
     if real_frames.drawn or protocol.real_clips != "any":
         provenance["seed"] = seed
     return Comparison(real_baseline(protocol, reals, n, seed), fakes, provenance, extractor.verified)

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -15,8 +16,8 @@ import numpy as np
 
 from hrvgan.clipstore.clips import SPLITS
 from hrvgan.datasets.folder import find
-from hrvgan.errors import InputError, VideoError
-from hrvgan.evaluation.sources import BATCH, ClipSource, FrameRange, StoreSource
+from hrvgan.errors import InputError, VideoError, first_few
+from hrvgan.evaluation.sources import BATCH, ClipSource, FrameRange, StoreSource, Undefined
 from hrvgan.extraction.videos import content_md5
 from hrvgan.features.extractors import UNVERIFIED, Extractor
 from hrvgan.files import file_digest
@@ -31,9 +32,10 @@ MAX_BYTES = 2**27  # of a batch of decoded clips
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile)
 
 
-def open_source(path: str | Path, split: str = "") -> ClipSource:
-    """The clips at `path`, or a `split` of a clip store. Raises InputError for fewer than two clips, and for a split of
-    a source without splits: clips that a model was trained on must not pass for held-out ones."""
+def open_source(path: str | Path, split: str = "", max_bad_fraction: float = 0.0) -> ClipSource:
+    """The clips at `path`, or a `split` of a clip store; of a folder of videos, at most `max_bad_fraction` may be too
+    short or broken. Raises InputError for fewer than two clips, and for a split of a source without splits: clips that
+    a model was trained on must not pass for held-out ones."""
     path, known = Path(path), "give a clip store, a folder of videos, .npz or .npy"
     is_store = (path / "index.parquet").exists()
     if not path.exists():
@@ -41,7 +43,7 @@ def open_source(path: str | Path, split: str = "") -> ClipSource:
     if split and not is_store:
         raise InputError(f"{path}: only a clip store has splits; leave out --split, or give the clip store")
     if path.is_dir():
-        source = StoreSource(path, split) if is_store else FolderSource(path)
+        source = StoreSource(path, split) if is_store else FolderSource(path, max_bad_fraction)
     elif path.suffix in (".npz", ".npy"):
         source = ArraySource(path)
     else:
@@ -55,8 +57,9 @@ def open_source(path: str | Path, split: str = "") -> ClipSource:
 class FolderSource(ClipSource):
     """A folder of video files, one clip of each; subfolders are classes."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, max_bad_fraction: float = 0.0):
         self.name, (self.files, _) = str(path), find(path)
+        self.bad, self.most_bad = defaultdict(dict), math.floor(max_bad_fraction * len(self.files))
         self.classes = sorted({video.class_name for video in self.files} - {""})
         numbers = {name: label for label, name in enumerate(self.classes)}
         self.labels = np.array([numbers.get(video.class_name, 0) for video in self.files])
@@ -70,9 +73,26 @@ class FolderSource(ClipSource):
 
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
         jobs = [(self.files[row].path, row) for row in rows.tolist()]
-        cut = functools.partial(_decode, frames=frames)
+        cut = functools.partial(_try_decode, frames=frames)
         # They have the size of the videos: a second of 1080p is 190 MB.
-        yield from _batches(ordered_map(cut, jobs, workers="auto", lead=1, desc="decode", unit="video"))
+        options = {"workers": "auto", "lead": 1, "desc": "decode", "unit": "video"}
+        lost = lambda job, cause: f"{job[0]}: {cause} while decoding; replace it"  # noqa: E731
+        yield from _batches(self._good(rows, ordered_map(cut, jobs, lost=lost, **options), frames))
+
+    def _good(
+        self, rows: np.ndarray, clips: Iterable[np.ndarray | str], frames: FrameRange
+    ) -> Iterator[np.ndarray]:
+        """The clips without those, given as a cause, that are too short or broken. Raises Undefined if they are more
+        than `most_bad`."""
+        for row, clip in zip(rows.tolist(), clips, strict=True):
+            if isinstance(clip, np.ndarray):
+                yield clip
+                continue
+            bad = self.bad[frames]
+            bad[row] = clip
+            if len(bad) > self.most_bad:
+                count = f"more than {self.most_bad} of {len(self)} clips, which --max-bad-fraction allows,"
+                raise Undefined(f"{self.name}: {count} cannot be scored: {first_few(list(bad.values()))}")
 
 
 def _batches(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -81,6 +101,14 @@ def _batches(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         count = max(1, min(BATCH, MAX_BYTES // math.prod(shape)))
         while batch := list(itertools.islice(alike, count)):
             yield np.stack(batch)
+
+
+def _try_decode(job: tuple[Path, int], frames: FrameRange) -> np.ndarray | str:
+    """The clip, or the cause why there is none."""
+    try:
+        return _decode(job, frames)
+    except (Undefined, VideoError) as error:
+        return str(error)
 
 
 def _decode(job: tuple[Path, int], frames: FrameRange) -> np.ndarray:

@@ -5,8 +5,8 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -65,6 +65,7 @@ class ClipSource:
     digest: str  # of the content; "" where it is generated
     classes: list[str]  # [] if there are none
     labels: np.ndarray  # int64 (N,)
+    bad: Mapping[FrameRange, dict[int, str]] = {}  # row -> cause, of clips that `read` has left out
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -79,8 +80,12 @@ class ClipSource:
         """The video file of each clip, str (N,)."""
         return self.groups
 
+    def usable(self, rows: np.ndarray, frames: FrameRange) -> np.ndarray:
+        """The `rows` that are not known to be bad."""
+        return np.setdiff1d(rows, list(self.bad.get(frames, ())))
+
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
-        """uint8 batches (n, T, H, W, 3) of the clips `rows`, ascending."""
+        """uint8 batches (n, T, H, W, 3) of the clips `rows`, ascending, but for those that it notes in `bad`."""
         raise NotImplementedError
 
 
@@ -135,18 +140,18 @@ class FeatureCache:
     def get(
         self, extractor: Extractor, source: ClipSource, rows: np.ndarray, frames: FrameRange, keep: bool
     ) -> Features:
-        """Features of the clips `rows`, ascending, of `source`; reads missing ones. `keep` uses the folder."""
-        frames = frames if frames.drawn else replace(frames, seed=0)  # The seed decides drawn starts only.
+        """Features of the clips `rows`, ascending, of `source`, but for bad ones; reads missing ones. `keep` uses the
+        folder."""
         key = (extractor.id, source, frames)
         path = self._path(extractor, source, frames) if keep and self.folder else None
         cached = self.entries.get(key) or (path and _load(path))
-        missing = np.setdiff1d(rows, cached["rows"]) if cached else rows
+        missing = np.setdiff1d(source.usable(rows, frames), cached["rows"]) if cached else rows
         if len(missing):
             new = featurise(extractor, source, missing, frames)
             cached = _merge(cached, new) if cached else new
             if path:
                 _save(path, cached)
-        self.entries[key] = cached
+        self.entries[key], rows = cached, source.usable(rows, frames)
         places = np.searchsorted(cached["rows"], rows)
         features, logits = (cached[name][places] for name in ("features", "logits"))
         return Features(features, logits, source.labels[rows], source.groups[rows])
@@ -159,14 +164,17 @@ class FeatureCache:
 def featurise(
     extractor: Extractor, source: ClipSource, rows: np.ndarray, frames: FrameRange
 ) -> dict[str, np.ndarray]:
-    """The `rows` (N,) of `source`, ascending, their features (N, D) and logits (N, K). Memory grows by these alone."""
+    """The `rows` (N,) of `source`, ascending, but for bad ones; their features (N, D) and logits (N, K). Memory grows
+    by these alone."""
     with bar(desc=f"features of {source.name}", total=len(rows), unit="clip") as progress:
         pairs = []
         for features, logits in extractor.stream(source.read(rows, frames)):
             pairs.append((features, np.empty((len(features), 0), np.float32) if logits is None else logits))
             progress.update(len(features))
+    if not pairs:
+        raise Undefined(f"{source.name}: none of {len(rows)} clips can be scored; replace them")
     features, logits = map(np.concatenate, zip(*pairs, strict=True))
-    return {"rows": rows, "features": features, "logits": logits}
+    return {"rows": source.usable(rows, frames), "features": features, "logits": logits}
 
 
 def _merge(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

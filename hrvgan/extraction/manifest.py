@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hrvgan.clipstore.clips import SAME_RATE, SPLITS, common_rate
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, first_few
 from hrvgan.extraction.cut import Record
 from hrvgan.extraction.videos import Video
 
@@ -104,11 +104,6 @@ class Manifest:
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         table = pa.Table.from_pylist(self.rows, pa.schema(list(COLUMNS.items())))
         pq.write_table(table, folder / VIDEOS, compression="none", use_dictionary=False)
-
-
-def first_few(causes: Sequence[str]) -> str:
-    more = [f"and {len(causes) - 3} more"] if len(causes) > 3 else []
-    return "; ".join([*causes[:3], *more])
 
 
 def read_video_rows(store: Path) -> list[dict]:

@@ -18,9 +18,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from hrvgan.errors import InputError, SlowVideoError, VideoError
+from hrvgan.errors import InputError, SlowVideoError, VideoError, first_few
 from hrvgan.extraction.cut import ClipSpec, Record, cut_video
-from hrvgan.extraction.manifest import first_few
 from hrvgan.extraction.videos import Video, num_bytes
 from hrvgan.files import locked
 from hrvgan.parallel import ordered_map
