@@ -4,6 +4,7 @@ import json
 import re
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 
 from hrvgan import cli
 from hrvgan.errors import InputError
+from hrvgan.evaluation.clip_files import decode_clip
 from hrvgan.evaluation.evaluate import candidates, compare_sources, plan, score_sources
+from hrvgan.evaluation.frame_range import FrameRange
 from hrvgan.evaluation.memorisation import collapse_warnings
 from hrvgan.evaluation.real_baseline import spread
-from hrvgan.evaluation.source_files import ArraySource, _decode, open_source
-from hrvgan.evaluation.sources import FeatureCache, FrameRange, GeneratorSource, StoreSource
-from hrvgan.features import Features
+from hrvgan.evaluation.source_files import ArraySource, open_source
+from hrvgan.evaluation.sources import FeatureCache, GeneratorSource, StoreSource
+from hrvgan.features import Features, c3d, i3d, refnet
 from hrvgan.features.extractors import Extractor
 from hrvgan.features.reference import build_reference
 from hrvgan.metrics import PROTOCOLS, frechet_distance_from_features, inception_score, kernel_distance
@@ -134,28 +137,47 @@ def test_a_video_is_decoded_to_the_end_of_its_cut(tmp_path):
     write_video(path, clip, fps=8)
     whole, cuts = read_frames(path)[0], [FrameRange(16, drawn=True, seed=seed) for seed in range(9)]
     for cut in (FrameRange(16), *cuts):
-        np.testing.assert_array_equal(_decode((path, 0), cut), cut(whole, 0, ""))
+        np.testing.assert_array_equal(decode_clip((path, 0), cut), cut(whole, 0, ""))
     tracemalloc.start()
-    _decode((path, 0), FrameRange(16))
+    decode_clip((path, 0), FrameRange(16))
     assert tracemalloc.get_traced_memory()[1] < 2.5 * 16 * clip[0].nbytes < clip.nbytes / 2
     tracemalloc.stop()
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    np.testing.assert_array_equal(_decode((path, 0), FrameRange(16)), whole[:16])
+    np.testing.assert_array_equal(decode_clip((path, 0), FrameRange(16)), whole[:16])
     with pytest.raises(InputError, match=r"long\.mp4: \d+ of 120 frames decode"):
-        _decode((path, 0), FrameRange(120))
+        decode_clip((path, 0), FrameRange(120))
+
+
+SHRINKS = {
+    "i3d": i3d.prepare,
+    "tgan": c3d.shrink_tgan,
+    "tganv2": c3d.shrink_tganv2,
+    "refnet": partial(refnet.shrink, max_size=20),
+}
+
+
+@pytest.mark.parametrize("shrink", SHRINKS.values(), ids=SHRINKS)
+def test_large_frames_are_shrunk_one_by_one_as_all_together(tmp_path, shrink):
+    write_video(tmp_path / "a.mp4", noise(1, 6, 90)[0, :, :, :70], fps=8)
+    extractor, job = Extractor("x", 4, None, shrink=shrink), (tmp_path / "a.mp4", 0)
+    whole = decode_clip(job, FrameRange(4))
+    assert whole.shape == (4, 90, 70, 3)
+    together = shrink(torch.as_tensor(whole)[None])[0].numpy()
+    one_by_one = decode_clip(job, FrameRange(4), extractor.shrink_frame)
+    np.testing.assert_allclose(one_by_one, together, atol=1e-4 * abs(together).max())
 
 
 def test_a_header_that_promises_more_frames_than_there_are(tmp_path, monkeypatch):
     path = tmp_path / "short.mp4"
     write_video(path, noise(1, 30, 32)[0], fps=8)
     whole = read_frames(path)[0]
-    monkeypatch.setattr("hrvgan.evaluation.source_files.expected_frames", lambda path: 31)
+    monkeypatch.setattr("hrvgan.evaluation.clip_files.expected_frames", lambda path: 31)
     for seed in range(20):
         cut = FrameRange(16, drawn=True, seed=seed)
-        assert any((_decode((path, 0), cut) == whole[start : start + 16]).all() for start in range(15))
+        assert any((decode_clip((path, 0), cut) == whole[start : start + 16]).all() for start in range(15))
     with pytest.raises(InputError, match="30 frames, need 31"):
-        _decode((path, 0), FrameRange(31))
+        decode_clip((path, 0), FrameRange(31))
 
 
 def test_arrays_may_have_labels(tmp_path):

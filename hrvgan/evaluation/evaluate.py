@@ -13,16 +13,10 @@ import numpy as np
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError, first_few
+from hrvgan.evaluation.frame_range import FrameRange, Undefined
 from hrvgan.evaluation.memorisation import collapse_warnings
 from hrvgan.evaluation.real_baseline import RealBaseline, few_groups, real_baseline, spread
-from hrvgan.evaluation.sources import (
-    ClipSource,
-    FeatureCache,
-    FrameRange,
-    GeneratorSource,
-    StoreSource,
-    Undefined,
-)
+from hrvgan.evaluation.sources import ClipSource, FeatureCache, GeneratorSource, StoreSource
 from hrvgan.features import Features
 from hrvgan.features.extractors import Extractor, open_extractor
 from hrvgan.features.weight_files import WeightsMissing

@@ -8,7 +8,7 @@ import json
 import math
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,17 +17,19 @@ import numpy as np
 from hrvgan.clipstore.clips import SPLITS
 from hrvgan.datasets.folder import find
 from hrvgan.errors import InputError, VideoError, first_few
-from hrvgan.evaluation.sources import BATCH, ClipSource, FrameRange, StoreSource, Undefined
+from hrvgan.evaluation.clip_files import Shrink, try_decode
+from hrvgan.evaluation.frame_range import FrameRange, Undefined
+from hrvgan.evaluation.sources import BATCH, ClipSource, StoreSource
 from hrvgan.extraction.videos import content_md5
 from hrvgan.features.extractors import UNVERIFIED, Extractor
 from hrvgan.files import file_digest
 from hrvgan.metrics.arrays import class_labels, clip_rows
 from hrvgan.metrics.inception import class_probabilities
 from hrvgan.parallel import ordered_map
-from hrvgan.video.decode import decode, expected_frames
-from hrvgan.video.io import is_strip, read_frames
+from hrvgan.video.io import probe
 
 MAX_BYTES = 2**27  # of a batch of decoded clips
+LARGE = 2**18  # pixels of a frame from which on clips are shrunk while they are decoded
 # What readers of a damaged numpy file raise.
 UNREADABLE = (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile)
 
@@ -72,12 +74,19 @@ class FolderSource(ClipSource):
         return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
+        return self.read_shrunk(rows, frames, None)
+
+    def read_shrunk(
+        self, rows: np.ndarray, frames: FrameRange, shrink: Shrink | None
+    ) -> Iterator[np.ndarray]:
         jobs = [(self.files[row].path, row) for row in rows.tolist()]
-        cut = functools.partial(_try_decode, frames=frames)
-        # They have the size of the videos: a second of 1080p is 190 MB.
-        options = {"workers": "auto", "lead": 1, "desc": "decode", "unit": "video"}
+        large = any(_num_pixels(path) > LARGE for path, _ in jobs)
+        cut = functools.partial(try_decode, frames=frames, shrink=shrink if large else None)
+        # A second of 1080p is 190 MB. What cannot be shrunk there stays in this process, one clip at a time.
+        workers = (2 if shrink else 1) if large else "auto"
         lost = lambda job, cause: f"{job[0]}: {cause} while decoding; replace it"  # noqa: E731
-        yield from _batches(self._good(rows, ordered_map(cut, jobs, lost=lost, **options), frames))
+        clips = ordered_map(cut, jobs, workers=workers, lost=lost, lead=1, desc="decode", unit="video")
+        yield from _batches(self._good(rows, clips, frames))
 
     def _good(
         self, rows: np.ndarray, clips: Iterable[np.ndarray | str], frames: FrameRange
@@ -95,50 +104,20 @@ class FolderSource(ClipSource):
                 raise Undefined(f"{self.name}: {count} cannot be scored: {first_few(list(bad.values()))}")
 
 
+def _num_pixels(path: Path) -> int:
+    """Pixels of a frame; 0 of what is no video, as its decoding will say."""
+    try:
+        return math.prod(probe(path)[:2])
+    except VideoError:
+        return 0
+
+
 def _batches(clips: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Batches of consecutive clips of one shape, of at most MAX_BYTES where one clip has no more."""
     for shape, alike in itertools.groupby(clips, key=np.shape):
         count = max(1, min(BATCH, MAX_BYTES // math.prod(shape)))
         while batch := list(itertools.islice(alike, count)):
-            yield np.stack(batch)
-
-
-def _try_decode(job: tuple[Path, int], frames: FrameRange) -> np.ndarray | str:
-    """The clip, or the cause why there is none."""
-    try:
-        return _decode(job, frames)
-    except (Undefined, VideoError) as error:
-        return str(error)
-
-
-def _decode(job: tuple[Path, int], frames: FrameRange) -> np.ndarray:
-    path, row = job
-    if is_strip(path) or not frames.frames:
-        return np.ascontiguousarray(frames(read_frames(path)[0], row, str(path)))
-    pictures, length = _decode_range(path, *frames.place(expected_frames(path), row, str(path)))
-    if len(pictures) < frames.frames:  # The header promises more frames than there are.
-        pictures, _ = _decode_range(path, *frames.place(length, row, str(path)))
-    if len({picture.shape for picture in pictures}) > 1:
-        raise VideoError(f"{path}: its frames change their size; encode it again")
-    return np.stack(pictures)
-
-
-class _Enough(Exception):
-    """Ends decoding after the last frame needed."""
-
-
-def _decode_range(path: Path, start: int, stop: int) -> tuple[list[np.ndarray], int]:
-    """Frames `start` to `stop` of a video, and the number of frames decoded."""
-    frames = []
-
-    def put(number: int, picture: Callable) -> None:
-        frames.append(picture(None, True))
-        if number + 1 == stop:
-            raise _Enough
-
-    with contextlib.suppress(_Enough):
-        return frames, decode(path, range(start, stop).__contains__, put).num_frames
-    return frames, stop
+            yield batch[0][None] if len(batch) == 1 else np.stack(batch)
 
 
 class NumpySource(ClipSource):

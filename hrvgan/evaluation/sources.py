@@ -5,8 +5,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hrvgan.clipstore.clips import Clips
-from hrvgan.errors import InputError
+from hrvgan.evaluation.frame_range import FrameRange, Undefined
 from hrvgan.features import Features
 from hrvgan.features.extractors import Extractor
 from hrvgan.files import atomic_path
@@ -25,37 +24,6 @@ from hrvgan.progress import bar
 BATCH = 16  # Clips of a store or file in memory at a time.
 SAMPLE_BATCH = 32  # Generated clips in memory at a time. Fixed: it decides the seeds, and so the clips.
 COLUMNS = ("rows", "features", "logits")
-
-
-class Undefined(InputError):
-    """A score that these clips do not allow; others go on."""
-
-
-@dataclass(frozen=True)
-class FrameRange:
-    """The `frames` consecutive frames of a clip that are scored: from its first one, or from a random start."""
-
-    frames: int | None = None  # None: all
-    drawn: bool = False
-    seed: int = 0
-
-    def __call__(self, clip: np.ndarray, row: int, name: str) -> np.ndarray:
-        start, stop = self.place(len(clip), row, name)
-        return clip[start:stop]
-
-    def stack(self, clips: Iterable[np.ndarray], rows: np.ndarray, name: str) -> np.ndarray:
-        """The range of each clip, as one batch; `rows` are the clips' numbers in the source `name`."""
-        pairs = zip(clips, rows.tolist(), strict=True)
-        return np.stack([self(clip, row, f"{name}, clip {row}") for clip, row in pairs])
-
-    def place(self, length: int, row: int, name: str) -> tuple[int, int]:
-        """First frame of the range in clip number `row` of `length` frames, and the frame after its last."""
-        frames = self.frames or length
-        if length < frames:
-            raise Undefined(f"{name}: {length} frames, need {frames}; leave it out or give longer videos")
-        room = length - frames
-        start = int(np.random.default_rng([self.seed, row]).integers(room + 1)) if self.drawn else 0
-        return start, start + frames
 
 
 class ClipSource:
@@ -87,6 +55,12 @@ class ClipSource:
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
         """uint8 batches (n, T, H, W, 3) of the clips `rows`, ascending, but for those that it notes in `bad`."""
         raise NotImplementedError
+
+    def read_shrunk(
+        self, rows: np.ndarray, frames: FrameRange, shrink: Callable | None
+    ) -> Iterator[np.ndarray]:
+        """The same; a source of large clips applies `shrink` to each frame, for float batches (n, 3, T, h, w)."""
+        return self.read(rows, frames)
 
 
 class StoreSource(ClipSource):
@@ -168,7 +142,7 @@ def featurise(
     by these alone."""
     with bar(desc=f"features of {source.name}", total=len(rows), unit="clip") as progress:
         pairs = []
-        for features, logits in extractor.stream(source.read(rows, frames)):
+        for features, logits in extractor.stream(source.read_shrunk(rows, frames, extractor.shrink_frame)):
             pairs.append((features, np.empty((len(features), 0), np.float32) if logits is None else logits))
             progress.update(len(features))
     if not pairs:

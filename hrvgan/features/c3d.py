@@ -65,8 +65,15 @@ def prepare_tgan(clips: Tensor, mean: Tensor) -> Tensor:
 
     The bicubic kernel has a = -0.75 and no antialiasing, which is OpenCV's.
     """
-    frames = _resize(clips, 128, mode="bicubic", align_corners=False)
-    return (frames - mean[..., 21:149])[..., 8:120, 8:120]
+    return crop_tgan(shrink_tgan(clips), mean)
+
+
+def shrink_tgan(clips: Tensor) -> Tensor:
+    return _resize(clips, 128, mode="bicubic", align_corners=False)
+
+
+def crop_tgan(x: Tensor, mean: Tensor) -> Tensor:
+    return (x - mean[..., 21:149])[..., 8:120, 8:120]
 
 
 def dropout_factors(clips: Tensor) -> Tensor:
@@ -84,13 +91,22 @@ def prepare_tganv2(clips: Tensor, mean: Tensor) -> Tensor:
 
     Corners are aligned, as Chainer's resize_images does.
     """
-    return _resize(clips, SIDE, mode="bilinear", align_corners=True) - mean[..., 8:120, 8:120]
+    return crop_tganv2(shrink_tganv2(clips), mean)
+
+
+def shrink_tganv2(clips: Tensor) -> Tensor:
+    return _resize(clips, SIDE, mode="bilinear", align_corners=True)
+
+
+def crop_tganv2(x: Tensor, mean: Tensor) -> Tensor:
+    return x - mean[..., 8:120, 8:120]
 
 
 def _resize(clips: Tensor, side: int, **options: object) -> Tensor:
     """uint8 RGB (N, T, H, W, 3) -> BGR levels, float (N, 3, T, side, side)."""
-    frames = clips.flatten(0, 1).permute(0, 3, 1, 2).flip(1).float()
-    resized = F.interpolate(frames, size=(side, side), **options)
+    frames = clips.flatten(0, 1).permute(0, 3, 1, 2)
+    few = frames.split(max(1, 2**24 // frames[0].numel()))  # floats of HD video are large
+    resized = torch.cat([F.interpolate(some.flip(1).float(), size=(side, side), **options) for some in few])
     return resized.unflatten(0, clips.shape[:2]).transpose(1, 2)
 
 

@@ -7,6 +7,7 @@ The id is architecture, preprocessing, dtype and the sha256 of the weights: equa
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ BATCH = 16  # Clips at a time: I3D's first layer alone takes 26 MB a clip.
 
 @dataclass(frozen=True)
 class Extractor:
-    """`read(clips)` maps uint8 (n, frames, H, W, 3) to features (n, D) and logits (n, K) or None.
+    """`read(clips)` maps uint8 (n, frames, H, W, 3), or what `shrink` makes of them, to features (n, D) and logits
+    (n, K) or None. `shrink` makes them float (n, 3, frames, h, w) of the network's size, each frame by itself.
 
     It runs in full float32, whatever the caller has set for matrix products or autocast.
     """
@@ -33,6 +35,7 @@ class Extractor:
     read: Callable[[Tensor], tuple[Tensor, Tensor | None]]
     device: str = "cpu"
     classes: list[str] | None = None  # Classes of the logits, if they depend on the data set.
+    shrink: Callable[[Tensor], Tensor] | None = None
 
     @property
     def verified(self) -> bool:
@@ -42,14 +45,26 @@ class Extractor:
     @torch.inference_mode()
     def __call__(self, clips: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         with full_float32(self.device):
-            features, logits = self.read(torch.as_tensor(clips, device=self.device))
+            clips = torch.as_tensor(clips, device=self.device)
+            if self.shrink and clips.dtype == torch.uint8:
+                clips = self.shrink(clips)
+            features, logits = self.read(clips)
         return features.cpu().numpy(), None if logits is None else logits.cpu().numpy()
+
+    @property
+    def shrink_frame(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """`shrink` of one frame, uint8 (H, W, 3) -> float (3, 1, h, w), for processes that decode large ones."""
+        return self.shrink and partial(_shrink_frame, self.shrink)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Features of each batch, BATCH clips at a time."""
         for batch in batches:
             for start in range(0, len(batch), BATCH):
                 yield self(batch[start : start + BATCH])
+
+
+def _shrink_frame(shrink: Callable[[Tensor], Tensor], frame: np.ndarray) -> np.ndarray:
+    return shrink(torch.as_tensor(frame)[None, None])[0].numpy()
 
 
 @contextmanager
@@ -87,12 +102,13 @@ def _c3d(name: str, folder: Path, device: str) -> Extractor:
     except (KeyError, RuntimeError):
         remedy = "fetch the published file"
         raise InputError(f"{mean_path}: no mean cube of 3x16x128x171 in it; {remedy}") from None
-    read = {
-        "c3d_tgan": lambda x: net(c3d.prepare_tgan(x, mean)),
-        "c3d_tgan_dropout": lambda x: net(c3d.prepare_tgan(x, mean), c3d.dropout_factors(x)),
-        "c3d_tganv2": lambda x: net(c3d.prepare_tganv2(x, mean)),
+    read, shrink = {
+        "c3d_tgan": (lambda x: net(c3d.crop_tgan(x, mean)), c3d.shrink_tgan),
+        # The whole clip decides on the dropout.
+        "c3d_tgan_dropout": (lambda x: net(c3d.prepare_tgan(x, mean), c3d.dropout_factors(x)), None),
+        "c3d_tganv2": (lambda x: net(c3d.crop_tganv2(x, mean)), c3d.shrink_tganv2),
     }[name]
-    return Extractor(identity, c3d.FRAMES, read, device)
+    return Extractor(identity, c3d.FRAMES, read, device, shrink=shrink)
 
 
 def _i3d(name: str, folder: Path, device: str) -> Extractor:
@@ -101,9 +117,9 @@ def _i3d(name: str, folder: Path, device: str) -> Extractor:
     if path.name == "i3d_torchscript.pt":
         script = torch.jit.load(path, map_location=device).eval()  # Code: run only if its digest is the published one.
         options = {"rescale": False, "resize": False, "return_features": True}
-        return Extractor(identity, 16, lambda x: (script(i3d.prepare(x), **options), None), device)
+        return Extractor(identity, 16, lambda x: (script(x, **options), None), device, shrink=i3d.prepare)
     net = fill(i3d.I3D(), path).to(device)
-    return Extractor(identity, 16, lambda x: (net(i3d.prepare(x)), None), device)
+    return Extractor(identity, 16, lambda x: (net(x), None), device, shrink=i3d.prepare)
 
 
 def _inception(name: str, folder: Path, device: str) -> Extractor:

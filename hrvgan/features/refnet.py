@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +61,10 @@ class RefNet(nn.Module):
 
     def prepare(self, clips: Tensor) -> Tensor:
         """uint8 (N, T, H, W, 3) -> float (N, 3, T', H', W') in [-1, 1], at most max_frames and max_size."""
-        clips = clips[:, :: math.ceil(clips.shape[1] / self.max_frames)]
-        sides = clips.shape[2:4]
-        if max(sides) <= self.max_size:
-            return to_float(clips)
-        sides = [max(1, round(side * self.max_size / max(sides))) for side in sides]
-        frames = (to_float(frame) for frame in clips.split(1, dim=1))  # one by one: floats of HD video are large
-        return torch.cat([F.interpolate(frame, size=(1, *sides), mode="area") for frame in frames], dim=2)
+        return shrink(clips[:, :: math.ceil(clips.shape[1] / self.max_frames)], self.max_size)
+
+    def read_shrunk(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        return self.read_out(video[:, :, :: math.ceil(video.shape[2] / self.max_frames)])
 
     def read_out(self, video: Tensor) -> tuple[Tensor, Tensor]:
         if self.gain is not None:
@@ -75,6 +73,16 @@ class RefNet(nn.Module):
             video = torch.cat([video, change], dim=1)
         pooled = self.body(video).mean(dim=(2, 3, 4))
         return pooled / self.rms, self.head(pooled) / self.temperature
+
+
+def shrink(clips: Tensor, max_size: int) -> Tensor:
+    """uint8 (N, T, H, W, 3) -> float (N, 3, T, H', W') in [-1, 1], of at most `max_size` pixels."""
+    sides = clips.shape[2:4]
+    if max(sides) <= max_size:
+        return to_float(clips)
+    sides = [max(1, round(side * max_size / max(sides))) for side in sides]
+    frames = (to_float(frame) for frame in clips.split(1, dim=1))  # one by one: floats of HD video are large
+    return torch.cat([F.interpolate(frame, size=(1, *sides), mode="area") for frame in frames], dim=2)
 
 
 def changes(video: Tensor) -> Tensor:
@@ -225,7 +233,10 @@ def refnet_extractor(folder: str | Path, device: str = "cpu") -> Extractor:
     """The reference network in `folder`, made by the stage `reference`, for clips of the length of its training."""
     net, info = load_refnet(folder)
     classes = info["classes"] if info["labelled"] else []
-    return Extractor(f"refnet-{info['id']}", info["clip_shape"][0], net.to(device), device, classes)
+    return Extractor(
+        f"refnet-{info['id']}", info["clip_shape"][0], net.to(device).read_shrunk, device, classes,
+        partial(shrink, max_size=net.max_size),
+    )  # fmt: skip
 
 
 def _identity(weights: bytes, arguments: dict) -> str:
