@@ -25,6 +25,7 @@ RANGES = {
     "ema": (0, 1),
     # of models
     "width": (1e-3, math.inf),
+    "code_bits": (0, 11),
     **dict.fromkeys(("z_dim", "dim_content", "dim_motion", "r1_every", "clip_every"), AT_LEAST_1),
     **dict.fromkeys(
         ("num_classes", "alpha", "beta", "lambda1", "lambda2", "r1_gamma", "r2_gamma", "gp_weight", "drift",

@@ -30,6 +30,7 @@ def batch_for(gan, n=4, step=0):
         {"task": "predict", "context": 3, "beta": 0.5, "latent": "sequence", "ms_weight": 0.0},
         {"modulate": False},
         {"rgb_skips": True},
+        {"code_bits": 1},
         {"equalised": True, "norm_g": "instance", "norm_d": "instance", "gp_weight": 10.0, "drift": 1e-3},
         {"objective": "bce", "k": 0.5, "norm_g": "batch", "num_classes": 0},
         {"augment": "colour,translation,cutout", "instance_noise": 0.1},

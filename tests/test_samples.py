@@ -58,15 +58,29 @@ def test_variety_falls_with_psi_and_psi_1_changes_nothing(name, arguments):
     assert variety[0.5] < 0.8 * variety[1.0]
 
 
-def test_truncation_goes_to_the_centre_of_the_class():
-    gan = small("hrvgan", {})
-    weights = torch.eye(3)
+@pytest.mark.parametrize("bits", [0, 2])
+def test_truncation_goes_to_the_centre_of_the_class_and_the_code(bits):
+    gan = small("hrvgan", {"code_bits": bits})
+    z = torch.ones(3, gan.z_dim) * torch.tensor([1, -1, 1])[:, None]
+    latents = gan.latent(512, seed=0)
+    latents[:, :bits] = -latents[:, :bits].abs()
     with torch.no_grad():
-        centres = gan.centre(torch.tensor([0, 2, 1]))
-        torch.testing.assert_close(centres, gan.centre(weights[[0, 2, 1]]))
-        w = gan.G.mix(gan.latent(512, seed=0), torch.full((512,), 2), None).mean(0)
+        centres = gan.centre(z, torch.tensor([0, 2, 1]))
+        torch.testing.assert_close(centres, gan.centre(z, torch.eye(3)[[0, 2, 1]]))
+        w = gan.G.mix(latents, torch.full((512,), 2), None).mean(0)
     torch.testing.assert_close(centres[1], w)
     assert (centres[0] - centres[1]).abs().max() > 0.01
+
+
+def test_a_discrete_code_is_the_signs_of_the_first_values():
+    gan = small("hrvgan", {"code_bits": 2})
+    z = torch.tensor([[-1.0, -1], [1, -1], [-0.1, 2], [3, 0.1]])
+    z = torch.cat([z, torch.zeros(4, gan.z_dim - 2)], 1)
+    assert gan.G.code(z[:, None]).tolist() == [0, 1, 2, 3]
+    with torch.no_grad():  # The same code and another one, at nearly the same z.
+        near, far = z[:1] + 0.01, torch.cat([-z[:1, :1] * 0.01, z[:1, 1:]], 1)
+        w, w_near, w_far = (gan.G.mix(each, torch.tensor([0]), None) for each in (z[:1], near, far))
+    assert (w_near - w).norm() < 0.1 * (w_far - w).norm()
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).conditional])

@@ -94,7 +94,7 @@ class Generator(nn.Module):
 
     def __init__(
         self, num_classes: int, size: int, temporal: str, width: float, z_dim: int, norm: str, modulate: bool,
-        latent: str, encodes: bool, context: int, grows: bool, rgb_skips: bool,
+        latent: str, encodes: bool, context: int, grows: bool, rgb_skips: bool, code_bits: int,
     ):
         super().__init__()
         base, w_dim = num_channels(4, width), W_DIM if modulate else 0
@@ -102,7 +102,9 @@ class Generator(nn.Module):
         self.z_norm = PixelNorm()
         self.spans = Spans(self.num_frames) if latent == "sequence" else None
         self.embed = nn.Embedding(num_classes, z_dim) if num_classes else None
-        self.fc = nn.Linear(z_dim * (1 + (num_classes > 0) + (context > 0)), W_DIM)
+        self.code_bits, self.codes = code_bits, nn.Embedding(2**code_bits, z_dim) if code_bits else None
+        num_told = 1 + (context > 0) + (code_bits > 0) + (num_classes > 0)
+        self.fc = nn.Linear(z_dim * num_told, W_DIM)
         self.seed = nn.Linear(W_DIM, base * 4 * 4 * (1 if self.spans else 4))
         self.seed_norm = NORMS[norm](base)
         self.levels = nn.ModuleDict()
@@ -159,17 +161,24 @@ class Generator(nn.Module):
         return functools.reduce(add_enlarged, [*below, last if alpha == 1 else alpha * last])
 
     def mix(self, z: Tensor, c: Tensor, code: Tensor | None) -> Tensor:
-        """All that G is told, (N, S, 128): the latents and E's code, each normalised, and the class."""
+        """All that G is told, (N, S, 128): the latents, E's code, the discrete code and the class, each normalised."""
         if z.ndim == 2:
             z = z[:, None]
         elif self.spans is not None and z.shape[1] > SPANS:   # one a frame; E gives one a span already
             z = self.spans(z)
         told = [z] if code is None else [z, code]
+        if self.codes is not None:
+            told.append(self.codes(self.code(z))[:, None])
         told = [self.z_norm(v.flatten(0, 1)).view_as(v) for v in told]   # (N, S, z_dim) each
         if self.embed is not None:
             c = c @ self.embed.weight if c.is_floating_point() else self.embed(c)
             told.append(self.z_norm(c)[:, None].expand_as(z))
         return self.fc(torch.cat(told, 2)).relu()
+
+    def code(self, z: Tensor) -> Tensor:
+        """z (N, 1, z_dim) -> (N,) int64: the signs of its first values, read as a binary number."""
+        positive = z[:, 0, : self.code_bits] > 0
+        return (positive * 2 ** torch.arange(self.code_bits, device=z.device)).sum(1)
 
     def pad(self, x: Tensor) -> Tensor:
         """The first frames of a clip (N, 3, context, H, W), the first of them repeated before, as long as a clip."""
@@ -268,6 +277,9 @@ class HRVGAN(VideoGAN):
             then start from a smaller one as the same function (`init_from`).
         latent: "vector", one z a clip (Table 1), or "sequence", one z a frame (section 4.2).
         z_dim: length of a latent vector.
+        code_bits: the signs of so many values of z choose one of 2^code_bits vectors that G learns, a discrete code
+            beside the continuous z (Bernoulli latents in Brock et al. 2019, E; codes in Chen et al. 2016). What comes
+            in kinds, such as a colour, then needs no blends between them. Of a latent vector alone; 0 = off.
         task: "generate" (z, c) -> clip; or "predict" the rest of a clip from its first `context` frames.
         norm_g, norm_d: "batch", "instance", "pixel" or "none".
         modulate: z and c scale and shift the channels of G at every level, after the norm.
@@ -296,7 +308,7 @@ class HRVGAN(VideoGAN):
     presets: ClassVar = {
         # What we recommend: fakes held against real clips pair by pair, R1 and R2 instead of a Lipschitz penalty, no
         # norm in D, and in G one in which no clip sees another.
-        "best": {},
+        "best": {"code_bits": 4},
         # The paper's, where it says: eq. 11-15, norms, SGD. It gives no rates, k or lambdas: these are our choices.
         "paper": {
             "norm_g": "batch", "norm_d": "instance", "modulate": False, "objective": "bce", "gp_weight": 10.0,
@@ -315,7 +327,8 @@ class HRVGAN(VideoGAN):
 
     def __init__(
         self, num_classes: int = 0, size: int = 32, *, temporal: str = "paper", width: float = 1.0,
-        rgb_skips: bool = False, latent: str = "vector", z_dim: int = 128, task: str = "generate", context: int = 4,
+        rgb_skips: bool = False, latent: str = "vector", z_dim: int = 128, code_bits: int = 0,
+        task: str = "generate", context: int = 4,
         norm_g: str = "pixel", norm_d: str = "none", modulate: bool = True, equalised: bool = False,
         objective: str = "relativistic", k: float = 0.0, lambda1: float = 1.0, lambda2: float = 1.0,
         alpha: float = 1.0, beta: float = 0.0, r1_gamma: float = 3.0, r2_gamma: float = 3.0, r1_every: int = 8,
@@ -351,7 +364,7 @@ class HRVGAN(VideoGAN):
         encodes, grows = beta > 0 and task == "generate", bool(self.growth)
         self.G = Generator(
             num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, grows,
-            rgb_skips,
+            rgb_skips, code_bits if latent == "vector" else 0,
         )
         self.D = Discriminator(num_classes, size, temporal, width, norm_d, grows, rgb_skips)
         if equalised:
@@ -450,15 +463,22 @@ class HRVGAN(VideoGAN):
                              "this model was not trained to predict: train one with task: predict")
         if psi != 1 and self.context:
             raise InputError("truncation is for models that draw from z alone; predict with psi 1")
-        clips = self.G(z, c, x, self.position, psi, None if psi == 1 else self.centre(c))
+        clips = self.G(z, c, x, self.position, psi, None if psi == 1 else self.centre(z, c))
         full_size = (self.num_frames, self.size, self.size)   # of clips, also before G has grown up
         return clips if clips.shape[2:] == full_size else enlarge(clips, full_size)
 
-    def centre(self, c: Tensor, num: int = 512) -> Tensor:
-        """The mean of w over `num` latents, the same ones always, for each of `c`: (N, S, 128)."""
-        z = self.latent(num, seed=0).to(self.device)
-        kinds, which = c.unique(dim=0, return_inverse=True)
-        return torch.stack([self.G.mix(z, kind.expand(num, *kind.shape), None).mean(0) for kind in kinds])[which]
+    def centre(self, z: Tensor, c: Tensor, num: int = 512) -> Tensor:
+        """The mean of w over `num` latents, the same ones always, of the class and the discrete code of each row of
+        `z` and `c`: (N, S, 128)."""
+        bits, centres = self.G.code_bits, []
+        kinds = torch.cat([c.view(len(c), -1).double(), z.flatten(1)[:, :bits].sign()], 1)
+        _, which = kinds.unique(dim=0, return_inverse=True)
+        for kind in range(int(which.max()) + 1):
+            row, latents = int((which == kind).nonzero()[0]), self.latent(num, seed=0).to(z)
+            if bits:
+                latents[:, :bits] = latents[:, :bits].abs() * z[row, :bits].sign()
+            centres.append(self.G.mix(latents, c[row].expand(num, *c.shape[1:]), None).mean(0))
+        return torch.stack(centres)[which]
 
     def judge(self, clips: Tensor, c: Tensor) -> Tensor:
         """The logit of D for each clip, which D sees as small as the level at which it is."""
