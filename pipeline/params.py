@@ -226,8 +226,8 @@ def point(wanted: dict, conf: Path, path: str) -> None:
 def make_absolute(wanted: dict) -> None:
     """Name the folders that data sets read by whole paths, which hold in a queued experiment's copy of the project."""
     for entry in wanted["datasets"].values():
-        if entry["options"].get("path"):
-            entry["options"]["path"] = entry["watch"] = os.path.abspath(entry["options"]["path"])
+        if entry["options"].get("path") == entry["watch"]:
+            entry["options"]["path"] = entry["watch"] = os.path.abspath(entry["watch"])
 
 
 def rename(wanted: dict, conf: Path, name: str) -> None:

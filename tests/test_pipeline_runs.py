@@ -49,7 +49,8 @@ def test_mlflow_holds_one_run_a_model(unchanged):
     client, runs = unchanged.records("laptop")
     assert len(runs) == 1
     (run,) = runs
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "laptop seed 0")
+    assert {"mlflow.user", "mlflow.source.name"} <= set(run.data.tags)
     assert run.data.tags["model_digest"] == file_digest(unchanged.root / "models/laptop/model.safetensors")
     assert run.data.params["train.steps"] == "4"
     assert run.data.params["net.width"] == "0.04"
@@ -60,10 +61,25 @@ def test_mlflow_holds_one_run_a_model(unchanged):
     assert run.inputs.dataset_inputs[0].dataset.digest in {out["md5"] for out in lock}
     names = {
         file.path
-        for folder in ("samples", "model", "evaluation")
+        for folder in ("samples", "model", "evaluation", "videos")
         for file in client.list_artifacts(run.info.run_id, folder)
     }
-    assert {"samples/classes.png", "samples/classes.mp4", "model/MLmodel"} <= names
+    assert {
+        "samples/classes.png",
+        "samples/classes.mp4",
+        "model/MLmodel",
+        "videos/samples-000004.mp4",
+    } <= names
+
+
+def test_dvc_plots_shows_pictures_and_every_curve(unchanged):
+    unchanged.run("dvc", "plots", "show")
+    folder = unchanged.root / "dvc_plots"
+    titles = set(re.findall(r'"title": "([^"]+)"', (folder / "index.html").read_text()))
+    assert titles == set(history(unchanged)[0])
+    assert {"loss/d/adv", "grad/g", "logits/fake"} <= titles
+    pictures = sorted(path.name.rpartition("_")[2] for path in (folder / "static").iterdir())
+    assert pictures == ["classes.png", "interpolation.png", "nearest.png"]
 
 
 def test_a_lost_record_is_made_again_from_the_model(project):
@@ -120,11 +136,14 @@ def test_more_steps_have_a_record_of_their_own(project):
             "laptop", f" and params.`train.steps` = '{steps}' and params.seed = '9'"
         )
         points = client.get_metric_history(run.info.run_id, "loss/d/adv")
+        assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(
+            run.data.metrics
+        )
         return run.data.tags["model_digest"], [point.step for point in points]
 
     def train(steps: int) -> str:
         project.edit_params(lambda v: (v["train"].update(steps=steps), v["runs"]["laptop"].update(seed=9)))
-        project.call("train", "laptop")
+        project.call("train", "laptop", MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.05")
         return file_digest(project.root / "models/laptop/model.safetensors")
 
     shorter = train(4)

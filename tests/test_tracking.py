@@ -1,6 +1,7 @@
 """What extraction tells the tracker."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,11 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Param
 
 from hrvgan.extraction.extract import extract
 from hrvgan.extraction.manifest import dropped_table
 from pipeline import tracking
-from pipeline.tracking import mlflow_logger
+from pipeline.tracking import mlflow_logger, seeds
 from tests import processes
 from tests.processes import wait_for
 from tests.project import NO_TRACKER, ROOT
@@ -95,6 +97,40 @@ def test_an_experiment_that_another_process_has_just_created_is_taken(store):
     assert tracking.create_experiment(client, tracking.EXPERIMENT) == experiment
 
 
+def test_trainings_that_differ_in_their_seed_have_a_parent_with_mean_and_sd(store):
+    client, experiment = tracking.connect()
+
+    def train(seed: int, score: float, steps: int = 8) -> str:
+        values = {"seed": str(seed), "train.steps": str(steps)}
+        tags = {
+            "run": "laptop",
+            "model": "hrvgan",
+            "dataset": "shapes",
+            "sweep": seeds.sweep_of(values, "d1"),
+        }
+        run_id = client.create_run(experiment, tags=tags).info.run_id
+        client.log_batch(run_id, params=[Param(key, value) for key, value in values.items()])
+        client.log_metric(run_id, "metric/refnet_fd", score)
+        client.log_metric(run_id, "loss/d/adv", 1.0)
+        seeds.summarise(client, experiment, run_id)
+        return run_id
+
+    first, _ = train(0, 9.0), train(0, 4.0, steps=16)
+    assert not client.search_runs([experiment], "tags.`mlflow.parentRunId` != ''")
+    runs = {train(1, 6.0), first, train(0, 2.0)}  # the seed 0 was trained again
+    (parent,) = client.search_runs([experiment], "tags.`sweep.parent` != ''")
+    assert (parent.info.run_name, parent.info.status) == ("laptop: mean of seeds 0, 1", "FINISHED")
+    assert parent.data.params == {"train.steps": "8"}
+    sd = math.sqrt(8)
+    assert parent.data.metrics == pytest.approx({"metric/refnet_fd": 4.0, "sd_of_seeds/refnet_fd": sd})
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    assert {run.info.run_id for run in children} == runs
+    train(2, 7.0)
+    (again,) = client.search_runs([experiment], "tags.`sweep.parent` != ''")
+    assert (again.info.run_id, again.info.run_name) == (parent.info.run_id, "laptop: mean of seeds 0, 1, 2")
+    assert again.data.metrics["metric/refnet_fd"] == pytest.approx(5.0)
+
+
 def test_the_ui_opens_on_the_runs(store):
     """Also where a browser is told of them; MLflow itself would show traces of language models first."""
     experiment, browser, seen = tracking.connect()[1], store / "browser", store / "seen"
@@ -103,7 +139,8 @@ def test_the_ui_opens_on_the_runs(store):
     port = processes.free_port()
     command = [sys.executable, "-m", "pipeline.tracking", "ui", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BROWSER": f"{browser} %s"}
-    link = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    view = "workflowType=machine_learning&viewStateShareKey=hrvgan"
+    link = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?{view}"
     with processes.start(command, cwd=store, env=environment) as ui:
         wait_for(seen.exists, "a browser", process=ui)
         assert seen.read_text() == f"{link}\n"
@@ -111,7 +148,12 @@ def test_the_ui_opens_on_the_runs(store):
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         asked = f"/ajax-api/2.0/mlflow/experiments/get?experiment_id={experiment}"
         with opener.open(f"http://127.0.0.1:{port}{asked}", timeout=60) as answer:
-            assert json.load(answer)["experiment"]["name"] == "hrvgan"
+            shown = json.load(answer)["experiment"]
+        assert shown["name"] == "hrvgan"
+        (shared,) = [
+            json.loads(tag["value"]) for tag in shown["tags"] if "sharedViewState.hrvgan" in tag["key"]
+        ]
+        assert {"metrics.`metric/refnet_fd`", "params.`seed`"} <= set(shared["selectedColumns"])
         second = processes.run(command, cwd=store, env=environment, check=False)
         assert f"port {port} is taken" in second.stderr
         ui.send_signal(signal.SIGINT)

@@ -1,4 +1,5 @@
-"""Stage `report`: report/index.html shows all active runs; comparison.csv and .md hold their scores.
+"""Stage `report`: report/index.html shows all active runs; comparison.csv and .md hold their scores, plots/ what
+`dvc plots` shows and compares.
 
 The page needs no network and no other file, and equal inputs give equal bytes. Results that no stage has made yet
 are named on the page with the command that makes them.
@@ -7,16 +8,19 @@ are named on the page with the command that makes them.
 import base64
 import io
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import numpy as np
+import pyarrow
 from PIL import Image
+from pyarrow.csv import write_csv
 
 from hrvgan.clipstore.clips import SPLITS, Clips
-from hrvgan.files import write_text
+from hrvgan.files import atomic_folder, write_text
 from hrvgan.video.io import read_frames, write_video
 from pipeline import params
 from pipeline.report import comparison
@@ -33,6 +37,20 @@ def main() -> None:
     write_text("report/comparison.csv", comparison.csv_text(runs))
     write_text("report/comparison.md", comparison.markdown(runs))
     write_text("report/index.html", text)
+    with atomic_folder("report/plots") as folder:
+        for run in runs:
+            write_plots(run, folder / run.name)
+
+
+def write_plots(run: RunResults, folder: Path) -> None:
+    """Pictures of a run, and each column of its history as a file of its own: DVC draws the last column of a file."""
+    folder.mkdir()
+    pictures = [run.sample_folder / kind["png"] for kind in run.samples.get("kinds", [])]
+    for path in filter(None, [*pictures, run.nearest_picture]):
+        shutil.copy(path, folder / path.name.removeprefix(f"{run.name}."))
+    for name, columns in history(run).items():
+        table = {"step": columns[0].astype(int), name: columns[1]}
+        write_csv(pyarrow.table(table), folder / f"{name.replace('/', '-')}.csv")
 
 
 def render(runs: list[RunResults], *, title: str = "HRVGAN report", real_clips_per_class: int = 1) -> str:
@@ -102,13 +120,16 @@ def frames_ahead(run: RunResults) -> list[tuple[str, str]]:
 
 def curves(run: RunResults) -> list[tuple[str, str]]:
     """(column, chart) of each column of history.csv."""
-    path = run.folder / "history.csv"
-    history = read_history(path) if path.is_file() else {}
     return [
         (name, curve(f"{run.name} {name}", *columns))
-        for name, columns in history.items()
+        for name, columns in history(run).items()
         if len(columns[0]) > 1
     ]
+
+
+def history(run: RunResults) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    path = run.folder / "history.csv"
+    return read_history(path) if path.is_file() else {}
 
 
 @dataclass(frozen=True)

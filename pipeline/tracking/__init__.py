@@ -158,15 +158,27 @@ def describe(run: str, arguments: dict) -> tuple[dict[str, str], dict[str, str]]
 
 
 def new_run(client, experiment: str, run: str, arguments: dict, tags: dict[str, str]) -> str:
-    """Create an MLflow run with the params, tags and data set of a training; returns its id."""
+    """Create an MLflow run with the params, tags and data set of a training, called by its run, seed and DVC
+    experiment; returns its id."""
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
     from mlflow.entities import DatasetInput, InputTag, Param
+    from mlflow.tracking.context.registry import resolve_tags
+
+    from pipeline.tracking.seeds import sweep_of
 
     values, own_tags = describe(run, arguments)
-    run_id = client.create_run(experiment, run_name=run, tags={**own_tags, **tags}).info.run_id
+    digest = data_digest(values["dataset"])
+    tags = {
+        **resolve_tags(),
+        **own_tags,
+        "sweep": sweep_of(values, digest),
+        **tags,
+    }  # the first: user, program
+    name = f"{run} seed {values['seed']} {os.environ.get('DVC_EXP_NAME', '')}".rstrip()
+    run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     client.log_batch(run_id, params=[Param(key, value) for key, value in values.items()])
-    if digest := data_digest(values["dataset"]):
+    if digest:
         source = CodeDatasetSource(tags={"dvc": f"data/clips/{values['dataset']}"})
         data = MetaDataset(source, name=values["dataset"], digest=digest)._to_mlflow_entity()
         client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
@@ -231,6 +243,8 @@ def outputs_of(stage: str, run: str) -> tuple[dict[str, float], list[Path], str]
 
 def record_all(run: str, stages: tuple[str, ...] = ("train", "sample", "evaluate")) -> None:
     """Add the outputs of `stages` to the MLflow run of models/<run>."""
+    from pipeline.tracking import seeds
+
     client, experiment = connect()
     run_id = run_id_of(client, experiment, run)
     for stage in stages:
@@ -240,6 +254,8 @@ def record_all(run: str, stages: tuple[str, ...] = ("train", "sample", "evaluate
         for file in files:
             log = client.log_artifacts if file.is_dir() else client.log_artifact
             log(run_id, str(file), folder)
+    if "evaluate" in stages:
+        seeds.summarise(client, experiment, run_id)
 
 
 def record(run: str, stage: str) -> None:

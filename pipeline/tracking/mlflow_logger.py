@@ -4,17 +4,24 @@ import os
 import platform
 import queue
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
 import psutil
 
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import first_line
 from hrvgan.training.session import read_state
-from hrvgan.video.grids import filmstrips
+from hrvgan.video.grids import filmstrips, tile
+from hrvgan.video.io import write_video
+from pipeline import params
 from pipeline.tracking import connect, describe, find, log_metrics, log_release, new_run, uri
 
 PATIENCE = 120  # seconds to wait at the end of a training while nothing can be sent
+SAMPLED_EVERY = 30  # seconds between two measurements of CPU, memory, disk, network and GPU
+ROW = 8  # clips in a row of the videos of samples
 
 
 class MLflowLogger:
@@ -36,9 +43,9 @@ class MLflowLogger:
         self.jobs.put(lambda: log_metrics(self.client, self.id, [{"step": step, **values}]))
 
     def samples(self, step: int, clips) -> None:
-        """clips: uint8 (N, T, H, W, 3), drawn with the same z each time; logged as one film strip a clip."""
-        picture = filmstrips(clips.numpy(), enlarge=max(1, 64 // clips.shape[2]))
-        self.jobs.put(lambda: self.client.log_image(self.id, picture, key="samples", step=step))
+        """clips: uint8 (N, T, H, W, 3), drawn with the same z each time; logged as one film strip a clip, and as
+        a video of all."""
+        self.jobs.put(lambda: self._send_samples(step, clips.numpy()))
 
     def __enter__(self) -> "MLflowLogger":
         return self
@@ -49,6 +56,7 @@ class MLflowLogger:
         self._end("FAILED" if failure else "FINISHED")
 
     def _end(self, status: str) -> None:
+        self.jobs.put(lambda: self.monitor.finish())
         self.jobs.put(lambda: self.client.set_terminated(self.id, status))
         self.jobs.put(None)
         left = -1
@@ -61,6 +69,8 @@ class MLflowLogger:
     def _start(self) -> None:
         """Continue the MLflow run of a resumed training, or create one. Runs of this name that are still RUNNING
         although their process has died on this machine are marked KILLED."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
         self.client, experiment = connect()
         runs = find(self.client, experiment, {"run": self.run})
         resumed = self._resumed(runs)
@@ -71,19 +81,30 @@ class MLflowLogger:
             self.id = resumed
             self.client.update_run(resumed, "RUNNING")
             self.client.set_tag(resumed, "process", this_process())
-            return
-        tags = {"device": self.device, "process": this_process()}
-        self.id = new_run(self.client, experiment, self.run, self.arguments, tags)
-        log_metrics(self.client, self.id, self.past)
-        self.resume_file.parent.mkdir(parents=True, exist_ok=True)
-        self.resume_file.write_text(self.id)
+        else:
+            tags = {"device": self.device, "process": this_process()}
+            self.id = new_run(self.client, experiment, self.run, self.arguments, tags)
+            log_metrics(self.client, self.id, self.past)
+            self.resume_file.parent.mkdir(parents=True, exist_ok=True)
+            self.resume_file.write_text(self.id)
+        self.monitor = SystemMetricsMonitor(self.id, sampling_interval=SAMPLED_EVERY, resume_logging=True)
+        self.monitor.start()
+
+    def _send_samples(self, step: int, clips: np.ndarray) -> None:
+        factor = max(1, 64 // clips.shape[2])
+        self.client.log_image(self.id, filmstrips(clips, enlarge=factor), key="samples", step=step)
+        fps = Clips(Path("data/clips") / params.run(self.run)["dataset"]).fps
+        with tempfile.TemporaryDirectory() as folder:
+            video = Path(folder, f"samples-{step:06d}.mp4")
+            write_video(video, tile(clips, ROW, enlarge=factor), fps=fps)
+            self.client.log_artifact(self.id, str(video), "videos")
 
     def _resumed(self, runs: list) -> str:
         """The id of the MLflow run to continue, or "" for a new one. The params of a run never change, so a training
         with another number of steps gets a run of its own."""
         recorded = self.resume_file.read_text() if self.resume_file.exists() else ""
-        params = describe(self.run, self.arguments)[0] if recorded else {}
-        same = [run for run in runs if run.info.run_id == recorded and run.data.params == params]
+        values = describe(self.run, self.arguments)[0] if recorded else {}
+        same = [run for run in runs if run.info.run_id == recorded and run.data.params == values]
         return recorded if same else ""
 
     def _work(self) -> None:

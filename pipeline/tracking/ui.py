@@ -1,6 +1,7 @@
 """MLflow's UI on the recorded runs."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,9 +11,17 @@ import time
 import webbrowser
 
 from hrvgan.errors import InputError
+from hrvgan.metrics import PROTOCOLS
 from pipeline.tracking import connect, uri
 
 HOST = "127.0.0.1"
+VIEW = "hrvgan"  # name of the shared view of the runs
+SCORES = [
+    name
+    for name, protocol in PROTOCOLS.items()
+    if protocol.title and protocol.extractor in ("refnet", "pixels")
+]
+SETTINGS = ["dataset", "model", "seed", "train.steps", "train.batch_size", "net.width"]
 START = 120  # seconds that the server may take
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # It starts twice as fast.
 
@@ -20,7 +29,8 @@ os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # It start
 def show(port: int) -> None:
     """Serve the UI until Ctrl-C, or where the store has a server already use that one; print the link to the runs,
     and open it where there is a browser."""
-    experiment, store = connect()[1], uri()
+    (client, experiment), store = connect(), uri()
+    share_view(client, experiment)
     if store.startswith("http"):
         open_runs(store, experiment)
         return
@@ -42,10 +52,23 @@ def show(port: int) -> None:
 
 def open_runs(server: str, experiment: str) -> None:
     # Without workflowType the UI opens on the traces of language models.
-    link = f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
-    print(f"\nThe runs: {link}\n", flush=True)
+    link = f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+    print(f"\nThe runs: {link}\nas charts: {link}&compareRunsMode=CHART\n", flush=True)
     if sys.platform == "darwin" or {"BROWSER", "DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
         webbrowser.open(link)
+
+
+def share_view(client, experiment: str) -> None:
+    """Store the view that the link names as MLflow's UI stores those that are shared: scores and settings as columns,
+    and one chart besides those that the UI makes of curves and pictures."""
+    columns = [f"metrics.`metric/{name}`" for name in SCORES] + [f"params.`{name}`" for name in SETTINGS]
+    section = {"uuid": VIEW, "name": "Settings and scores", "display": True, "isReordered": False}
+    chart = {
+        "uuid": f"{VIEW}-parallel", "type": "PARALLEL", "metricSectionId": VIEW, "deleted": False, "isGenerated": False,
+        "selectedParams": SETTINGS, "selectedMetrics": ["metric/refnet_fd"], "showAllRuns": True,
+    }  # fmt: skip
+    view = {"selectedColumns": columns, "compareRunSections": [section], "compareRunCharts": [chart]}
+    client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(view))
 
 
 def wait_until_answers(port: int, server: subprocess.Popen) -> None:
