@@ -98,22 +98,52 @@ def test_pandas_and_pyarrow_read_index_and_frames(store):
         np.testing.assert_array_equal(np.frombuffer(frames, np.uint8).reshape(SHAPE), by_id[clip_id])
 
 
-def test_the_example_for_polars_and_duckdb_does_what_it_says(store, tmp_path, monkeypatch):
-    pytest.importorskip("polars", reason="the extra `test` is not installed")
-    pytest.importorskip("duckdb", reason="the extra `test` is not installed")
+def run_example(number, store, tmp_path, monkeypatch):
+    """Run a python block of data/README.md on `store`; returns its names."""
     text = (Path(__file__).parents[1] / "data" / "README.md").read_text()
-    example = text.partition("```python\n")[2].partition("```")[0]
     (tmp_path / "data" / "clips").mkdir(parents=True)
     (tmp_path / "data" / "clips" / "shapes").symlink_to(store)
     monkeypatch.chdir(tmp_path)
     found = {}
-    exec(example, found)
+    exec(text.split("```python\n")[number].partition("```")[0], found)
+    return found
+
+
+def test_the_example_for_polars_and_duckdb_does_what_it_says(store, tmp_path, monkeypatch):
+    pytest.importorskip("polars", reason="the extra `test` is not installed")
+    pytest.importorskip("duckdb", reason="the extra `test` is not installed")
+    found = run_example(1, store, tmp_path, monkeypatch)
     clips = Clips(store)
     np.testing.assert_array_equal(found["clips"], clips.split("test").read(range(2)))
     motions = clips.index["motion"].to_numpy()
     for label, name in enumerate(clips.classes):
         most = max(np.flatnonzero(clips.labels == label), key=motions.__getitem__)
         np.testing.assert_array_equal(found["liveliest"][name], clips[most])
+
+
+def test_the_example_for_datasets_does_what_it_says(store, tmp_path, monkeypatch):
+    pytest.importorskip("datasets", reason="Hugging Face's datasets are not installed")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    found = run_example(2, store, tmp_path, monkeypatch)
+    train = Clips(store).split("train")
+    assert sorted(found["train"]["clip_id"]) == sorted(train.index["clip_id"].to_pylist())
+    number = train.index["clip_id"].to_pylist().index(found["train"][0]["clip_id"])
+    np.testing.assert_array_equal(found["clip"].reshape(SHAPE), train[number])
+
+
+def test_the_example_for_torch_does_what_it_says(store, tmp_path, monkeypatch, capsys):
+    """Two workers give the batches of the stream, in its order."""
+    found = run_example(3, store, tmp_path, monkeypatch)
+    train, dataset = Clips(store).split("train"), found["dataset"]
+    assert len(dataset) == len(train)
+    clip, label = dataset[1]
+    np.testing.assert_array_equal(clip, train[1])
+    assert label == train.labels[1]
+    assert capsys.readouterr().out.count("torch.Size") == -(-len(train) // 2)
+    assert len(found["batches"]) == len(found["loader"]) == 6
+    for step, (clips, labels) in enumerate(found["batches"]):
+        for ours, theirs in zip(found["stream"].batch(step), (clips, labels), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_splits_are_views(store):
