@@ -21,7 +21,8 @@ from hrvgan.evaluation.reference_scores import (
 from hrvgan.evaluation.sources import SAMPLE_BATCH
 from hrvgan.features import Features, load_features
 from hrvgan.features.inception_v3 import InceptionV3
-from hrvgan.features.reference import PERTURBATIONS, build_reference
+from hrvgan.features.perturbations import FAULTS, PERTURBATIONS
+from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import load_refnet
 from hrvgan.features.weight_files import WEIGHTS
 from hrvgan.files import write_json
@@ -152,9 +153,8 @@ def test_what_is_written(results, reference):
         assert metrics[name]["n"] == 16  # as many generated clips as real ones
     assert set(metrics["refnet_is"]) == {"value", "sd", "n", "ceiling", "ceiling_n"}
     assert set(metrics["refnet_acc"]) == {"value", "sd", "n", "real", "real_n", "chance"}
-    assert all(
-        type(number) is float for entry in metrics.values() if entry is not True for number in entry.values()
-    )
+    scores = [entry for name, entry in metrics.items() if name != "gated"]
+    assert all(type(number) is float for entry in scores for number in entry.values())
     _, info = load_refnet(reference)
     assert manifest["extractor"] == f"refnet-{info['id']}"
     assert manifest["real"] == {"data_digest": info["data_digest"], "split": "test"}
@@ -172,11 +172,14 @@ def test_what_is_left_out_has_a_note(results):
     assert "refnet_fd_inf is left out: 16 clips, need at least 500; give more" in notes
 
 
-def test_gates_of_a_good_network(results):
+def test_gates_of_a_network_of_a_hundred_steps(results):
+    """It does not see all faults of generators yet, so that its scores are not believed."""
     metrics, manifest = results["well"]
-    assert metrics["gated"] is True
-    assert manifest["ungated"] == []
-    assert len(manifest["gates"]) == 6
+    failed = {gate["name"] for gate in manifest["gates"] if not gate["passed"]}
+    assert failed <= {f"sensitivity: {name}" for name in FAULTS}
+    assert metrics["gated"] is (not failed)
+    assert len(manifest["ungated"]) == len(failed)
+    assert len(manifest["gates"]) == 10
     assert {"name", "passed", "value", "bar", "sentence", "measured", "needed"} <= set(manifest["gates"][0])
 
 

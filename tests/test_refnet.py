@@ -9,6 +9,7 @@ import torch
 
 from hrvgan.errors import InputError
 from hrvgan.features import load_features
+from hrvgan.features.perturbations import PERTURBATIONS
 from hrvgan.features.reference import build_reference, label_task, motion_gain, pretext_task
 from hrvgan.features.refnet import (
     SKETCH,
@@ -165,7 +166,7 @@ def test_training_learns_the_classes_of_one_batch(shapes_clips):
         net,
         lambda rng, chosen: (clips[chosen], labels[chosen]),
         len(rows),
-        steps=25, batch_size=16, lr=1e-2, sketch_weight=0.5, seed=0,
+        steps=25, batch_size=16, lr=1e-2, sketch_weight=0.5, fault_weight=1.0, seed=0,
     )  # fmt: skip
     _, logits = featurise(net, [clips])
     assert (logits.argmax(axis=1) == labels).mean() > 0.9
@@ -190,7 +191,7 @@ def test_the_folder_of_a_reference(quick, shapes_clips):
         np.testing.assert_array_equal(rows.labels, split.labels)
         assert rows.groups.tolist() == split.index["group"].to_pylist()
         assert info["accuracy"][name] == (rows.logits.argmax(axis=1) == rows.labels).mean()
-    for name in ("shuffled", "frozen", "noisy"):
+    for name in PERTURBATIONS:
         assert sets[name].features.shape == sets["val"].features.shape
         assert not np.allclose(sets[name].features, sets["val"].features)
     np.testing.assert_array_equal(sets["exam"].logits, sets["val"].logits)

@@ -12,6 +12,7 @@ import torch
 from hrvgan.clipstore.clips import SPLITS, Clips
 from hrvgan.errors import InputError
 from hrvgan.features import Features, save_features
+from hrvgan.features.perturbations import PERTURBATIONS, half_speed, shuffled
 from hrvgan.features.refnet import (
     RefNet,
     Task,
@@ -26,25 +27,27 @@ from hrvgan.progress import bar
 
 GAIN_OF, MOST_GAIN = 64, 50.0
 MEAN_OF = 32  # Clips in the mean clip of a class: enough for a blur, few enough for memory.
-NOISE = 0.2  # Standard deviation, as a share of the range.
 
 
 def build_reference(
-    clips: Clips, out: Path, *, seed: int = 0, networks: int = 1, steps: int = 300, batch_size: int = 32,
-    lr: float = 3e-3, sketch_weight: float = 0.5, num_features: int = 32, width: int = 16, max_size: int = 32,
-    max_frames: int = 16,
+    clips: Clips, out: Path, *, seed: int = 0, networks: int = 1, steps: int = 300, batch_size: int = 20,
+    lr: float = 3e-3, sketch_weight: float = 0.5, fault_weight: float = 1.0, num_features: int = 32,
+    width: int = 16, max_size: int = 32, max_frames: int = 16,
 ) -> dict:
     """Fill the folder `out`: refnet.safetensors, refnet.json (returned), features.npz. Deterministic by `seed`.
 
     The network learns the classes of the training clips or, without two classes or without val clips, a pretext task
-    on the clips' time axis; and, weighted by `sketch_weight`, to sketch the clip. It is calibrated on val clips. Clips
-    larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned. With `networks` above 1 the folders
-    network-1, ... hold as many more, of the next seeds: their agreement says how far to trust one.
+    on the clips' time axis; weighted by `sketch_weight`, to sketch the clip; and, by `fault_weight`, to tell clips with
+    faults of generators from real ones: each of the `batch_size` clips of a step comes again with a fault. It is
+    calibrated on val clips. Clips larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned. With
+    `networks` above 1 the folders network-1, ... hold as many more, of the next seeds: their agreement says how far to
+    trust one.
     """
-    training = {"steps": steps, "batch_size": batch_size, "lr": lr, "sketch_weight": sketch_weight}
+    training = {"steps": steps, "batch_size": batch_size, "lr": lr, "sketch_weight": sketch_weight,
+                "fault_weight": fault_weight}
     shape = {"num_features": num_features, "width": width, "max_size": max_size, "max_frames": max_frames}
     for name, number in {**training, **shape, "networks": networks}.items():
-        if number <= 0 and name != "sketch_weight":
+        if number <= 0 and not name.endswith("_weight"):
             raise InputError(f"reference.{name}: {number}, need more than 0")
     if not len(clips.split("train")):
         raise InputError(f"{clips.folder}: no training clips; extract more videos or change the splits")
@@ -62,7 +65,7 @@ def build_network(clips: Clips, out: Path, seed: int, training: dict, shape: dic
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # Time is all that the pretext task asks about; with labels, colours alone do and see noise better.
-        net = RefNet(len(answers), **shape, motion=not labelled)
+        net = RefNet(len(answers), **shape, motion=not labelled, detail=True)
         net.to("cuda" if torch.cuda.is_available() else "cpu")
         if net.gain is not None:
             net.gain.fill_(motion_gain(net, splits["train"]))
@@ -175,40 +178,4 @@ def groups(clips: Clips) -> np.ndarray:
     return np.array(clips.index["group"].to_pylist(), dtype=str)
 
 
-# Perturbations of real clips: wrong order, no motion, wrong speed, noise. All uint8 (N, T, H, W, 3).
-
-def shuffled(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames of each clip in random order, never the right one (if there are two frames)."""
-    orders = [_wrong_order(clips.shape[1], rng) for _ in clips]
-    return np.stack([clip[order] for clip, order in zip(clips, orders, strict=True)]) if orders else clips
-
-
-def _wrong_order(length: int, rng: np.random.Generator) -> np.ndarray:
-    order = rng.permutation(length)
-    while length > 1 and (np.diff(order) == 1).all():
-        order = rng.permutation(length)
-    return order
-
-
-def frozen(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One frame, drawn for each clip, repeated."""
-    chosen = rng.integers(clips.shape[1], size=len(clips))
-    return np.repeat(clips[np.arange(len(clips)), chosen][:, None], clips.shape[1], axis=1)
-
-
-def half_speed(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each frame twice, from a start drawn for each clip."""
-    length = clips.shape[1]
-    starts = rng.integers((length + 1) // 2, size=(len(clips), 1))
-    order = starts + np.arange(length) // 2
-    return np.take_along_axis(clips, order[:, :, None, None, None], axis=1)
-
-
-def noisy(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Independent Gaussian noise on every value, clipped to the range."""
-    noise = rng.standard_normal(clips.shape, dtype=np.float32) * (255 * NOISE)
-    return (clips + noise).round().clip(0, 255).astype(np.uint8)
-
-
-PERTURBATIONS = {"shuffled": shuffled, "frozen": frozen, "noisy": noisy}
 PRETEXT = {"forward": lambda clips, rng: clips, "shuffled": shuffled, "half speed": half_speed}

@@ -1,6 +1,7 @@
 """The reference network refnet: a small 3-D CNN whose pooled features and class probabilities are scored.
 
-It is trained and calibrated on real clips alone. Its id is a hash of its weights and temperature.
+It is trained on real clips, as they are and with faults of generators, and calibrated on those as they are. Its id is a
+hash of its weights and temperature.
 """
 
 import hashlib
@@ -20,10 +21,15 @@ from torch.nn import functional as F
 from hrvgan.clipstore.layout import to_float
 from hrvgan.errors import InputError
 from hrvgan.features.extractors import Extractor, full_float32
+from hrvgan.features.perturbations import FAULTS
 from hrvgan.files import atomic_path, write_json
 from hrvgan.progress import bar
 
 SKETCH = (2, 4, 4)  # Frames, rows and columns of the coarse view.
+DETAIL_GAIN, MOST_DETAIL = 10.0, 0.25
+# Faults in the shares in which they are learnt: two colours are the hardest to find. Strengths from half to four times.
+LESSONS = ("warped", "ghosted", "two-coloured", "checkered", "two-coloured")
+STRENGTHS = (0.5, 4.0)
 # (rng, rows) -> uint8 clips (n, T, H, W, 3) and right answers, int64 (n,).
 Task = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -33,16 +39,20 @@ class RefNet(nn.Module):
 
     Larger clips are shrunk to `max_size` pixels and thinned to `max_frames` frames, so that the cost is bounded.
     With `motion` its input has, beside the colours, the frame-to-frame change of brightness times `gain`, so that small
-    motion is not lost. Features are in units of their root mean square over the real training clips.
+    motion is not lost. With `detail`, what differs from the mean of the neighbours is amplified, a few levels of a
+    checkerboard most, and edges little. Features are in units of their root mean square over the real training clips.
     """
 
     def __init__(self, num_classes: int, num_features: int = 32, width: int = 16, max_size: int = 32,
-                 max_frames: int = 16, motion: bool = False):
+                 max_frames: int = 16, motion: bool = False, detail: bool = False):
         super().__init__()
         self.arguments = {"num_classes": num_classes, "num_features": num_features, "width": width,
                           "max_size": max_size, "max_frames": max_frames}
         if motion:
             self.arguments["motion"] = True
+        if detail:
+            self.arguments["detail"] = True
+        self.detail = detail
         self.max_size, self.max_frames = max_size, max_frames
         # Time is halved only once: motion by a pixel a frame would be lost in coarser steps.
         self.body = nn.Sequential(
@@ -67,11 +77,12 @@ class RefNet(nn.Module):
         return self.read_out(video[:, :, :: math.ceil(video.shape[2] / self.max_frames)])
 
     def read_out(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        seen = amplified(video) if self.detail else video
         if self.gain is not None:
             # Before the first frame there is no change.
             change = F.pad(changes(video) * self.gain, (0, 0, 0, 0, 1, 0))
-            video = torch.cat([video, change], dim=1)
-        pooled = self.body(video).mean(dim=(2, 3, 4))
+            seen = torch.cat([seen, change], dim=1)
+        pooled = self.body(seen).mean(dim=(2, 3, 4))
         return pooled / self.rms, self.head(pooled) / self.temperature
 
 
@@ -88,6 +99,12 @@ def shrink(clips: Tensor, max_size: int) -> Tensor:
 def changes(video: Tensor) -> Tensor:
     """(N, 3, T, H, W) -> frame-to-frame change of the mean over colours, (N, 1, T - 1, H, W)."""
     return video.mean(dim=1, keepdim=True).diff(dim=2)
+
+
+def amplified(video: Tensor) -> Tensor:
+    """(N, 3, T, H, W) with more contrast between neighbouring pixels, where it is low."""
+    around = F.avg_pool3d(F.pad(video, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), stride=1)
+    return video + ((video - around) * DETAIL_GAIN).clamp(-MOST_DETAIL, MOST_DETAIL)
 
 
 def _block(in_channels: int, out_channels: int, kernel: tuple, stride: tuple) -> nn.Sequential:
@@ -120,29 +137,48 @@ def featurise(net: RefNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, n
 # Training and calibration.
 
 def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int, lr: float,
-        sketch_weight: float, seed: int) -> None:
-    """Train `net` in place: cross-entropy of `task` over `num_clips` clips, and a linear sketch of the clip.
+        sketch_weight: float, fault_weight: float, seed: int) -> None:
+    """Train `net` in place: cross-entropy of `task` over `num_clips` clips, a linear sketch of the clip, and the
+    cross-entropy of a second head, which tells clips with a fault of generators from real ones.
 
     Deterministic by `seed` on one machine with one number of threads.
     """
     rng, device = np.random.default_rng(seed), net.rms.device
     sketch = nn.Linear(net.head.in_features, 3 * math.prod(SKETCH), device=device)
-    optimizer = torch.optim.AdamW([*net.parameters(), *sketch.parameters()], lr=lr, weight_decay=0.05)
+    judge = nn.Linear(net.head.in_features, 1 + len(FAULTS), device=device)
+    importance = torch.tensor([0.5] + [1.0] * len(FAULTS), device=device)  # Real clips outnumber each fault.
+    parameters = [*net.parameters(), *sketch.parameters(), *judge.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
     rows = _epochs(num_clips, batch_size, rng)
     net.train()
     for _ in (progress := bar(range(steps), "refnet", unit="step")):
         clips, answers = task(rng, next(rows))
-        video = augment(net.prepare(torch.as_tensor(clips, device=device)), rng)
+        video, faults = with_faults(net.prepare(torch.as_tensor(clips, device=device)), rng)
+        video, n = augment(video, rng), len(clips)
         features, logits = net.read_out(video)
-        loss = F.cross_entropy(logits, torch.as_tensor(answers, device=device))
-        loss = loss + sketch_weight * unexplained(sketch(features), video)
+        loss = F.cross_entropy(logits[:n], torch.as_tensor(answers, device=device))
+        loss = loss + sketch_weight * unexplained(sketch(features[:n]), video[:n])
+        loss = loss + fault_weight * F.cross_entropy(judge(features), faults, importance)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     net.eval()
+
+
+def with_faults(video: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """(the clips of `video` as they are, then each with a fault; int64 (2 N,), 0 or the number of the fault)."""
+    n, lessons = len(video), np.resize(LESSONS, len(video))
+    made, numbers = [video], [0] * n
+    for number, (name, fault) in enumerate(FAULTS.items(), 1):
+        rows = np.flatnonzero(lessons == name)
+        if len(rows):
+            strengths = np.exp(rng.uniform(*np.log(STRENGTHS), size=len(rows)))
+            made.append(fault(video[rows], rng, strengths))
+            numbers += [number] * len(rows)
+    return torch.cat(made), torch.as_tensor(numbers, device=video.device)
 
 
 def unexplained(drawn: Tensor, video: Tensor) -> Tensor:
