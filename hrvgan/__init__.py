@@ -17,7 +17,7 @@ __all__ = ["build_model", "load"]
 def __getattr__(name: str):
     # Imported when asked for: reading clips needs no networks.
     if name in __all__:
-        from hrvgan import models
+        from hrvgan import hub, models
 
-        return getattr(models, name)
+        return {"build_model": models.build_model, "load": hub.load}[name]
     raise AttributeError(f"module 'hrvgan' has no attribute {name!r}")

@@ -205,6 +205,22 @@ def import_(store: Path, file: Path) -> None:
     print(store)
 
 
+def push(folder: Path, name: str) -> None:
+    """Upload the released model in FOLDER to the Hugging Face Hub as NAME. A new repository is private: whether a model
+    may be shown is a matter of the data it was trained on."""
+    from hrvgan import hub
+
+    print(hub.push(folder, name))
+
+
+def pull(name: str, out: Path) -> None:
+    """Write the released model NAME of the Hugging Face Hub to the folder OUT."""
+    from hrvgan import hub
+
+    hub.pull(name, out)
+    print(out)
+
+
 # Help of arguments that several commands have.
 WORDS = {
     "seed": "of all that is random",
@@ -238,6 +254,14 @@ COMMANDS: dict[Callable, tuple[str, dict]] = {
         "folder": "videos; their folders are classes, or splits and classes",
         "store": "clip store to write; the same command again continues or updates it",
         "extract": "arguments of extraction, e.g. '{size: 64, num_frames: 16}'",
+    }),
+    push: ("put a model on the Hugging Face Hub", {
+        "folder": "a released model, such as models/laptop",
+        "name": "org/name",
+    }),
+    pull: ("get a model from the Hugging Face Hub", {
+        "name": "org/name, or org/name@revision",
+        "out": "folder to write",
     }),
 }  # fmt: skip
 # Those of `hrvgan clips`.
