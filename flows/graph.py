@@ -6,18 +6,23 @@ from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
 
-def plan(root: Path, targets: list[str] | None = None) -> list[tuple[str, bool]]:
-    """(name, depends on no other stage) of the stages that `dvc repro` would check for `targets` (default all), in
-    its order. Raises DVC's StageNotFound for a target that dvc.yaml does not have."""
-    with Repo(str(root)) as repo:
+def plan(tree: Path, targets: list[str] | None = None) -> dict[str, set[str]]:
+    """The stages that `dvc repro` would check for `targets` (default all), in its order, each with the stages that it
+    depends on. Raises DVC's StageNotFound for a target that dvc.yaml does not have."""
+    with Repo(str(tree)) as repo:
         graph = get_active_graph(repo.index.graph)  # edges point from a stage to what it depends on
         stages = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
-        return [(stage.addressing, graph.out_degree(stage) == 0) for stage in stages]
+        return {stage.addressing: {other.addressing for other in graph[stage]} for stage in stages}
 
 
-def status(root: Path, name: str) -> tuple[str, list[str]]:
+def stages_of(tree: Path, runs: list[str]) -> list[str]:
+    """The stages that dvc.yaml repeats for each of `runs`, such as evaluate@laptop."""
+    return [stage for stage in plan(tree) if stage.partition("@")[2] in runs]
+
+
+def status(tree: Path, name: str) -> tuple[str, list[str]]:
     """Why stage `name` would run now ("" if it would not), and the recorded hashes of its outputs."""
-    with Repo(str(root)) as repo:
+    with Repo(str(tree)) as repo:
         (stage,) = collect_stages(repo, [name])
         changes = repo.status([name]).get(name, [])
         return "; ".join(map(in_words, changes)), [str(out.hash_info) for out in stage.outs]
@@ -34,8 +39,14 @@ def in_words(change: str | dict) -> str:
     return f"{kind}: {', '.join(words)}"
 
 
-def metrics(root: Path) -> dict[str, dict]:
+def metrics(tree: Path) -> dict[str, dict]:
     """Contents of every metrics file that dvc.yaml declares and that can be read, by path."""
-    with Repo(str(root)) as repo:
+    with Repo(str(tree)) as repo:
         files = repo.metrics.show().get("", {}).get("data", {})
     return {path: file["data"] for path, file in files.items() if file.get("data")}
+
+
+def experiments(tree: Path) -> set[str]:
+    """Names of DVC's experiments, of whatever commit."""
+    with Repo(str(tree)) as repo:
+        return {name for names in repo.experiments.ls(all_commits=True).values() for name, _ in names}

@@ -12,18 +12,20 @@ class Outcome:
     stage: str
     state: str  # "unchanged", "ran", or "restored" from DVC's cache of earlier runs
     why: str  # DVC's list of changes, FORCED, ASKED, or ""
-    seconds: float
+    seconds: float | None  # None of an experiment, which DVC runs as a whole
     new: bool  # its outputs differ from those recorded before
 
 
-def verdict(outcomes: list[Outcome]) -> str:
-    """One sentence: the reason for the work and the stages that ran."""
+def verdict(outcomes: list[Outcome], experiment: str = "") -> str:
+    """One sentence: the reason for the work, or the `experiment` that it was, and the stages that ran."""
     asked = [outcome for outcome in outcomes if outcome.why == ASKED]
     others = [outcome for outcome in outcomes if outcome.why != ASKED and outcome.state != "unchanged"]
     fresh = [outcome.stage for outcome in asked if outcome.new]
     stages = {state: [o.stage for o in others if o.state == state] for state in ("ran", "restored")}
     done = "; ".join(f"{state} {', '.join(names)}" for state, names in stages.items() if names)
-    if fresh:
+    if experiment:
+        reason = experiment
+    elif fresh:
         reason = f"New data upstream ({', '.join(fresh)})"
     elif asked:
         reason = "No new data upstream, but other changes" if done else "No new data upstream"
@@ -37,7 +39,8 @@ def verdict(outcomes: list[Outcome]) -> str:
 def report(sentence: str, outcomes: list[Outcome], metrics: dict[str, dict]) -> str:
     """The stages with their times, then every metrics file, as Markdown tables."""
     lines = [sentence, "", "| stage | state | seconds | why |", "|---|---|---:|---|"]
-    lines += [f"| {o.stage} | {o.state} | {o.seconds:.1f} | {o.why} |" for o in outcomes]
+    times = ["" if o.seconds is None else f"{o.seconds:.1f}" for o in outcomes]
+    lines += [f"| {o.stage} | {o.state} | {t} | {o.why} |" for o, t in zip(outcomes, times, strict=True)]
     for path, values in metrics.items():
         lines += ["", f"### {path}", "", "| metric | value |", "|---|---|"]
         lines += [f"| {name} | {in_figures(value)} |" for name, value in values.items()]

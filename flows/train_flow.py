@@ -5,167 +5,144 @@ nothing here changes when dvc.yaml does. Stages run in the Python environment of
 """
 
 import argparse
-import os
-import re
-import subprocess
+import itertools
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
 
-import psutil
-from dvc.lock import LockError
+import yaml
 from filelock import FileLock, Timeout
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
+from prefect.futures import wait
 from prefect.states import Completed, State
+from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import ROOT, child_process, graph
+from flows import ROOT, graph, stages, worktree
+from flows.stages import PYTHON
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 
-GRACE = 15  # seconds from interrupt to kill of a cancelled stage; Prefect kills the flow itself after 30
-# Seconds to wait for a `dvc` command of somebody else.
-LOCK_WAIT = float(os.environ.get("HRVGAN_DVC_LOCK_WAIT", "7200"))
-LOCKED = re.compile("Unable to acquire lock|is busy, it is being blocked by")  # DVC's messages
 
-
-class StageError(RuntimeError):
-    """A stage ended with an error; the message is the stage's own."""
-
-
-@flow(name="train-flow")
+@flow(name="train-flow", task_runner=ThreadPoolTaskRunner())
 def train_flow(
-    targets: list[str] | None = None, force: bool = False, refresh: bool = False, retries: int = 0
+    targets: list[str] | None = None,
+    runs: list[str] | None = None,
+    force: bool = False,
+    refresh: bool = False,
+    seed: int | None = None,
+    overrides: list[str] | None = None,
+    retries: int = 0,
+    parallel: int = 0,
+    branch: str = "",
+    save: str = "",
 ) -> State:
-    """Bring the stages `targets` (default: all) and what they need up to date.
+    """Bring the stages `targets`, or those of `runs` (default: all), and what they need up to date.
 
     force: run every stage, changed or not. refresh: run the stages that need no other, since DVC cannot see
-    new data at a source; the rest follows only if they made something new. retries: of each failing stage.
+    new data at a source; the rest follows only if they made something new. seed, and overrides such as
+    ["train.steps=4000"]: of `runs`, recorded as an experiment of DVC. retries: of each failing stage.
+    parallel: stages at the same time, each with a GPU or a share of the cores; 0 is one a GPU. branch: work in
+    a tree of its own at this branch of Git, and not on the files of this folder. save: a run that made something
+    new becomes the experiment <save>-<date> of DVC.
     The run's message says what happened and why; the artifact `train-flow` shows times and metrics.
     """
-    attempt = run_stage.with_options(retries=retries)
-    outcomes = []
-    with alone():
-        check()
-        for stage, is_source in graph.plan(ROOT, targets):
-            because = FORCED if force else ASKED if refresh and is_source else ""
-            outcomes.append(attempt(stage, because).result())
-    sentence = verdict(outcomes)
-    get_run_logger().info(sentence)
-    create_markdown_artifact(key="train-flow", markdown=report(sentence, outcomes, graph.metrics(ROOT)))
+    with tree_at(branch) as tree:
+        if runs:
+            targets = [*(targets or []), *graph.stages_of(tree, runs)]
+        settings, experiment = [*(overrides or []), *seeds(tree, runs, seed)], ""
+        if not settings:
+            stages.check(tree)
+            outcomes = run_stages(tree, targets, force, refresh, retries, parallel)
+        else:
+            outcomes = run_sources(tree, targets, retries) if refresh else []
+            experiment, made = run_experiment.with_options(retries=retries)(tree, settings, targets, force)
+            outcomes += made
+        sentence = verdict(outcomes, experiment)
+        if save and not settings and any(outcome.new for outcome in outcomes):
+            sentence += f" {save_experiment(tree, save, sentence, outcomes)}"
+        get_run_logger().info(sentence)
+        page = report(sentence, outcomes, graph.metrics(tree))
+    create_markdown_artifact(key="train-flow", markdown=page)
     return Completed(message=sentence, data=[asdict(outcome) for outcome in outcomes])
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Wait until no other run works in the project's folder."""
+def tree_at(branch: str) -> Iterator[Path]:
+    """The folder to work in: the project's own, or a tree at a branch. Waits until no other run works there."""
+    tree = worktree.TREE if branch else ROOT
     (ROOT / ".state").mkdir(exist_ok=True)
-    lock = FileLock(ROOT / ".state" / "train-flow.lock")
+    lock = FileLock(ROOT / ".state" / f"{'train-flow' if tree == ROOT else tree.name}.lock")
     try:
         held = lock.acquire(blocking=False)
     except Timeout:
         get_run_logger().info("Another run is at work in this folder; waiting for its end.")
         held = lock.acquire()
     with held:
-        yield
+        if branch:
+            worktree.prepare(branch)
+        with chdir(tree):  # DVC's names of stages depend on the current folder.
+            yield tree
 
 
-@task
-def check() -> None:
-    """Refuse a params.yaml with which a stage would fail. Raises StageError."""
-    command = [sys.executable, "-m", "pipeline.checks"]
-    done = subprocess.run(command, cwd=ROOT, env=stage_environment(), capture_output=True, text=True)
-    if done.returncode:
-        raise StageError(own_sentence(done.stderr.splitlines()))
-
-
-@task(task_run_name="{stage}")
-def run_stage(stage: str, because: str) -> State:
-    """Run one stage if DVC calls it changed, or if there is another reason, `because`."""
-    start = time.monotonic()
-    changes, before = when_unlocked(lambda: graph.status(ROOT, stage))
-    why = changes or because
-    state = when_unlocked(lambda: dvc_repro(stage, force=bool(because))) if why else "unchanged"
-    new = state != "unchanged" and when_unlocked(lambda: graph.status(ROOT, stage))[1] != before
-    outcome = Outcome(stage, state, why, time.monotonic() - start, new)
-    return Completed(name=state.capitalize(), message=why or None, data=outcome)
-
-
-def when_unlocked(action: Callable):
-    """The result of `action`, which is tried again for LOCK_WAIT seconds while another process holds a lock of DVC."""
-    start, told = time.monotonic(), ""
-    while True:
-        try:
-            return action()
-        except LockError as error:
-            holder = lock_holder(str(error))
-            if time.monotonic() - start > LOCK_WAIT:
-                reason = f"DVC is locked by {holder}, and was for {LOCK_WAIT:g} s"
-                raise StageError(f"{reason}; end that process, and run the flow again") from error
-            if holder != told:
-                told = holder
-                limit = f"at most {LOCK_WAIT:g} s"
-                get_run_logger().info(f"DVC is locked by {holder}; waiting for its end, {limit}.")
-        time.sleep(1)
-
-
-def dvc_repro(stage: str, force: bool) -> str:
-    """Run one stage, its lines into the run's log; "ran", "restored" or "unchanged". Raises StageError, or LockError
-    if another process holds a lock of DVC."""
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *["--force"][:force], stage]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    process = child_process.start(command, grace=GRACE, cwd=ROOT, env=stage_environment(), **pipes)
-    lines = []
+def run_stages(
+    tree: Path, targets: list[str] | None, force: bool, refresh: bool, retries: int, parallel: int
+) -> list[Outcome]:
+    """Run stages, as many at the same time as `parallel` says and the graph allows. Raises StageError for the first one
+    that failed, once those that do not depend on it have ended."""
+    slots, attempt, futures = stages.devices(parallel), stages.run_stage.with_options(retries=retries), {}
     try:
-        listen(process, lines)
+        for stage, needs in graph.plan(tree, targets).items():
+            because = FORCED if force else ASKED if refresh and not needs else ""
+            before = [futures[need] for need in needs]
+            futures[stage] = attempt.submit(tree, stage, because, slots, wait_for=before)
+        wait(list(futures.values()))
     finally:
-        process.stdin.close()  # ends the stage if the run was cancelled; then its last lines are logged
-        listen(process, lines)
-        code = process.wait()
-    if code != 0 and any(line.startswith("ERROR: ") and LOCKED.search(line) for line in lines):
-        raise LockError("\n".join(lines))
-    if code != 0:
-        raise StageError(f"{stage}: {own_sentence(lines)}")
-    if any(line.startswith("Running stage ") for line in lines):
-        return "ran"
-    return "restored" if any("is cached - skipping run" in line for line in lines) else "unchanged"
+        stages.end_all()
+    for future in futures.values():
+        if future.state.is_failed():
+            future.result()  # raises its error
+    return [future.result() for future in futures.values()]
 
 
-def lock_holder(message: str) -> str:
-    """Command, process id and start of the process that keeps others out, from DVC's message or its lock file."""
-    file = ROOT / ".dvc" / "tmp" / "lock"
-    content = file.read_text() if file.exists() else ""
-    found = re.search(r"\(PID (\d+)\)", message) or re.fullmatch(r"\s*(\d+)\s*", content)
-    try:
-        process = psutil.Process(int(found[1]))
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.create_time()))
-        command = " ".join(" ".join(process.cmdline()).split())  # in one line
-        return f"`{command}` (process {process.pid}, since {since})"
-    except (TypeError, psutil.Error):
-        return "another process"
+def run_sources(tree: Path, targets: list[str] | None, retries: int) -> list[Outcome]:
+    """Ask for new data: run the stages that need no other."""
+    sources = [stage for stage, needs in graph.plan(tree, targets).items() if not needs]
+    return run_stages(tree, sources, force=False, refresh=True, retries=retries, parallel=1)
 
 
-def listen(process: subprocess.Popen, lines: list[str]) -> None:
-    """Log and collect the output of the process until it ends."""
-    for line in process.stdout:
-        if line.strip():
-            lines.append(line.rstrip())
-            get_run_logger().info(lines[-1])
+def seeds(tree: Path, runs: list[str] | None, seed: int | None) -> list[str]:
+    """Overrides that set the seed of `runs`, by default of all."""
+    names = runs or yaml.safe_load((tree / "params.yaml").read_text())["runs"] if seed is not None else []
+    return [f"runs.{name}.seed={seed}" for name in names]
 
 
-def stage_environment() -> dict[str, str]:
-    """The worker's environment, with its Python first for the `python -m pipeline...` of dvc.yaml."""
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+@task(task_run_name="dvc exp run", cache_policy=NO_CACHE)
+def run_experiment(
+    tree: Path, settings: list[str], targets: list[str] | None, force: bool
+) -> tuple[str, list[Outcome]]:
+    """Run `dvc exp run -S ...`; returns a name for what it did, and the stages."""
+    options = [*["--force"][:force], *(word for target in targets or [] for word in ("--target", target))]
+    command, what = [*PYTHON, "pipeline.experiment", *options, *settings], " ".join(settings)
+    lines = stages.when_unlocked(lambda: stages.run(tree, command, what))
+    named = next((line.rpartition(" ")[2] for line in lines if line.startswith("Ran experiment(s): ")), "")
+    made = [Outcome(stage, state, "", None, True) for stage, state in stages.states(lines).items()]
+    return f"Experiment {named} ({what})", made
 
 
-def own_sentence(lines: list[str]) -> str:
-    """The last line that the stage itself wrote, or DVC's if the stage wrote nothing."""
-    frame = ("Running stage ", "> ", "ERROR: failed to reproduce")  # lines of DVC around it
-    own = [line for line in lines if not line.startswith(frame)]
-    return (own or lines or ["ended without a word"])[-1]
+def save_experiment(tree: Path, prefix: str, message: str, outcomes: list[Outcome]) -> str:
+    """Save what the stages have made as an experiment of DVC, whose name ends with the date; returns this as a
+    sentence."""
+    taken, first = graph.experiments(tree), f"{prefix}-{datetime.now(UTC).date()}"
+    others = (f"{first}-{number}" for number in itertools.count(2))
+    name = next(name for name in itertools.chain([first], others) if name not in taken)
+    command = [*PYTHON, "dvc", "exp", "save", "--name", name, "--message", message]
+    stages.when_unlocked(lambda: stages.run(tree, [*command, *(o.stage for o in outcomes)], "dvc exp save"))
+    return f"Saved as the experiment {name}."
 
 
 def require_server() -> None:
@@ -186,11 +163,25 @@ if __name__ == "__main__":
     parser.add_argument(
         "targets", nargs="*", help="stages such as evaluate@laptop, and what they need; all without"
     )
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="their stages, and what they need")
     parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
     parser.add_argument(
         "--refresh", action="store_true", help="ask the sources for new data first, as nightly does"
     )
+    parser.add_argument("--seed", type=int, help="of the runs, in an experiment of DVC")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="values of params.yaml, in an experiment",
+    )
     parser.add_argument("--retries", type=int, default=0, help="of each failing stage")
+    parser.add_argument("--parallel", type=int, default=0, help="stages at the same time; one a GPU without")
+    parser.add_argument("--branch", default="", help="work in a tree of its own at this branch")
+    parser.add_argument(
+        "--save", default="", metavar="NAME", help="save what is new as experiment NAME-<date>"
+    )
     arguments = vars(parser.parse_args())
     require_server()
     state = train_flow(**arguments, return_state=True)

@@ -35,6 +35,10 @@ def main() -> None:
         "--queue", action="store_true", help="one for each value of KEY=VALUE,VALUE,...; later"
     )
     parser.add_argument("--seeds", default="", metavar="N,N,...", help="training seeds of all active runs")
+    parser.add_argument(
+        "--target", action="append", default=[], help="a stage, and what it needs; may be repeated; all without"
+    )
+    parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
     arguments = parser.parse_args()
     settings = [setting.strip() for text in arguments.settings for setting in SETTING.findall(text)]
     with one_sentence():
@@ -49,7 +53,8 @@ def main() -> None:
             told = [params.active(), *overrides(settings)]
         print("\n".join(told), flush=True)
         params.keep_inactive()
-    code = run(["dvc", "exp", "run", *(word for setting in settings for word in ("-S", setting))])
+    options = [*["--force"][: arguments.force], *(word for setting in settings for word in ("-S", setting))]
+    code = run(["dvc", "exp", "run", *options, *arguments.target])
     if code:
         write_text(params.FILE, before)
         params.restore()

@@ -104,12 +104,15 @@ def stale() -> list[str]:
 def at_work() -> list[str]:
     """Stages that run now, and the process of each."""
     running = []
-    for path in sorted(Path(".state/locks").glob("*.lock")):
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
-            running.append(f"{path.stem} (process {path.read_text()})")
+    for tree in (Path(), Path(".state/tree")):  # the second one is that of a branch, in which nights work
+        for path in sorted((tree / ".state/locks").glob("*.lock")):
+            try:
+                with FileLock(path, timeout=0):
+                    pass
+            except Timeout:
+                running.append(
+                    f"{path.stem}{f' in {tree}' if tree.name else ''} (process {path.read_text()})"
+                )
     return running or ["nothing"]
 
 

@@ -1,6 +1,7 @@
 """The flow on a toy DVC project, under the server, worker and deployments that `make schedule` starts."""
 
 import contextlib
+import csv
 import http.server
 import json
 import os
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,12 +22,14 @@ import pytest
 import urllib3
 from dvc.exceptions import DvcException
 
-from flows import child_process
+from flows import child_process, stages
 from flows.graph import in_words, plan
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 from pipeline import status
 from tests import processes
 from tests.processes import wait_for
+from tests.project import Project
+from tests.test_experiment import GRAPH
 
 PROJECT = Path(__file__).resolve().parents[1]
 SENTENCE = "params.yaml: runs.toy.width = -3, must be positive; raise it"
@@ -109,7 +113,8 @@ class Toy:
         (root / "pipeline/checks.py").write_text(CHECK)
         (root / "pipeline/__init__.py").touch()
         self.source("first"), self.temper("mild")
-        processes.run(["git", "init", "--quiet", root])
+        (root / ".gitignore").write_text("/.state/\n/home/\nran.txt\n__pycache__/\n")
+        processes.run(["git", "init", "--quiet", "--initial-branch=main", root])
 
     def source(self, text: str) -> None:
         (self.root / "source/data.txt").write_text(text)
@@ -145,20 +150,35 @@ class Toy:
         path.unlink(missing_ok=True)
         return names
 
+    def git(self, *arguments: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+        return processes.run(["git", *who, *arguments], cwd=self.root, env=self.env).stdout
+
     def up_to_date(self) -> None:
         """All files as `dvc repro` left them the first time, and an empty diary."""
         if not self.kept:
             self.python("-m", "dvc", "repro", "--quiet")
-            names = ("dvc.lock", "source/data.txt", "params.yaml", "raw.txt", "model.txt", "score.json")
+            names = (
+                "dvc.yaml",
+                "dvc.lock",
+                "stage.py",
+                "source/data.txt",
+                "params.yaml",
+                "raw.txt",
+                "model.txt",
+                "score.json",
+            )
             self.kept = {self.root / name: (self.root / name).read_bytes() for name in names}
         for path, data in self.kept.items():
             path.write_bytes(data)
         self.diary()
 
-    def start_run(self, deployment: str) -> str:
-        """The id of a new run, as `prefect deployment run` and the button of the UI make it."""
+    def start_run(self, deployment: str, **parameters) -> str:
+        """The id of a new run, as `prefect deployment run` and the button of the UI make it. A night works in this
+        folder unless `parameters` name a branch."""
         found = self.ask(f"deployments/name/train-flow/{deployment}")
-        return self.ask(f"deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
+        body = {"state": {"type": "SCHEDULED"}, "parameters": {"branch": "", "save": "", **parameters}}
+        return self.ask(f"deployments/{found['id']}/create_flow_run", body)["id"]
 
     def ask(self, path: str, body: dict | None = None, method: str = ""):
         # Prefect's own client tries again, too, where the server says 503 because its sqlite is busy.
@@ -352,6 +372,88 @@ def test_retries_are_of_the_stage(toy):
     assert toy.diary() == ["fit", "fit"]
 
 
+@pytest.mark.faults
+def test_a_night_works_at_its_branch_beside_what_somebody_edits(toy):
+    toy.up_to_date()
+    night = {"refresh": True, "branch": "main", "save": "nightly"}
+    assert "Git has no branch other here; name one in prefect.yaml" in toy.flow(branch="other")
+    toy.git("add", "--all")
+    toy.git("commit", "--quiet", "-m", "state")
+    today = datetime.now(UTC).date()
+    toy.temper("sharp")
+    refused = toy.flow(**night)
+    assert "params.yaml: changed or unknown to Git" in refused
+    assert "`git add params.yaml && git commit -m state` keeps the change" in refused
+    toy.temper("mild")
+    (toy.root / "stage.py").write_text("half an ed")
+    assert toy.flow(**night) == "COMPLETED No new data upstream: nothing to do."
+    (toy.root / ".state/tree/source/data.txt").write_text("dirt")  # of a night that was killed
+    for name, text in (("", "second"), ("-2", "third one")):
+        toy.source(text)
+        toy.git("commit", "--quiet", "-m", text, "source")
+        said = f"New data upstream (fetch): ran fit, score. Saved as the experiment nightly-{today}{name}."
+        assert toy.flow(**night) == f"COMPLETED {said}"
+        assert (toy.root / ".state/tree/model.txt").read_text() == f"{text}fetchfit"
+    assert (toy.root / "model.txt").read_text() == "firstfetchfit"
+    shown = toy.python("-m", "dvc", "exp", "show", "--csv", "--all-commits").splitlines()
+    chars = {row["Experiment"]: row["chars"] for row in csv.DictReader(shown) if row["Experiment"]}
+    assert chars == {f"nightly-{today}": "14", f"nightly-{today}-2": "17"}
+
+
+RUNS = """
+stages:
+  fit:
+    foreach: ${runs}
+    do:
+      cmd: python meet.py ${key}
+      params: [temper]
+      outs: ["${key}.txt"]
+  report:
+    cmd: cat a.txt b.txt > report.txt
+    deps: [a.txt, b.txt]
+    outs: [report.txt]
+"""
+# Ends once both runs are at work.
+MEET = """
+import os, pathlib, sys, time
+if sys.argv[1] == "b" and "bad" in open("params.yaml").read():
+    sys.exit("b is no good")
+pathlib.Path(sys.argv[1] + ".here").touch()
+while len(list(pathlib.Path(".").glob("*.here"))) < 2 and "alone" not in open("params.yaml").read():
+    time.sleep(0.01)
+pathlib.Path(sys.argv[1] + ".txt").write_text(os.environ["OMP_NUM_THREADS"])
+"""
+
+
+def test_runs_that_do_not_need_each_other_train_at_the_same_time(toy):
+    toy.up_to_date()
+    (toy.root / "dvc.yaml").write_text(RUNS)
+    (toy.root / "meet.py").write_text(MEET)
+    toy.temper("mild\nruns: {a: {}, b: {}}")
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    said = toy.flow(parallel=2, runs=["a", "b"])
+    assert said in ("COMPLETED Changed since the last run: ran fit@a, fit@b.",
+                    "COMPLETED Changed since the last run: ran fit@b, fit@a.")  # fmt: skip
+    assert [(toy.root / f"{run}.txt").read_text() for run in "ab"] == [share, share]
+    assert not (toy.root / "report.txt").exists()
+    toy.temper("bad alone\nruns: {a: {}, b: {}}")
+    assert re.match("FAILED .*fit@b: b is no good", toy.flow())
+    assert toy.flow(runs=["a"]) == "COMPLETED Nothing changed: nothing to do."  # a did not suffer
+    for name in ("a.txt", "b.txt", "a.here", "b.here", "meet.py"):
+        (toy.root / name).unlink(missing_ok=True)
+
+
+def test_each_of_several_stages_has_a_gpu_or_a_share_of_the_cores(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    slots = stages.devices(0)
+    assert [slots.get() for _ in range(slots.qsize())] == [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in "47"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert stages.devices(0).get() == {}
+    half = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // 2))}
+    slots = stages.devices(2)
+    assert [slots.get() for _ in range(slots.qsize())] == [half, half]
+
+
 def test_cancelling_ends_the_stage_and_a_second_nightly_does_not_pile_up(toy):
     toy.up_to_date()
     toy.temper("slow")
@@ -494,6 +596,32 @@ def test_a_block_that_is_named_hears_of_failed_and_missing_nights(toy):
             assert names() == {"silent runs have crashed"}
         finally:
             server.shutdown()
+
+
+@pytest.mark.faults
+def test_overrides_and_a_seed_make_an_experiment(toy, tmp_path):
+    """On the programs of this project and a graph of one stage."""
+    project = Project.new(tmp_path / "project", lambda values: None)
+    (project.root / "dvc.yaml").write_text(GRAPH)
+    shutil.copytree(PROJECT / "flows", project.root / "flows")
+    project.run("git", "add", "--all")
+    project.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    (project.root / ".state/prefect").mkdir(parents=True)
+    before = (project.root / "params.yaml").read_text()
+    env = {**project.environment(), "HOME": toy.env["HOME"], "PREFECT_API_URL": toy.api}
+    command = [sys.executable, "-c", FLOWS]
+    with processes.start(command, cwd=project.root, env=env, stdin=subprocess.PIPE) as flows:
+        for overrides in (["train.steps=many"], ["train.batch_size=8"]):
+            send(flows, {"runs": ["laptop"], "seed": 7, "overrides": overrides})
+        wait_for(lambda: flows.output().count("END ") == 2, "the end of two flows", process=flows)
+        wrong, right = re.findall("^END (.*)\n", flows.output(), re.MULTILINE)
+    assert re.match("FAILED .*error: params.yaml: .*steps 'many': need a whole number", wrong)
+    said = r"COMPLETED Experiment [\w-]+ \(train.batch_size=8 runs.laptop.seed=7\): ran train@laptop\."
+    assert re.fullmatch(said, right)
+    shown = csv.DictReader(project.run("dvc", "exp", "show", "--csv").splitlines())
+    rows = [row for row in shown if row["Experiment"]]
+    assert [(row["train.batch_size"], row["runs.laptop.seed"]) for row in rows] == [("8", "7")]
+    assert (project.root / "params.yaml").read_text() != before
 
 
 @pytest.mark.faults
