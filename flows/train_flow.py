@@ -36,6 +36,7 @@ def train_flow(
     refresh: bool = False,
     seed: int | None = None,
     overrides: list[str] | None = None,
+    warm_start: int | None = None,
     retries: int = 0,
     parallel: int = 0,
     branch: str = "",
@@ -45,7 +46,8 @@ def train_flow(
 
     force: run every stage, changed or not. refresh: run the stages that need no other, since DVC cannot see
     new data at a source; the rest follows only if they made something new. seed, and overrides such as
-    ["train.steps=4000"]: of `runs`, recorded as an experiment of DVC. retries: of each failing stage.
+    ["train.steps=4000"]: of `runs`, recorded as an experiment of DVC. warm_start: the version of its registered
+    model from which each of `runs` starts, in such an experiment. retries: of each failing stage.
     parallel: stages at the same time, each with a GPU or a share of the cores; 0 is one a GPU. branch: work in
     a tree of its own at this branch of Git, and not on the files of this folder. save: a run that made something
     new becomes the experiment <save>-<date> of DVC.
@@ -54,10 +56,11 @@ def train_flow(
     with tree_at(branch) as tree:
         if runs:
             targets = [*(targets or []), *graph.stages_of(tree, runs)]
-        settings, experiment = [*(overrides or []), *seeds(tree, runs, seed)], ""
+        names = runs or list(yaml.safe_load((tree / "params.yaml").read_text()).get("runs", {}))
+        settings = [*(overrides or []), *seeds(names, seed), *starts(tree, names, warm_start)]
         if not settings:
             stages.check(tree)
-            outcomes = run_stages(tree, targets, force, refresh, retries, parallel)
+            experiment, outcomes = "", run_stages(tree, targets, force, refresh, retries, parallel)
         else:
             outcomes = run_sources(tree, targets, retries) if refresh else []
             experiment, made = run_experiment.with_options(retries=retries)(tree, settings, targets, force)
@@ -115,10 +118,21 @@ def run_sources(tree: Path, targets: list[str] | None, retries: int) -> list[Out
     return run_stages(tree, sources, force=False, refresh=True, retries=retries, parallel=1)
 
 
-def seeds(tree: Path, runs: list[str] | None, seed: int | None) -> list[str]:
-    """Overrides that set the seed of `runs`, by default of all."""
-    names = runs or yaml.safe_load((tree / "params.yaml").read_text())["runs"] if seed is not None else []
-    return [f"runs.{name}.seed={seed}" for name in names]
+def seeds(runs: list[str], seed: int | None) -> list[str]:
+    """Overrides that set the seed of `runs`."""
+    return [] if seed is None else [f"runs.{run}.seed={seed}" for run in runs]
+
+
+def starts(tree: Path, runs: list[str], version: int | None) -> list[str]:
+    """Overrides by which `runs` start from that `version` of their models, which is fetched. A version is pinned: from
+    the champion, which changes, a training would be out of date each night."""
+    if version is None:
+        return []
+    folders = {run: f"champion/{run}-{version}" for run in runs}
+    for run, folder in folders.items():
+        command = [*PYTHON, "pipeline.champion", run, "--version", str(version), "--out", folder]
+        stages.run(tree, command, f"version {version} of {run}")
+    return [f"runs.{run}.init_from={folder}" for run, folder in folders.items()]
 
 
 @task(task_run_name="dvc exp run", cache_policy=NO_CACHE)
@@ -175,6 +189,12 @@ if __name__ == "__main__":
         dest="overrides",
         metavar="KEY=VALUE",
         help="values of params.yaml, in an experiment",
+    )
+    parser.add_argument(
+        "--warm-start",
+        type=int,
+        metavar="VERSION",
+        help="of its registered model, from which each run starts",
     )
     parser.add_argument("--retries", type=int, default=0, help="of each failing stage")
     parser.add_argument("--parallel", type=int, default=0, help="stages at the same time; one a GPU without")

@@ -40,7 +40,11 @@ def main(run: str) -> None:
     for note in manifest.get("notes", []):
         print(f"note: {note}")
     record(run, "evaluate")
-    try_promote(run)
+
+    def rescore(champion: Path) -> tuple[dict, dict]:
+        return evaluate_model(load(champion, params.device(config)), dataset, **config["evaluate"])
+
+    try_promote(run, rescore)
 
 
 def evaluate_model(

@@ -6,6 +6,7 @@ import sys
 import urllib.request
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hrvgan.metrics.protocols import write_result
 from hrvgan.models import build_model
 from hrvgan.nn.checkpoint import release
 from pipeline import tracking
+from pipeline.champion import main
 from pipeline.tracking import registry, ui
 from tests import processes
 from tests.project import NO_TRACKER, ROOT, digests
@@ -29,7 +31,7 @@ def project(tmp_path, monkeypatch):
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
 
 
-def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a") -> str:
+def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a", rescore=None) -> str:
     """What stages train and evaluate leave behind of a model; returns what becomes of it."""
     model = Path("models/laptop")
     model.mkdir(parents=True, exist_ok=True)
@@ -37,16 +39,19 @@ def retrain(weights: str, fd: float, gated: bool = True, clips: str = "a") -> st
     about = {"arguments": {}, "steps": 800, "classes": ["a"], "clip_shape": [8, 32, 32, 3]}
     (model / "model.json").write_text(json.dumps(about))
     (model / "history.csv").write_text("step,loss/d/adv\n10,0.5\n")
-    return evaluated(fd, gated, clips)
+    return evaluated(fd, gated, clips, rescore)
 
 
-def evaluated(fd: float, gated: bool = True, clips: str = "a") -> str:
-    """What stage evaluate does with models/laptop; returns what becomes of it."""
+def result(fd: float, gated: bool, clips: str) -> registry.Result:
     entry = {"refnet_fd": {"value": fd, "sd": 0.05}, "gated": gated}
-    manifest = {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}, "num_draws": 5}
-    write_result(Path("metrics/laptop.json"), entry, manifest)
+    return entry, {"protocols": {"refnet_fd": {"real_digest": clips, "num_real": 120}}, "num_draws": 5}
+
+
+def evaluated(fd: float, gated: bool = True, clips: str = "a", rescore=None) -> str:
+    """What stage evaluate does with models/laptop; returns what becomes of it."""
+    write_result(Path("metrics/laptop.json"), *result(fd, gated, clips))
     tracking.record_all("laptop")
-    return registry.promote("laptop")
+    return registry.promote("laptop", rescore)
 
 
 def promoted() -> str:
@@ -75,6 +80,68 @@ def test_the_best_model_is_the_champion_whatever_comes_after(project):
         "on new clips", 3.0, clips="b"
     )
     assert promoted() == "7"  # By another yardstick nobody is better or worse.
+
+
+def test_on_new_clips_the_champion_is_scored_anew(project, tmp_path, capsys):
+    """And the decision is recorded with both rows."""
+    scored_anew = []
+
+    def rescore(model: Path) -> registry.Result:
+        scored_anew.append((model / "model.safetensors").read_text())
+        return result(2.9, True, "b")
+
+    retrain("first", 0.8)
+    stays = retrain("second", 3.0, clips="b", rescore=rescore)
+    assert stays.startswith(
+        "laptop: version 1 stays the champion, with 2.9; version 2 has refnet_fd 3, a lead of -0.1"
+    )
+    assert "version 3 is the champion, with refnet_fd 2.5; version 1 had 2.9" in retrain(
+        "third", 2.5, True, "b", rescore
+    )
+    assert scored_anew == ["first"]  # once: the registry keeps the new row
+    mlflow = tracking.connect()[0]
+    version = mlflow.get_model_version("laptop", "2")
+    assert version.tags["decision"] == stays
+    decided = json.loads(
+        Path(mlflow.download_artifacts(version.run_id, "evaluation/decision.json")).read_text()
+    )
+    assert decided["decision"] == stays
+    rows = {number: row["refnet_fd"]["value"] for number, row in decided["versions"].items()}
+    assert rows == {"1": 2.9, "2": 3.0}
+    assert [m.value for m in mlflow.get_metric_history(champion_run("1"), "metric/refnet_fd")] == [0.8, 2.9]
+
+    def too_small(model: Path) -> registry.Result:
+        raise InputError("clips of 64 px; the model makes 32 px\nlong story")
+
+    assert "had 2.5, which cannot be compared: different real clips" in retrain(
+        "4th", 9.0, True, "c", too_small
+    )
+    assert "the champion cannot be scored anew (clips of 64 px" in capsys.readouterr().out
+
+
+def champion_run(version: str) -> str:
+    return tracking.connect()[0].get_model_version("laptop", version).run_id
+
+
+def test_one_command_goes_back_to_the_champion_before(project):
+    def command(*words: str) -> None:
+        with mock.patch.object(sys, "argv", ["champion", "laptop", *words]):
+            main()
+
+    with pytest.raises(SystemExit, match="error: laptop: no champion before any to go back to"):
+        command("--rollback")
+    retrain("first", 0.8), retrain("second", 0.5)
+    assert promoted() == "2"
+    command("--rollback")
+    assert promoted() == "1"
+    assert retrain("second", 0.5) == "laptop: version 2 was the champion and was taken back, so it is none"
+    assert promoted() == "1"
+    with pytest.raises(SystemExit, match="error: laptop: no champion before 1 to go back to"):
+        command("--rollback")
+    command("--version", "2", "--out", "champion/laptop-2")
+    assert Path("champion/laptop-2/model.safetensors").read_text() == "second"
+    with pytest.raises(SystemExit, match="error: laptop: no version 7 in MLflow"):
+        command("--version", "7")
 
 
 def test_nothing_else_is_overwritten_and_runs_have_champions_of_their_own(project):

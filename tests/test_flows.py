@@ -613,7 +613,7 @@ def test_overrides_and_a_seed_make_an_experiment(toy, tmp_path):
     with processes.start(command, cwd=project.root, env=env, stdin=subprocess.PIPE) as flows:
         for overrides in (["train.steps=many"], ["train.batch_size=8"]):
             send(flows, {"runs": ["laptop"], "seed": 7, "overrides": overrides})
-        wait_for(lambda: flows.output().count("END ") == 2, "the end of two flows", process=flows)
+        wait_for(lambda: flows.output().count("END ") == 2, "the end of two flows", 250, process=flows)
         wrong, right = re.findall("^END (.*)\n", flows.output(), re.MULTILINE)
     assert re.match("FAILED .*error: params.yaml: .*steps 'many': need a whole number", wrong)
     said = r"COMPLETED Experiment [\w-]+ \(train.batch_size=8 runs.laptop.seed=7\): ran train@laptop\."

@@ -4,11 +4,12 @@
 import math
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from hrvgan.errors import InputError
+from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_folder
-from hrvgan.metrics.protocols import differences, lower_is_better, with_scores
+from hrvgan.metrics.protocols import differences, lower_is_better, with_scores, write_result
 from hrvgan.nn.checkpoint import check_out
 from pipeline.stage import read_json
 from pipeline.tracking import (
@@ -18,41 +19,95 @@ from pipeline.tracking import (
     connect,
     errors_as_input_error,
     errors_as_warning,
+    flatten,
+    log_metrics,
     run_id_of,
     uri,
 )
 
 Result = tuple[dict, dict]  # (metrics, manifest)
+Rescore = Callable[[Path], Result]  # of a released model
+BEFORE, RETIRED = "champion_before", "taken_back"  # tags of a version
 
 
-def try_promote(run: str) -> None:
+def try_promote(run: str, rescore: Rescore | None = None) -> None:
     """`promote`, and print the outcome; an unreachable registry is a warning."""
     with errors_as_warning(f"{run} is not registered"):
-        print(promote(run))
+        print(promote(run, rescore))
 
 
-def promote(run: str) -> str:
-    """Register models/<run> with its scores. It becomes the champion if it is better than the present one, or if the
-    two cannot be compared (new clips, another network, a deleted MLflow run). Returns the outcome as a sentence."""
+def promote(run: str, rescore: Rescore | None = None) -> str:
+    """Register models/<run> with its scores. It becomes the champion if it is better than the present one, which is
+    scored anew by `rescore` if it was scored on other clips or by another network, or if the two cannot be compared.
+    Returns the outcome as a sentence, which is recorded with both rows of scores."""
     client, experiment = connect()
     run_id = run_id_of(client, experiment, run)
     version = register(client, run, run_id)
     champion = champion_of(client, run)
-    result = read_result(Path("metrics"), run)
+    result, best = read_result(Path("metrics"), run), None
     name = next((name for name in DECISIVE if name in result[0]), "")
+    rival = champion if champion and champion.run_id != run_id else None
     if not (name and result[0].get("gated")):
         return f"{run}: version {version}, whose scores may not be believed, is no champion"
+    if RETIRED in client.get_model_version(run, version).tags:
+        return f"{run}: version {version} was the champion and was taken back, so it is none"
+    if rival and (best := result_of(client, experiment, run, rival.run_id)):
+        best = comparable(client, run, rival.run_id, name, result, best, rescore)
     score = f"{name} {in_words(name, result)}"
-    if champion and champion.run_id != run_id:
-        best = result_of(client, experiment, run, champion.run_id)
-        if best and not is_better(name, result, best):
-            return (
-                f"{run}: version {champion.version} stays the champion, with {in_words(name, best)}; "
-                f"version {version} has {score}, {lead_in_words(name, result, best)}"
+    if best and not is_better(name, result, best):
+        sentence = (
+            f"{run}: version {rival.version} stays the champion, with {in_words(name, best)}; "
+            f"version {version} has {score}, {lead_in_words(name, result, best)}"
+        )
+    else:
+        reason = f"; version {rival.version} {defeat_in_words(name, result, best)}" if rival else ""
+        sentence = f"{run}: version {version} is the champion, with {score}{reason}"
+        client.set_registered_model_alias(run, ALIAS, version)
+        if rival:
+            client.set_model_version_tag(run, version, BEFORE, rival.version)
+    rows = {version: result[0]} | ({rival.version: best[0]} if best else {})
+    client.log_dict(run_id, {"decision": sentence, "versions": rows}, "evaluation/decision.json")
+    client.set_model_version_tag(run, version, "decision", sentence)
+    return sentence
+
+
+def comparable(
+    client, run: str, run_id: str, name: str, new: Result, best: Result, rescore: Rescore | None
+) -> Result:
+    """The result of the champion, made by MLflow run `run_id`, by the yardstick of `new`: scored anew, and recorded, if
+    it was another one. A champion that cannot be scored so keeps its old result, and the reason is printed."""
+    if not rescore or not differences(name, new[1], best[1]):
+        return best
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            metrics, manifest = rescore(download(client, run_id, folder))
+        except (
+            Exception
+        ) as error:  # such as clips of another size, or weights of a model that has changed since
+            print(f"{run}: the champion cannot be scored anew ({first_line(error)})")
+            return best
+        write_result(Path(folder) / f"{run}.json", metrics, manifest)
+        values = read_json(Path(folder) / f"{run}.json")
+        log_metrics(client, run_id, [{"step": 0, **flatten({"metric": values}, "/")}])
+        for file in (f"{run}.json", f"{run}.manifest.json"):
+            client.log_artifact(run_id, str(Path(folder) / file), "evaluation")
+        return read_result(Path(folder), run)
+
+
+def roll_back(run: str) -> tuple[str, str]:
+    """Make the champion before the present one the champion again, which the present one never becomes any more;
+    returns the versions of both. Raises InputError if there was none."""
+    with errors_as_input_error("start it, or name yours in MLFLOW_TRACKING_URI"):
+        client, _ = connect()
+        champion = champion_of(client, run)
+        if not champion or BEFORE not in champion.tags:
+            raise InputError(
+                f"{run}: no champion before {champion.version if champion else 'any'} to go back to"
             )
-        score += f"; version {champion.version} {defeat_in_words(name, result, best)}"
-    client.set_registered_model_alias(run, ALIAS, version)
-    return f"{run}: version {version} is the champion, with {score}"
+        before = champion.tags[BEFORE]
+        client.set_registered_model_alias(run, ALIAS, before)
+        client.set_model_version_tag(run, champion.version, RETIRED, "true")
+    return before, str(champion.version)
 
 
 def in_words(name: str, result: Result) -> str:
@@ -126,25 +181,39 @@ def lead_of(name: str, new: Result, best: Result) -> tuple[float, float]:
     return -difference if lower_is_better(name) else difference, 2 * math.sqrt(variance)
 
 
-def fetch(run: str, out: Path) -> str:
-    """Write the champion's released model to the folder `out`; returns its version. Raises InputError if there is no
-    champion, if its MLflow run was deleted, or if there is no answer."""
+def fetch(run: str, out: Path, version: str = "") -> str:
+    """Write the released model of a version, by default the champion, to the folder `out`; returns the version. Raises
+    InputError if there is none, if its MLflow run was deleted, or if there is no answer."""
     check_out(out)
     with tempfile.TemporaryDirectory() as folder:
         with errors_as_input_error("start it, or name yours in MLFLOW_TRACKING_URI"):
             client, experiment = connect()
-            if not (champion := champion_of(client, run)):
+            wanted = version_of(client, run, version) if version else champion_of(client, run)
+            if not wanted:
+                missing = f"version {version}" if version else "champion"
                 raise InputError(
-                    f"{run}: no champion in MLflow at {uri()}; `dvc repro evaluate@{run}` makes the first"
+                    f"{run}: no {missing} in MLflow at {uri()}; `dvc repro evaluate@{run}` makes the first"
                 )
-            if is_deleted(client, experiment, champion.run_id):
+            if is_deleted(client, experiment, wanted.run_id):
                 raise InputError(
-                    f"{run}: the MLflow run of its champion, version {champion.version}, was deleted; restore it in "
-                    "`make ui`, or train again: the next model that is scored becomes the champion"
+                    f"{run}: the MLflow run of its {'version' if version else 'champion, version'} {wanted.version}, "
+                    "was deleted; restore it in `make ui`, or train again: the next model that is scored becomes the "
+                    "champion"
                 )
-            downloaded = client.download_artifacts(champion.run_id, "model", folder)
+            downloaded = download(client, wanted.run_id, folder)
         with atomic_folder(out) as new:
-            # Until models became loadable by MLflow, their files lay in the folder itself.
-            released = next(Path(downloaded).glob("artifacts/*"), downloaded)
-            shutil.copytree(released, new, dirs_exist_ok=True)
-    return str(champion.version)
+            shutil.copytree(downloaded, new, dirs_exist_ok=True)
+    return str(wanted.version)
+
+
+def version_of(client, run: str, version: str):
+    """A version of a registered model; None if there is none."""
+    versions = client.search_model_versions(f"name = '{run}'")
+    return next((found for found in versions if str(found.version) == version), None)
+
+
+def download(client, run_id: str, folder: str) -> Path:
+    """The released model of an MLflow run, in `folder`."""
+    downloaded = Path(client.download_artifacts(run_id, "model", folder))
+    # Until models became loadable by MLflow, their files lay in the folder itself.
+    return next(downloaded.glob("artifacts/*"), downloaded)
