@@ -1,6 +1,6 @@
 # Everything runs in .venv, made from constraints.txt with pip alone. `make help` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help checkout setup run exp queue scores compare test test-faults test-faults-full fuzz hour ui schedule status pretrained bench sanity clean
+.PHONY: help checkout setup run exp queue scores compare test test-faults test-faults-full fuzz hour ui schedule status cleanup pretrained bench sanity clean
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
@@ -79,6 +79,9 @@ ui: setup ## MLflow on the recorded runs, at http://127.0.0.1:5000 (PORT=5000)
 
 status: setup ## on one screen: champions, last and next night, what is out of date, what runs now
 	python -m pipeline.status
+
+cleanup: setup ## what is kept for longer than the rule says (python -m pipeline.cleanup --help); APPLY=1 removes it
+	python -m pipeline.cleanup $(if $(APPLY),--apply)
 
 schedule: setup ## Prefect server, worker and deployments, until Ctrl-C
 	python -m flows.serve $(if $(PORT),--port $(PORT))

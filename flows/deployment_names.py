@@ -1,4 +1,5 @@
-"""Plugin of Prefect: a bare name of a deployment is one of `train-flow`, as in `prefect deployment run nightly`.
+"""Plugin of Prefect: a bare name of a deployment is one of `train-flow`, as in `prefect deployment run nightly`, or of
+a flow that is called as itself.
 
 Prefect itself wants <flow>/<deployment>, which works as well.
 """
@@ -10,7 +11,7 @@ from prefect.plugins import register_hook
 
 from flows import ROOT
 
-FLOW = "train-flow"
+FLOWS = {"compare-flow": "compare-flow"}  # others are of train-flow
 
 
 @register_hook
@@ -26,6 +27,6 @@ def setup_environment(*, ctx=None) -> None:
 def with_bare_names(read):
     @functools.wraps(read)
     async def read_deployment_by_name(self, name: str):
-        return await read(self, name if "/" in name else f"{FLOW}/{name}")
+        return await read(self, name if "/" in name else f"{FLOWS.get(name, 'train-flow')}/{name}")
 
     return read_deployment_by_name

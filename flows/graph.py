@@ -16,8 +16,14 @@ def plan(tree: Path, targets: list[str] | None = None) -> dict[str, set[str]]:
 
 
 def stages_of(tree: Path, runs: list[str]) -> list[str]:
-    """The stages that dvc.yaml repeats for each of `runs`, such as evaluate@laptop."""
-    return [stage for stage in plan(tree) if stage.partition("@")[2] in runs]
+    """The stages that dvc.yaml repeats for each of `runs`, such as evaluate@laptop. Raises ValueError for a name of
+    which there are none."""
+    stages = [(stage, stage.partition("@")[2]) for stage in plan(tree)]
+    known = sorted({item for _, item in stages if item})
+    for run in runs:
+        if run not in known:
+            raise ValueError(f"no stage of {run!r} in dvc.yaml; of: {', '.join(known)}")
+    return [stage for stage, item in stages if item in runs]
 
 
 def status(tree: Path, name: str) -> tuple[str, list[str]]:
@@ -39,10 +45,12 @@ def in_words(change: str | dict) -> str:
     return f"{kind}: {', '.join(words)}"
 
 
-def metrics(tree: Path) -> dict[str, dict]:
-    """Contents of every metrics file that dvc.yaml declares and that can be read, by path."""
+def metrics(tree: Path, experiment: str = "") -> dict[str, dict]:
+    """Contents of every metrics file that dvc.yaml declares and that can be read, by path: those of `tree`, or of an
+    experiment."""
     with Repo(str(tree)) as repo:
-        files = repo.metrics.show().get("", {}).get("data", {})
+        found = repo.metrics.show(revs=[experiment]) if experiment else repo.metrics.show()
+    files = found.get(experiment, {}).get("data", {})
     return {path: file["data"] for path, file in files.items() if file.get("data")}
 
 

@@ -143,9 +143,13 @@ def run_experiment(
     options = [*["--force"][:force], *(word for target in targets or [] for word in ("--target", target))]
     command, what = [*PYTHON, "pipeline.experiment", *options, *settings], " ".join(settings)
     lines = stages.when_unlocked(lambda: stages.run(tree, command, what))
-    named = next((line.rpartition(" ")[2] for line in lines if line.startswith("Ran experiment(s): ")), "")
     made = [Outcome(stage, state, "", None, True) for stage, state in stages.states(lines).items()]
-    return f"Experiment {named} ({what})", made
+    return f"Experiment {name_of_experiment(lines)} ({what})", made
+
+
+def name_of_experiment(lines: list[str]) -> str:
+    """The name that DVC gave to an experiment, from its own lines."""
+    return next((line.rpartition(" ")[2] for line in lines if line.startswith("Ran experiment(s): ")), "")
 
 
 def save_experiment(tree: Path, prefix: str, message: str, outcomes: list[Outcome]) -> str:

@@ -436,6 +436,7 @@ def test_runs_that_do_not_need_each_other_train_at_the_same_time(toy):
                     "COMPLETED Changed since the last run: ran fit@b, fit@a.")  # fmt: skip
     assert [(toy.root / f"{run}.txt").read_text() for run in "ab"] == [share, share]
     assert not (toy.root / "report.txt").exists()
+    assert "no stage of 'c' in dvc.yaml; of: a, b" in toy.flow(runs=["a", "c"])
     toy.temper("bad alone\nruns: {a: {}, b: {}}")
     assert re.match("FAILED .*fit@b: b is no good", toy.flow())
     assert toy.flow(runs=["a"]) == "COMPLETED Nothing changed: nothing to do."  # a did not suffer
@@ -596,6 +597,40 @@ def test_a_block_that_is_named_hears_of_failed_and_missing_nights(toy):
             assert names() == {"silent runs have crashed"}
         finally:
             server.shutdown()
+
+
+GRID = """
+stages:
+  score:
+    cmd: python product.py ${a} ${b}
+    params: [a, b]
+    metrics: [score.json]
+"""
+PRODUCT = """
+import json, sys
+json.dump({"product": int(sys.argv[1]) * int(sys.argv[2])}, open("score.json", "w"))
+"""
+COMPARE = "from flows.compare_flow import compare_flow; compare_flow({})"
+
+
+@pytest.mark.faults
+def test_a_grid_and_a_set_of_runs_are_compared_in_a_table(toy):
+    def table() -> list[dict]:
+        return json.loads(toy.ask("artifacts/compare-flow/latest")["data"])
+
+    toy.up_to_date()
+    (toy.root / "dvc.yaml").write_text(GRID)
+    (toy.root / "product.py").write_text(PRODUCT)
+    (toy.root / "params.yaml").write_text("a: 1\nb: 1\n")
+    toy.git("add", "--all")
+    toy.git("commit", "--quiet", "-m", "grid")
+    toy.python("-c", COMPARE.format('grid={"a": [2, 3], "b": [5, 7]}, parallel=2'))
+    products = {(row["a"], row["b"]): row["product"] for row in table()}
+    assert products == {(2, 5): "10", (2, 7): "14", (3, 5): "15", (3, 7): "21"}
+    assert len({row["experiment"] for row in table()}) == 4
+    assert (toy.root / "params.yaml").read_text() == "a: 1\nb: 1\n"
+    toy.python("-c", COMPARE.format(""))
+    assert table() == [{"run": "score", "product": "1"}]
 
 
 @pytest.mark.faults

@@ -206,6 +206,16 @@ def fetch(run: str, out: Path, version: str = "") -> str:
     return str(wanted.version)
 
 
+def champions_ever(client, run: str) -> set[str]:
+    """The ids of the MLflow runs that made the champion, or one before it."""
+    versions = list(client.search_model_versions(f"name = '{run}'"))
+    numbers = {version.tags[BEFORE] for version in versions if BEFORE in version.tags}
+    champion = champion_of(client, run)
+    return {version.run_id for version in versions
+            if BEFORE in version.tags or str(version.version) in numbers
+            or (champion and version.version == champion.version)}  # fmt: skip
+
+
 def version_of(client, run: str, version: str):
     """A version of a registered model; None if there is none."""
     versions = client.search_model_versions(f"name = '{run}'")
