@@ -140,10 +140,19 @@ def dataset(name: str) -> dict:
 
 
 def run(name: str) -> dict:
-    """The active run `name`; its "train", "sample" and "evaluate" are the sections, overridden by its own."""
+    """The active run `name`; its "train", "sample" and "evaluate" are the sections, overridden by its own. "processes"
+    of section train, which changes no step, stands beside them."""
     values = load()
     entry = entry_of(values, "runs", name)
-    return entry | {kind: {**values[kind], **entry[kind]} for kind in OVERRIDABLE}
+    config = entry | {kind: {**values[kind], **entry[kind]} for kind in OVERRIDABLE}
+    config["processes"] = config["train"].pop("processes", 1)
+    if config["processes"] != "auto" and not is_count(config["processes"]):
+        raise InputError(f"{FILE}: train.processes {config['processes']!r}: need a number from 1 on, or auto")
+    return config
+
+
+def is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def device(config: dict):

@@ -15,8 +15,14 @@ from hrvgan.files import locked
 from pipeline import params
 
 
-def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
-    """Run a stage as `main(<argument>)`. InputError becomes one line and exit code 1; Ctrl-C exit code 130."""
+def run(
+    main: Callable[..., None],
+    doc: str,
+    argument: str = "",
+    launch: Callable[..., int | None] = lambda **arguments: None,
+) -> None:
+    """Run a stage as `main(<argument>)`, or as processes that `launch` starts and of which it returns the exit code.
+    InputError becomes one line and exit code 1; Ctrl-C exit code 130."""
     from hrvgan.ops.allocator import keep_freed_memory  # torch, which `make status` does without
 
     file = Path(main.__code__.co_filename)
@@ -33,8 +39,11 @@ def run(main: Callable[..., None], doc: str, argument: str = "") -> None:
         name = "-".join([program, *arguments.values()])
         # Of processes that share a training, only the first one writes, so it alone takes the lock.
         first = int(os.environ.get("RANK", 0)) == 0
-        with restored_on_failure(first), one_sentence(), lock(name) if first else contextlib.nullcontext():
-            main(**arguments)
+        with restored_on_failure(first), one_sentence():
+            if (code := launch(**arguments)) is not None:
+                sys.exit(code)
+            with lock(name) if first else contextlib.nullcontext():
+                main(**arguments)
     except KeyboardInterrupt as stop:  # A training says from which step it goes on.
         sys.stderr.write(f"\nstopped; {stop or 'the same command goes on from here'}\n")
         sys.exit(130)

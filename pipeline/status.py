@@ -4,6 +4,7 @@ python -m pipeline.status
 """
 
 import argparse
+import base64
 import json
 import os
 import tomllib
@@ -63,8 +64,10 @@ def nights() -> list[str]:
 
     def flow_runs(states: tuple[str, ...], sort: str, **more) -> list[dict]:
         body = {"flow_runs": {"state": {"type": {"any_": states}}}, "sort": sort, "limit": 1, **more}
-        kind = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{url}/flow_runs/filter", json.dumps(body).encode(), kind)
+        headers = {"Content-Type": "application/json"}
+        if password := os.environ.get("PREFECT_API_AUTH_STRING"):
+            headers["Authorization"] = f"Basic {base64.b64encode(password.encode()).decode()}"
+        request = urllib.request.Request(f"{url}/flow_runs/filter", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=2) as answer:
             return json.load(answer)
 

@@ -1,13 +1,21 @@
 """Train a run on the training clips of its data set and release models/<run>/. The same command resumes.
 
-Under `torchrun --nproc-per-node=2 -m pipeline.train <run>` two processes share each batch.
+With `train.processes` in params.yaml, or under `torchrun --nproc-per-node=2 -m pipeline.train <run>`, several processes
+share each batch.
 """
 
 import contextlib
 import functools
+import logging
+import os
+import signal
+import sys
+import uuid
 from pathlib import Path
 
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
@@ -92,5 +100,32 @@ def require_test_clips(gan: VideoGAN, store: Clips) -> None:
         )
 
 
+def launch(run: str) -> int | None:
+    """Run this program in the processes that section train asks for, with "auto" one a GPU of this machine; returns the
+    exit code of the first that failed, or 0. None if there is one, or if they have been started already."""
+    if "RANK" in os.environ or (number := num_processes(params.run(run))) == 1:
+        return None
+    # Ctrl-C reaches them all, and each saves; a second signal from here would end them before that.
+    os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGTERM"
+    signal.signal(signal.SIGINT, lambda *_: None)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # They say it themselves.
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=number, max_restarts=0, monitor_interval=0.1,
+        rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=uuid.uuid4().hex,
+    )  # fmt: skip
+    try:
+        elastic_launch(config, sys.executable)("-m", "pipeline.train", run)
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    return 0
+
+
+def num_processes(config: dict) -> int:
+    if config["processes"] != "auto":
+        return config["processes"]
+    device = params.device(config)
+    return max(1, torch.cuda.device_count()) if device.type == "cuda" and device.index is None else 1
+
+
 if __name__ == "__main__":
-    stage.run(main, __doc__, argument="run")
+    stage.run(main, __doc__, argument="run", launch=launch)

@@ -326,10 +326,18 @@ def test_a_training_waits_for_one_that_uses_its_states(project):
 
 @pytest.mark.faults
 def test_two_processes_train_a_run(project):
-    project.edit_params(lambda v: v["train"].update(steps=10))
-    said = project.run(
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        "-m", "pipeline.train", "laptop",
-    )  # fmt: skip
+    """By params.yaml under plain DVC; a wrong value is one sentence, and the processes say theirs once."""
+    project.edit_params(lambda v: v["train"].update(steps=10, processes=0))
+    assert "error: params.yaml: train.processes 0: need a number from 1 on, or auto" in project.call(
+        "checks", code=1
+    )
+    project.edit_params(lambda v: v["train"].update(processes=2))
+    said = project.run("dvc", "repro", "--single-item", "train@laptop")
     assert said.count("laptop: going on from") == 1
     assert steps(project) == [2, 4, 6, 8, 10]
+    cost = json.loads((project.root / "metrics/laptop.training.json").read_text())
+    assert cost["machine"].endswith(", 2 threads")
+    project.edit_params(lambda v: v["train"].update(batch_size=3, steps=12))
+    said = project.run(sys.executable, "-m", "pipeline.train", "laptop", code=1)
+    assert said.rstrip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in said
