@@ -36,7 +36,10 @@ def main() -> None:
     )
     parser.add_argument("--seeds", default="", metavar="N,N,...", help="training seeds of all active runs")
     parser.add_argument(
-        "--target", action="append", default=[], help="a stage, and what it needs; may be repeated; all without"
+        "--target",
+        action="append",
+        default=[],
+        help="a stage, and what it needs; may be repeated; all without",
     )
     parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
     arguments = parser.parse_args()

@@ -187,6 +187,6 @@ def _command(pid: int) -> str:
         return ""
 
 
-def faults(few: int, many: int) -> int:
-    """Number of kills or of damaged files: `many` with HRVGAN_FAULTS=full (`make test-faults-full`)."""
+def faults(few, many):
+    """Number of kills, of damaged files or of seconds: `many` with HRVGAN_FAULTS=full (`make test-faults-full`)."""
     return many if os.environ.get("HRVGAN_FAULTS") == "full" else few

@@ -16,7 +16,7 @@ from hrvgan.errors import InputError
 from hrvgan.metrics.protocols import write_result
 from hrvgan.models import build_model
 from hrvgan.nn.checkpoint import release
-from pipeline import tracking
+from pipeline import cleanup, tracking
 from pipeline.champion import main
 from pipeline.tracking import registry, ui
 from tests import processes
@@ -123,7 +123,9 @@ def champion_run(version: str) -> str:
     return tracking.connect()[0].get_model_version("laptop", version).run_id
 
 
-def test_one_command_goes_back_to_the_champion_before(project):
+def test_one_command_goes_back_to_the_champion_before(project, monkeypatch):
+    """And of old trainings, those that made a champion stay."""
+
     def command(*words: str) -> None:
         with mock.patch.object(sys, "argv", ["champion", "laptop", *words]):
             main()
@@ -138,6 +140,11 @@ def test_one_command_goes_back_to_the_champion_before(project):
     assert promoted() == "1"
     with pytest.raises(SystemExit, match="error: laptop: no champion before 1 to go back to"):
         command("--rollback")
+    retrain("third", 0.9)
+    monkeypatch.setattr(cleanup, "TRAININGS", 0)
+    (old,) = cleanup.old_trainings()  # The other two were champions.
+    old.apply()
+    assert list(cleanup.old_trainings()) == []
     command("--version", "2", "--out", "champion/laptop-2")
     assert Path("champion/laptop-2/model.safetensors").read_text() == "second"
     with pytest.raises(SystemExit, match="error: laptop: no version 7 in MLflow"):

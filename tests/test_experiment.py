@@ -12,6 +12,7 @@ import sys
 import pytest
 import yaml
 
+from pipeline import cleanup
 from tests import processes
 from tests.project import Project, digests
 
@@ -206,3 +207,35 @@ def test_outputs_of_inactive_runs_stay_and_come_back_from_the_cache(project):
     said = project.call("params", "use", "first")
     assert "back from DVC's cache: models/laptop/model.safetensors\n" in said
     assert digests(laptop) == made
+
+
+@pytest.mark.faults
+def test_cleanup_shows_and_applies_its_rule(project, monkeypatch):
+    states = project.root / ".state/resume"
+    for number in range(5):
+        folder = states / f"laptop-{number:016x}"
+        folder.mkdir(parents=True)
+        (folder / "state.pt").write_text("state")
+        os.utime(folder / "state.pt", (number, number))
+    for size in (8, 4):
+        project.edit_params(lambda values, size=size: values["train"].update(batch_size=size))
+        (project.root / "dvc.yaml").write_text(GRAPH.replace("weights of", f"{size} weights of"))
+        project.run("dvc", "repro")
+        project.run("dvc", "exp", "save", "--name", f"nightly-2026-01-0{size}", "--force", **WHO)
+    project.run("git", "checkout", "--force", "HEAD")
+    project.run("dvc", "checkout", "--force")
+    cache = project.root / ".dvc/cache/files/md5"
+    before, models = digests(cache), digests(project.root / "models")
+    monkeypatch.setattr(cleanup, "NIGHTS", 1)
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(sys, "argv", ["cleanup"])
+    cleanup.main()
+    assert digests(cache) == before
+    assert len(list(states.glob("*/state.pt"))) == 5
+    monkeypatch.setattr(sys, "argv", ["cleanup", "--apply"])
+    cleanup.main()
+    assert sorted(path.parent.name[-1] for path in states.glob("*/state.pt")) == ["2", "3", "4"]
+    shown = csv.DictReader(project.run("dvc", "exp", "show", "--csv", "--all-commits").splitlines())
+    assert [row["Experiment"] for row in shown if row["Experiment"]] == ["nightly-2026-01-08"]
+    assert len(digests(cache)) == len(before) - 1  # the weights of the older night
+    assert digests(project.root / "models") == models

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
+import psutil
 import pytest
 import urllib3
 from dvc.exceptions import DvcException
@@ -65,6 +66,11 @@ if name == "fit" and temper == "slow":
     pathlib.Path("pid.tmp").write_text(str(os.getpid()))
     os.rename("pid.tmp", "pid.txt")
     time.sleep(600)
+if name == "fit" and temper == "gate":
+    pathlib.Path("pid.tmp").write_text(str(os.getpid()))
+    os.rename("pid.tmp", "pid.txt")
+    while not os.path.exists("open"):
+        time.sleep(0.1)
 text = pathlib.Path(source).read_text()
 pathlib.Path(out).write_text(json.dumps({{"chars": len(text)}}) if name == "score" else text + name)
 """
@@ -460,13 +466,14 @@ def test_cancelling_ends_the_stage_and_a_second_nightly_does_not_pile_up(toy):
     toy.temper("slow")
     run = toy.start_run("nightly")
     stage = toy.slow_stage()
-    assert toy.end(toy.start_run("nightly"))[0] == "CANCELLED"
+    missed = [toy.start_run("nightly") for _ in range(2)]  # such as those of nights when the machine was off
+    assert [toy.end(run)[0] for run in missed] == ["CANCELLED", "CANCELLED"]
     assert alive(stage)
     toy.ask(
         f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}}
     )  # as `prefect flow-run cancel` does
     assert toy.end(run)[0] == "CANCELLED"
-    wait_for(lambda: not alive(stage), "the end of the stage", 20)
+    wait_for(lambda: not alive(stage), "the end of the stage", 15)
 
 
 HOLD = """
@@ -657,6 +664,30 @@ def test_overrides_and_a_seed_make_an_experiment(toy, tmp_path):
     rows = [row for row in shown if row["Experiment"]]
     assert [(row["train.batch_size"], row["runs.laptop.seed"]) for row in rows] == [("8", "7")]
     assert (project.root / "params.yaml").read_text() != before
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(processes.faults(300, 600))
+def test_a_run_that_was_called_crashed_and_goes_on_ends_as_it_ends(toy):
+    """As after a sleep of the machine; with all faults the flow is stopped, and the automation calls it so."""
+    toy.up_to_date()
+    toy.temper("gate")
+    run = toy.start_run("train-flow")
+    stage = toy.slow_stage()
+    supervisor = psutil.Process(stage).parents()[1:]
+    flow = next(process for process in supervisor if "flow_engine" in " ".join(process.cmdline()))
+    if processes.faults(False, True):
+        flow.suspend()
+    else:
+        toy.ask(f"flow_runs/{run}/set_state", {"state": {"type": "CRASHED"}})
+    wait_for(lambda: toy.state(run)["type"] == "CRASHED", "the crash", 400, pause=1)
+    assert alive(stage)
+    flow.resume()
+    (toy.root / "open").touch()
+    wait_for(lambda: toy.state(run)["type"] == "COMPLETED", "the end of the run", pause=0.5)
+    (toy.root / "open").unlink()
+    assert toy.state(run)["message"] == "Changed since the last run: ran fit."
+    assert not alive(stage)
 
 
 @pytest.mark.faults

@@ -1,12 +1,15 @@
 """The whole graph on real files, small: what `dvc repro` makes, and what it does not make again."""
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
 import hrvgan
 from hrvgan.clipstore.clips import Clips
+from hrvgan.files import file_digest
 from tests.project import Project, digests, finished, running
 
 TWIN = '''"""A second model, to see what adding and editing one reruns."""
@@ -81,6 +84,39 @@ def test_a_state_goes_from_one_clone_to_another(project, tmp_path):
     path.write_text(json.dumps(values | {"refnet_fd": values["refnet_fd"] + 1}))
     (changes,) = json.loads(clone.run("dvc", "metrics", "diff", "--json")).values()
     assert changes == {"refnet_fd": {"old": values["refnet_fd"], "new": values["refnet_fd"] + 1, "diff": 1.0}}
+
+
+@pytest.mark.faults
+def test_a_backup_brings_back_a_machine(project, tmp_path):
+    """By the commands of docs/operations.md: at the same path, with experiments, records and states."""
+    who = {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    project.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "-qm", "a state", **who)
+    project.run("dvc", "exp", "save", "--name", "nightly-2026-01-01", **who)
+    project.run("dvc", "push", "--all-commits")
+    project.run("git", "bundle", "create", str(tmp_path / "hrvgan.bundle"), "--all")
+    project.run(
+        "tar",
+        "-czf",
+        str(tmp_path / "state.tgz"),
+        "--exclude=.state/tree",
+        "--exclude=.state/locks",
+        ".state",
+    )
+    made = {name: digests(project.root / name) for name in ("models", "metrics", "samples", ".state/resume")}
+    project.root.rename(tmp_path / "lost")
+    Project(tmp_path).run("git", "clone", "-q", "hrvgan.bundle", str(project.root))
+    project.run("git", "fetch", "-q", str(tmp_path / "hrvgan.bundle"), "refs/exps/*:refs/exps/*")
+    project.run("tar", "-xzf", str(tmp_path / "state.tgz"))
+    project.run("dvc", "pull")
+    assert project.stale() == set()
+    assert {name: digests(project.root / name) for name in made} == made
+    assert "nightly-2026-01-01" in project.run("dvc", "exp", "list", "--all-commits", "--name-only")
+    client, (record, *_) = project.records("laptop")
+    weights = Path(client.download_artifacts(record.info.run_id, "model")).rglob("model.safetensors")
+    assert file_digest(next(weights)) == record.data.tags["model_digest"]
+    shutil.rmtree(tmp_path / "lost")
 
 
 def test_make_runs_an_experiment_for_someone_whom_git_does_not_know(project):
