@@ -407,6 +407,17 @@ def test_each_gate_closes():
         assert failed(sets | {name: val}) == [f"sensitivity: {name}"]
 
 
+def test_a_fault_that_real_clips_have_is_none():
+    sets = good_sets()
+    gates = {gate.name: gate for gate in check_gates(sets | {"two-coloured": sets["val"].take(np.arange(0))})}
+    assert all(gate.passed for gate in gates.values())
+    assert "themselves: it is no fault here" in gates["sensitivity: two-coloured"].sentence
+    del sets["warped"]  # as in a reference of an older version
+    (gate,) = [gate for gate in check_gates(sets) if not gate.passed]
+    assert (gate.name, gate.measured) == ("sensitivity: warped", "not measured")
+    assert "run the stage `reference` again" in gate.sentence
+
+
 def test_gates_without_held_out_clips_say_so():
     sets = good_sets()
     nothing = sets["val"].take(np.arange(0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hrvgan.features.perturbations import FAULTS, PERTURBATIONS, half_speed, shuffled
+from hrvgan.features.perturbations import FAULTS, PERTURBATIONS, colours_apart, half_speed, shuffled
 from hrvgan.features.refnet import with_faults
 
 RNG = np.random.default_rng(0)
@@ -56,12 +56,26 @@ def test_a_ghost_is_another_clip_at_15_percent():
         assert level in [round(0.85 * own + 0.15 * other) for other in levels if other != own]
 
 
-def test_half_of_an_object_has_the_colour_of_another():
-    clips = np.empty((2, 4, 32, 32, 3), np.uint8)
+def squares(*colours):
+    """A clip for each colour, (upper half, lower half): a square of 12 px that moves."""
+    clips = np.empty((len(colours), 4, 32, 32, 3), np.uint8)
     clips[:] = GROUND
-    for clip, colour in zip(clips, (RED, BLUE), strict=True):
+    for clip, (upper, lower) in zip(clips, colours, strict=True):
         for t, frame in enumerate(clip):
-            frame[8:20, 4 + 4 * t : 16 + 4 * t] = colour  # 12 x 12 px, moving
+            frame[8:14, 4 + 4 * t : 16 + 4 * t] = upper
+            frame[14:20, 4 + 4 * t : 16 + 4 * t] = lower
+    return clips
+
+
+def test_objects_of_several_colours_are_known():
+    assert colours_apart(squares((RED, RED), (BLUE, BLUE))) > 100
+    assert colours_apart(squares((RED, BLUE), (BLUE, RED))) < 0.01
+    # Means of (red, blue) and (red, red) are apart by half of their distance, the sd of (red, blue).
+    assert colours_apart(squares((RED, BLUE), (RED, BLUE), (RED, RED))) == pytest.approx(1, rel=0.01)
+
+
+def test_half_of_an_object_has_the_colour_of_another():
+    clips = squares((RED, RED), (BLUE, BLUE))
     made = perturb("two-coloured", clips)
     for clip, real, own, other in zip(made, clips, (RED, BLUE), (BLUE, RED), strict=True):
         changed = (clip != real).any(axis=-1)

@@ -86,18 +86,34 @@ def two_coloured(video: Tensor, rng: np.random.Generator, strength: np.ndarray) 
     That of the batch whose colour differs most: many clips have the same.
     """
     n, _, _, height, width = video.shape
-    ground = video.flatten(2).median(dim=2).values[..., None, None, None]
-    distance = (video - ground).norm(dim=1, keepdim=True)
-    inside = (2 * distance / distance.amax(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-6) - 0.5).clamp(0, 1)
-    area = inside.sum(dim=(3, 4), keepdim=True).clamp(min=1e-6)  # (N, 1, T, 1, 1)
-    colour = (inside * video).sum(dim=(2, 3, 4), keepdim=True) / area.sum(dim=2, keepdim=True)
+    inside, colour = _objects(video)
     other = torch.cdist(colour.flatten(1), colour.flatten(1)).argmax(dim=1)
     angle = torch.as_tensor(_column(rng.uniform(0, 2 * np.pi, size=n))).to(video)
     y, x = (torch.arange(side).to(video) for side in (height, width))
     across = x * angle.cos() + y[:, None] * angle.sin()  # (N, 1, 1, H, W)
+    area = inside.sum(dim=(3, 4), keepdim=True).clamp(min=1e-6)  # (N, 1, T, 1, 1)
     half = across > (inside * across).sum(dim=(3, 4), keepdim=True) / area
     mixed = inside * half * torch.as_tensor(_column(strength.clip(max=1))).to(video)
     return (video + mixed * (colour[other] - colour)).clamp(-1, 1)
+
+
+def _objects(video: Tensor) -> tuple[Tensor, Tensor]:
+    """Share (N, 1, T, H, W) of each pixel in what stands out from the ground, and its mean colour (N, 3, 1, 1, 1)."""
+    ground = video.flatten(2).median(dim=2).values[..., None, None, None]
+    distance = (video - ground).norm(dim=1, keepdim=True)
+    inside = (2 * distance / distance.amax(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-6) - 0.5).clamp(0, 1)
+    volume = inside.sum(dim=(2, 3, 4), keepdim=True).clamp(min=1e-6)
+    return inside, (inside * video).sum(dim=(2, 3, 4), keepdim=True) / volume
+
+
+def colours_apart(clips: np.ndarray) -> float:
+    """Median over uint8 (N, T, H, W, 3) of the distance to the most different object's colour, over the sd of an
+    object's own colours: about 1 where objects have several colours themselves."""
+    video = to_float(torch.as_tensor(clips))
+    inside, colour = _objects(video)
+    variance = (inside * (video - colour).square()).sum(dim=(1, 2, 3, 4)) / inside.sum(dim=(1, 2, 3, 4)).clamp(min=1e-6)
+    farthest = torch.cdist(colour.flatten(1), colour.flatten(1)).amax(dim=1)
+    return float((farthest / variance.sqrt().clamp(min=1e-6)).median())
 
 
 def checkered(video: Tensor, rng: np.random.Generator, strength: np.ndarray) -> Tensor:
