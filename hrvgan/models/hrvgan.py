@@ -4,6 +4,7 @@ Shapes are (N, C, T, H, W). At 256 px: 32 frames, six levels. A smaller `size` i
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from hrvgan.errors import InputError
 from hrvgan.nn import losses
 from hrvgan.nn.augment import Augment
-from hrvgan.nn.base import Batch, Level, Phase, VideoGAN, at_level, enlarge, fade, position
+from hrvgan.nn.base import Batch, Phase, VideoGAN
 from hrvgan.nn.layers import NORMS, Block, DownBlock, LeakyReLU, MinibatchStd, PixelNorm, equalise, full
 from hrvgan.nn.optim import OPTIMIZERS, make_optimizer
 from hrvgan.ops import batch_rng
@@ -50,12 +51,6 @@ def scale(px: int, temporal: str) -> tuple[int, int, int]:
 
 def frames_at(size: int, temporal: str) -> int:
     return 4 * math.prod(scale(px, temporal)[0] for px in ladder(size))
-
-
-def level_at(position: float, num_levels: int) -> tuple[int, float]:
-    """(highest level in use, how far it has faded in): (2, 0.25) at position 1.25, (1, 1) at 1."""
-    top = math.ceil(min(position, num_levels - 1))
-    return top, min(position - top + 1, 1.0)
 
 
 def silence(*layers: nn.Module) -> None:
@@ -94,7 +89,7 @@ class Generator(nn.Module):
 
     def __init__(
         self, num_classes: int, size: int, temporal: str, width: float, z_dim: int, norm: str, modulate: bool,
-        latent: str, encodes: bool, context: int, grows: bool, rgb_skips: bool, code_bits: int,
+        latent: str, encodes: bool, context: int, rgb_skips: bool, code_bits: int,
     ):
         super().__init__()
         base, w_dim = num_channels(4, width), W_DIM if modulate else 0
@@ -113,7 +108,7 @@ class Generator(nn.Module):
             up, same = UpConv3d(c_in, c_out, scale(px, temporal)), Conv3d(c_out, c_out, 3, padding=1)
             self.levels[f"{px}px"] = nn.ModuleList([Block(up, norm, 0.0, w_dim), Block(same, norm, 0.0, w_dim)])
         self.rgb, self.rgb_skips = Conv3d(num_channels(size, width), 3, 1), rgb_skips
-        lower = ladder(size)[:-1] if grows or rgb_skips else ()   # levels that show pictures of their own
+        lower = ladder(size)[:-1] if rgb_skips else ()        # levels that draw, too
         self.small_rgbs = nn.ModuleList([Conv3d(num_channels(px, width), 3, 1) for px in lower])
         self.E = self.skips = None
         if encodes or context:
@@ -124,15 +119,13 @@ class Generator(nn.Module):
             silence(self.rgb, *self.small_rgbs)               # Training starts from copies of the last frame seen.
 
     def forward(
-        self, z: Tensor, c: Tensor, x: Tensor | None = None, position: float = math.inf, psi: float = 1.0,
-        centre: Tensor | None = None,
+        self, z: Tensor, c: Tensor, x: Tensor | None = None, psi: float = 1.0, centre: Tensor | None = None,
     ) -> Tensor:
         """z (N, z_dim), (N, T, z_dim) with a latent sequence, or E's (N, S, z_dim); c (N,) labels, or (N, num_classes)
         weights of the classes, between which one may walk -> (N, 3, T, size, size).
 
-        With `context`, x (N, 3, context, size, size) are the first frames, and the first of the clip returned. While
-        it grows, clips are as small as the level at `position`. With `centre`, the means of w for each c (N, S, 128),
-        w goes from there only `psi` of the way to its own place.
+        With `context`, x (N, 3, context, size, size) are the first frames, and the first of the clip returned. With
+        `centre`, the means of w for each c (N, S, 128), w goes from there only `psi` of the way to its own place.
         """
         code, seen = self.E(self.pad(x)) if self.context else (None, {})
         w = self.mix(z, c, code)                              # (N, S, 128): S = 1, or 4 with a latent sequence
@@ -140,25 +133,21 @@ class Generator(nn.Module):
         h = self.seed(w).unflatten(2, (-1, 4 // w.shape[1], 4, 4))
         h = h.transpose(1, 2).flatten(2, 3)                   # (N, 128w, 4, 4, 4)
         h = self.seed_norm(h).relu().contiguous(memory_format=torch.channels_last_3d)
-        maps, (top, alpha) = [], level_at(position, len(self.levels))
-        for name, (up, same) in list(self.levels.items())[: top + 1]:
+        maps = []
+        for name, (up, same) in self.levels.items():
             if self.context:
                 h = h + self.skips[name](seen[name][:, :, -1:])   # what E made of the last frame, at every time
             h = same(up(h, w), w)                             # (N, c(px), t(px), px, px)
             maps.append(h)
-        rgb = self.picture(maps, alpha)                       # (N, 3, T, size, size)
+        rgb = self.picture(maps)                       # (N, 3, T, size, size)
         return self.go_on(x, rgb) if self.context else rgb.tanh()   # ReLU, as printed, could not go below 0
 
-    def picture(self, maps: list[Tensor], alpha: float) -> Tensor:
-        """Colours (N, 3, T, H, W), before tanh, from what the levels in use made, of which the last has faded in so
-        far. With `rgb_skips` it is a sum: each level adds its own to the enlarged sum of those below."""
-        rgbs = [*self.small_rgbs, self.rgb][: len(maps)] if self.small_rgbs else [self.rgb]
-        needed = len(maps) if self.rgb_skips else 2 if alpha < 1 else 1
-        drawn = zip(rgbs[-needed:], maps[-needed:], strict=True)
-        *below, last = [full(rgb(h)) for rgb, h in drawn]     # Clips are float32, whatever made them.
-        if not self.rgb_skips:
-            return fade(enlarge(below[-1], last.shape[2:]), last, alpha) if below else last
-        return functools.reduce(add_enlarged, [*below, last if alpha == 1 else alpha * last])
+    def picture(self, maps: list[Tensor]) -> Tensor:
+        """Colours (N, 3, T, size, size), before tanh, from what each level made. With `rgb_skips` it is a sum: each
+        level adds its own to the enlarged sum of those below."""
+        drawing = [*self.small_rgbs, self.rgb]
+        drawn = zip(drawing, maps[-len(drawing) :], strict=True)
+        return functools.reduce(add_enlarged, [full(rgb(h)) for rgb, h in drawn])   # float32, whatever made them
 
     def mix(self, z: Tensor, c: Tensor, code: Tensor | None) -> Tensor:
         """All that G is told, (N, S, 128): the latents, E's code, the discrete code and the class, each normalised."""
@@ -227,12 +216,12 @@ class Discriminator(nn.Module):
     (Miyato & Koyama 2018) on the 128 features."""
 
     def __init__(
-        self, num_classes: int, size: int, temporal: str, width: float, norm: str, grows: bool, rgb_skips: bool
+        self, num_classes: int, size: int, temporal: str, width: float, norm: str, rgb_skips: bool
     ):
         super().__init__()
-        base, self.rgb_skips = num_channels(4, width), rgb_skips
+        base = num_channels(4, width)
         self.rgb = nn.Sequential(FromRGB(num_channels(size, width)), LeakyReLU(0.2))
-        lower = ladder(size)[:-1] if grows or rgb_skips else ()   # levels that see pictures of their own
+        lower = ladder(size)[:-1] if rgb_skips else ()        # levels that see the clip, too
         self.small_rgbs = nn.ModuleList(
             [nn.Sequential(FromRGB(num_channels(px, width)), LeakyReLU(0.2)) for px in lower]
         )
@@ -243,17 +232,14 @@ class Discriminator(nn.Module):
         self.out = nn.Linear(128, 1)
         self.embed = nn.Embedding(num_classes, 128) if num_classes else None
 
-    def forward(self, x: Tensor, c: Tensor, position: float = math.inf) -> Tensor:
-        x, (top, alpha) = x.contiguous(memory_format=torch.channels_last_3d), level_at(position, len(self.levels))
-        rgbs = [*self.small_rgbs, self.rgb] if self.small_rgbs else [None] * top + [self.rgb]
-        h = rgbs[top](x)
-        for number, level in zip(range(top, -1, -1), list(self.levels.values())[-1 - top :], strict=True):
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        h = self.rgb(x)
+        for level, rgb in itertools.zip_longest(self.levels.values(), reversed(self.small_rgbs)):
             h = level(h)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
-            fades = number == top and alpha < 1
-            if number and (self.rgb_skips or fades):
+            if rgb is not None:
                 x = avg_pool(x, level[-1].factor)
-                seen = rgbs[number - 1](x)
-                h = fade(seen, h, alpha) if not self.rgb_skips else seen + alpha * h if fades else seen + h
+                h = h + rgb(x)
         x = self.top(self.std(h))                             # (N, 128w, 4, 4, 4)
         h = full(F.leaky_relu(self.fc(x.flatten(1)), 0.2))    # (N, 128)
         # Logits in bfloat16 would differ by 1/128 of themselves or not at all.
@@ -290,17 +276,14 @@ class HRVGAN(VideoGAN):
             the reconstruction network of section 4.2 trains beside G: an encoder E, and G(E(Y)) is held against Y.
         r1_gamma, r2_gamma: weights of the penalties on real and on generated clips; 0 = off. They are sums over the
             pixels of a clip, so that the same D, seen at n times as many pixels, has 1/n of them: at other sizes than
-            8 frames of 32 px, and while it grows, they are weighted up by the number of pixels, and a gamma means the
-            same at every size (Karras et al. 2020, "Analyzing and Improving", B: gamma in proportion to pixels).
+            8 frames of 32 px they are weighted up by the number of pixels, and a gamma means the same at every size
+            (Karras et al. 2020, "Analyzing and Improving", B: gamma in proportion to pixels).
         r1_every: they are computed on every `r1_every`-th step and weighted up by as much.
         gp_weight: weight of WGAN-GP's penalty (lambda of eq. 6); 0 = off.
         drift: weight of E D(x)^2, which keeps a Wasserstein D near 0 (Karras et al. 2018, A.1).
         ms_weight: weight of the mode-seeking term, which keeps G from ignoring z; 0 = off.
         augment: what is done to all that D sees, such as "colour,translation,cutout"; for small data sets.
         instance_noise: sd of the noise added to all that D sees, in units of pixel values in [-1, 1].
-        grow_clips: progressive growing from 8 px: each level is trained on so many clips and then fades to the next
-            over as many (600,000 in the ancestor); 0 = all levels at once. A list gives the clips of each stage: 8 px,
-            the fade to 16 px, 16 px, and so on up to the fade to `size`.
         optimizer: "adam" with `betas`, the paper's "sgd", or "rmsprop".
         lr_g, lr_d: learning rates.
     """
@@ -333,7 +316,7 @@ class HRVGAN(VideoGAN):
         objective: str = "relativistic", k: float = 0.0, lambda1: float = 1.0, lambda2: float = 1.0,
         alpha: float = 1.0, beta: float = 0.0, r1_gamma: float = 3.0, r2_gamma: float = 3.0, r1_every: int = 8,
         gp_weight: float = 0.0, drift: float = 0.0, ms_weight: float = 0.02, augment: str = "",
-        instance_noise: float = 0.0, grow_clips: int | list[int] = 0, optimizer: str = "adam", lr_g: float = 1e-3,
+        instance_noise: float = 0.0, optimizer: str = "adam", lr_g: float = 1e-3,
         lr_d: float = 5e-4, betas: tuple[float, float] = (0.0, 0.99),
     ):
         super().__init__()
@@ -352,21 +335,13 @@ class HRVGAN(VideoGAN):
         if norm_d == "batch" and gp_weight:
             raise InputError("hrvgan: norm_d 'batch' mixes the clips of a batch, and WGAN-GP's penalty is per clip; "
                              "set norm_d to instance, pixel or none, or gp_weight to 0")
-        fades = LADDER.index(size)
-        if isinstance(grow_clips, list) and len(grow_clips) != 2 * fades:
-            raise InputError(f"hrvgan: grow_clips has {len(grow_clips)} stages, but up to {size} px there are "
-                             f"{2 * fades}: 8 px, the fade to 16 px, 16 px, ..., the fade to the full size")
-        if grow_clips and (task == "predict" or beta):
-            raise InputError("hrvgan: E does not grow; set grow_clips to 0, or task to generate and beta to 0")
         self.latent_kind, self.temporal, self.rgb_skips = latent, temporal, rgb_skips
-        self.growth = grow_clips if isinstance(grow_clips, list) else [grow_clips] * 2 * fades * (grow_clips > 0)
-        self.position = math.inf                               # on the ladder: 1.25 is a quarter from 16 to 32 px
-        encodes, grows = beta > 0 and task == "generate", bool(self.growth)
+        encodes = beta > 0 and task == "generate"
         self.G = Generator(
-            num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, grows,
-            rgb_skips, code_bits if latent == "vector" else 0,
+            num_classes, size, temporal, width, z_dim, norm_g, modulate, latent, encodes, self.context, rgb_skips,
+            code_bits if latent == "vector" else 0,
         )
-        self.D = Discriminator(num_classes, size, temporal, width, norm_d, grows, rgb_skips)
+        self.D = Discriminator(num_classes, size, temporal, width, norm_d, rgb_skips)
         if equalised:
             equalise(self.G)
             equalise(self.D)
@@ -445,7 +420,7 @@ class HRVGAN(VideoGAN):
 
     def draw_fake(self, z: Tensor, c: Tensor, real: Tensor) -> Tensor:
         """Clips from latents, and in task "predict" from the first frames of `real`, with which they then begin."""
-        return self.G(z, c, real[:, :, : self.context] if self.context else None, self.position)
+        return self.G(z, c, real[:, :, : self.context] if self.context else None)
 
     def show(self, clips: Tensor) -> Tensor:
         """Input of D: clips, real or generated, with augmentation and instance noise."""
@@ -463,9 +438,7 @@ class HRVGAN(VideoGAN):
                              "this model was not trained to predict: train one with task: predict")
         if psi != 1 and self.context:
             raise InputError("truncation is for models that draw from z alone; predict with psi 1")
-        clips = self.G(z, c, x, self.position, psi, None if psi == 1 else self.centre(z, c))
-        full_size = (self.num_frames, self.size, self.size)   # of clips, also before G has grown up
-        return clips if clips.shape[2:] == full_size else enlarge(clips, full_size)
+        return self.G(z, c, x, psi, None if psi == 1 else self.centre(z, c))
 
     def centre(self, z: Tensor, c: Tensor, num: int = 512) -> Tensor:
         """The mean of w over `num` latents, the same ones always, of the class and the discrete code of each row of
@@ -480,19 +453,6 @@ class HRVGAN(VideoGAN):
             centres.append(self.G.mix(latents, c[row].expand(num, *c.shape[1:]), None).mean(0))
         return torch.stack(centres)[which]
 
-    def judge(self, clips: Tensor, c: Tensor) -> Tensor:
-        """The logit of D for each clip, which D sees as small as the level at which it is."""
-        level = self.level()
-        if clips.shape[2:] != level.shape:
-            clips = at_level(clips, level)
-        return self.D(clips, c, self.position)
-
-    def grow(self, num_clips: int) -> Level:
-        super().grow(num_clips)
-        if self.growth:
-            self.position = position(num_clips, self.growth)
-        return self.level()
-
     def take_levels(self, other: VideoGAN) -> dict[str, str]:
         if not self.rgb_skips or other.size >= self.size:
             return {}
@@ -502,11 +462,6 @@ class HRVGAN(VideoGAN):
         if not other.rgb_skips:                                # Its lower levels neither draw nor see.
             silence(*self.G.small_rgbs[:known], *(rgb for rgb, _ in self.D.small_rgbs[:known]))
         return {"rgb.": f"small_rgbs.{known}."}
-
-    def level(self) -> Level:
-        top, alpha = level_at(self.position, len(self.G.levels))
-        shapes = [(frames_at(px, self.temporal), px, px) for px in LADDER[: top + 1]]
-        return Level(shapes[-1], alpha, shapes[-2]) if alpha < 1 else Level(shapes[-1])
 
     def encode(self, clips: Tensor) -> Tensor:
         """Real clips (N, 3, T, size, size) in [-1, 1] -> E(Y) (N, S, z_dim), the latents from which `generate` draws

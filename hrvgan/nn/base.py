@@ -1,27 +1,18 @@
-"""The contract between a model and the training loop, sampling and evaluation; levels of a model that grows."""
+"""The contract between a model and the training loop, sampling and evaluation."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hrvgan.clipstore.layout import to_float, to_uint8
 from hrvgan.errors import InputError
 
 MAX_CLASSES = 12  # that pictures show
-
-
-class Level(NamedTuple):
-    """A resolution on the way up. While it fades in, `alpha` of a clip has it and the rest that of the level below."""
-
-    shape: tuple[int, int, int]  # (T, H, W)
-    alpha: float = 1.0
-    below: tuple[int, int, int] | None = None  # the shape one level below, while alpha < 1
 
 
 @dataclass
@@ -73,7 +64,6 @@ class VideoGAN(nn.Module):
     classes: Sequence[str] = ()  # names of the labels, from the data that it was trained on
     fps: float = 8.0  # of those data's clips
     crop: bool = True  # whether they were cropped to squares, not squashed
-    num_clips: int = 0  # that it was trained on
     origin: str = ""  # digest of the weights that it started from; "" = drawn anew
 
     @property
@@ -84,12 +74,6 @@ class VideoGAN(nn.Module):
     def phases(self) -> list[Phase]:
         """The phases of one training iteration, in order. Makes the optimisers: call it once, on the final device."""
         raise TypeError(f"{type(self).__name__} does not say how it is trained")
-
-    def grow(self, num_clips: int) -> Level:
-        """Takes the form that this model has after training on `num_clips` clips; returns the level of the clips that
-        it then wants. Most models never grow."""
-        self.num_clips = num_clips
-        return Level((self.num_frames, self.size, self.size))
 
     def generate(self, z: Tensor, c: Tensor, *, psi: float = 1.0) -> Tensor:
         """z (N, *z_shape), c (N,) int64 -> clips (N, 3, T, H, W) in [-1, 1]. A conditional model takes weights of its
@@ -181,36 +165,3 @@ def check_shape(model: str, size: int, num_frames: int, known: Sequence[tuple[in
 def channels(size: int, width: float) -> list[int]:
     """Channels of the maps of half of `size`, a quarter, ..., 4x4: 64, 128, 256, 512 at 64 px, times `width`."""
     return [max(2, round(width * 64 * 2**level)) for level in range(int(math.log2(size)) - 2)]
-
-
-# Progressive growing (Karras et al. 2018; over space and time Acharya et al. 2018).
-
-def position(num_clips: int, stages: Sequence[int]) -> float:
-    """Position on the ladder of a model after `num_clips` clips: 1.25 is a quarter of the way from level 1 to level 2.
-
-    `stages` are the clips of each stage: level 0, the fade to level 1, level 1, and so on; the last is a fade.
-    """
-    for number, length in enumerate(stages):
-        if num_clips < length:
-            return number // 2 + (num_clips / length if number % 2 else 0.0)
-        num_clips -= length
-    return len(stages) / 2
-
-
-def at_level(clips: Tensor, level: Level) -> Tensor:
-    """Clips (N, 3, T, H, W) of the full size -> (N, 3, *level.shape): means of blocks."""
-    if clips.shape[2:] != level.shape:
-        clips = F.adaptive_avg_pool3d(clips, level.shape)
-    if level.below is None:
-        return clips
-    return fade(enlarge(F.adaptive_avg_pool3d(clips, level.below), level.shape), clips, level.alpha)
-
-
-def fade(below: Tensor, above: Tensor, alpha: float) -> Tensor:
-    """(1 - alpha) below + alpha above; dtypes may differ, as under autocast they do."""
-    return below + alpha * (above - below)
-
-
-def enlarge(clips: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Clips (N, C, T, H, W) with every value repeated, to `shape` (T, H, W)."""
-    return F.interpolate(clips, size=shape, mode="nearest")

@@ -14,6 +14,7 @@ from hrvgan.errors import InputError, first_line
 from hrvgan.files import atomic_folder, file_digest, write_json, write_text
 from hrvgan.nn.base import VideoGAN
 
+GONE = ("grow_clips",)  # arguments of earlier versions, which changed nothing in a model that was done
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # released models that come with the package
 
 
@@ -32,7 +33,6 @@ def release(
         "crop": gan.crop,
         "clip_shape": [gan.num_frames, gan.size, gan.size, 3],
         "steps": history[-1]["step"],
-        "num_clips": gan.num_clips,
         "origin": gan.origin,
         **data,
     }
@@ -82,11 +82,11 @@ def load(folder: str | Path, device: str | torch.device, build: Callable[..., Vi
         )
     try:
         description = json.loads((folder / "model.json").read_text())
-        gan = build(description["name"], **description["arguments"])
+        arguments = {key: value for key, value in description["arguments"].items() if key not in GONE}
+        gan = build(description["name"], **arguments)
         gan.G.load_state_dict(load_file(folder / "model.safetensors"))
         if (folder / "discriminator.safetensors").exists():
             gan.D.load_state_dict(load_file(folder / "discriminator.safetensors"))
-        gan.grow(description.get("num_clips", 0))
     except InputError:
         raise
     except Exception as error:  # safetensors, json and torch each raise their own.

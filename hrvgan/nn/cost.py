@@ -31,8 +31,7 @@ def layer_table(gan: VideoGAN) -> str:
     """One line a layer of G and D that has parameters or changes the shape: name, output shape without N, parameters;
     then what each network costs.
 
-    D judges a clip of G, and E encodes it where there is one. A layer that is called for every frame has one line;
-    one that a grown model leaves out has no shape.
+    D judges a clip of G, and E encodes it where there is one. A layer that is called for every frame has one line.
     """
     shapes, lines = on_meta(gan).eval(), {}
 
@@ -48,9 +47,6 @@ def layer_table(gan: VideoGAN) -> str:
         shapes.judge(clips, labels(shapes))
         if getattr(shapes.G, "E", None) and not shapes.context:  # Else it has encoded the first frames.
             shapes.G.E(clips)
-    for name, module in layers.items():
-        if name not in lines and num_parameters(module):
-            lines[name] = line(name, module, "while it grows")
     totals = [
         f"{name}: {cost.parameters:,} parameters, {cost.gflop:.3g} GFLOP a clip" for name, cost in costs(gan).items()
     ]

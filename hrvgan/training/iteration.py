@@ -10,7 +10,7 @@ from torch import Tensor
 from hrvgan.clipstore.batches import BatchStream, prefetch
 from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.layout import to_float
-from hrvgan.nn.base import Batch, Phase, VideoGAN, at_level
+from hrvgan.nn.base import Batch, Phase, VideoGAN
 from hrvgan.nn.optim import clip_norm, scale_rates
 from hrvgan.ops import batch_rng
 from hrvgan.training import distributed
@@ -35,13 +35,7 @@ def iterations(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=session.bfloat16)
     ahead = prefetch(stream, session.step, steps, device)
     for step, frames, labels in timed(ahead, meter, batch_size):
-        # Put the clips into micro-batches, at the resolution that the model has grown to.
-        level = gan.grow(step * batch_size)
         parts = split(frames, labels, step, accumulate)
-        for batch in parts:
-            batch.real = at_level(batch.real, level)
-
-        # Train each part of the model in its turn.
         gan.train()
         for number, phase in enumerate(session.phases):
             scale_rates(phase.optimizer, 1 - step / lr_decay if lr_decay else 1.0)

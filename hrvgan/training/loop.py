@@ -79,7 +79,6 @@ def train(
                     break
             if stop and not last:
                 end_at_signal(progress, done, stop)
-    gan.grow(session.step * batch_size)
     average = with_batch_norm_statistics(gan, session.average, clips)
     gan.G.load_state_dict(average.state_dict())
     return average, session.history + session.partial
