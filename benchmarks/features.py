@@ -18,7 +18,8 @@ import torch
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.features.reference import batches, noisy
+from hrvgan.features.perturbations import noisy
+from hrvgan.features.reference import batches
 from hrvgan.features.refnet import RefNet, batch_size_for, featurise, load_refnet
 from hrvgan.metrics import frechet_distance_from_features, kernel_distance
 
