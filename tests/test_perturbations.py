@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from hrvgan.evaluation.gates import check_gates
+from hrvgan.features import load_features
 from hrvgan.features.perturbations import FAULTS, PERTURBATIONS, colours_apart, half_speed, shuffled
+from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import with_faults
 
 RNG = np.random.default_rng(0)
@@ -113,3 +116,11 @@ def test_faults_have_strengths():
     grey, rng = torch.zeros(3, 3, 2, 8, 8), np.random.default_rng(0)
     steps = FAULTS["checkered"](grey, rng, np.array([0.5, 1, 4])).amax(dim=(1, 2, 3, 4))
     torch.testing.assert_close(steps * 127.5, torch.tensor([1.5, 3, 12]))
+
+
+@pytest.mark.faults
+def test_the_network_sees_them_all(shapes_clips, tmp_path):
+    """Half a minute of training, by the parameters of the stage `reference`."""
+    build_reference(shapes_clips, tmp_path)
+    gates = check_gates(load_features(tmp_path / "features.npz"))
+    assert [gate.sentence for gate in gates if not gate.passed] == []
