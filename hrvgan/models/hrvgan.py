@@ -291,7 +291,7 @@ class HRVGAN(VideoGAN):
     presets: ClassVar = {
         # What we recommend: fakes held against real clips pair by pair, R1 and R2 instead of a Lipschitz penalty, no
         # norm in D, and in G one in which no clip sees another.
-        "best": {"code_bits": 4},
+        "best": {},
         # The paper's, where it says: eq. 11-15, norms, SGD. It gives no rates, k or lambdas: these are our choices.
         "paper": {
             "norm_g": "batch", "norm_d": "instance", "modulate": False, "objective": "bce", "gp_weight": 10.0,
