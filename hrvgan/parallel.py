@@ -3,12 +3,16 @@
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from multiprocessing.connection import wait
+from functools import partial
+from itertools import takewhile
+from multiprocessing import connection
 
 from hrvgan.errors import InputError, first_line
 from hrvgan.progress import bar
@@ -42,11 +46,11 @@ def ordered_map(
 
     A process that dies or takes more than `limit(item)` seconds is replaced, and `lost(item, cause)` becomes the
     result; without `lost` the map ends with RuntimeError, as it does if a process cannot start. An exception of
-    `function` also ends it. With `dask`, the address of a scheduler (tcp://host:8786), the cluster computes; it
-    retries an item whose worker died and has no time limit.
+    `function` also ends it. With `dask`, the address of a scheduler (tcp://host:8786), the cluster computes, with
+    `limit` in processes of its workers; it gets a window of the items at a time, and retries one whose worker died.
     """
-    if dask:
-        results = _dask_map(function, items, dask, lost)
+    if dask and items:
+        results = _dask_map(function, items, dask, lost, limit, lead)
     elif workers == 1 or not items:
         results = map(function, items)
     else:
@@ -68,7 +72,7 @@ def _pool_map(function, items: Sequence, count: int, lost, limit, lead: int) -> 
                         following += 1
                 busy = [worker for worker in pool if worker.number is not None]
                 patience = max(0.0, min(worker.deadline for worker in busy) - time.monotonic())
-                ready = wait([worker.pipe for worker in busy], min(patience, 3600))
+                ready = connection.wait([worker.pipe for worker in busy], min(patience, 3600))
                 for worker in busy:
                     done |= worker.poll(worker.pipe in ready, lost)
             yield done.pop(number)
@@ -170,9 +174,9 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterator:
+def _dask_map(function, items: Sequence, address: str, lost, limit, lead: int) -> Iterator:
     try:
-        from distributed import Client, KilledWorker
+        from distributed import Client, KilledWorker, wait
         from distributed.comm import CommClosedError
     except ImportError as error:
         raise InputError(f"{address}: needs Dask; pip install -e '.[dask]'") from error
@@ -182,17 +186,46 @@ def _dask_map(function, items: Sequence, address: str, lost: Callable) -> Iterat
         raise InputError(
             f"{address}: no Dask scheduler answers ({error}); start `dask scheduler` or correct the address"
         ) from error
+    job = partial(_in_child, function, limit=limit, lost=lost) if limit else function
     with client:
-        futures = client.map(function, items, pure=False)  # pure: equal items would become one
-        for number, item in enumerate(items):
+        futures, done = deque(), 0
+        while done < len(items):
+            # Workers come and go.
+            window = max(64, lead * sum(client.nthreads().values()))
+            following = range(done + len(futures), min(done + window, len(items)))
             try:
-                result = futures[number].result()
+                # pure: equal items would become one
+                futures.extend(client.map(job, [items[number] for number in following], pure=False))
+                wait(futures[0])
+                finished = list(takewhile(lambda future: future.status == "finished", futures))
+                results = client.gather(finished or [futures[0]])  # Each call costs milliseconds.
             except KilledWorker:
-                result = lost(item, "its Dask worker died again and again")
+                results = [lost(items[done], "its Dask worker died again and again")]
             except (CancelledError, CommClosedError) as error:
                 raise InputError(
                     f"{address}: the Dask cluster is gone ({first_line(error)}); start it and run this again, it "
                     "goes on from here"
                 ) from error
-            yield result
-            futures[number] = None  # lets the cluster forget the result
+            for result in results:
+                futures.popleft()
+                yield result
+            done += len(results)
+
+
+_thread = threading.local()
+
+
+def _in_child(function: Callable, item: object, limit: Callable, lost: Callable) -> object:
+    """`function(item)` in a child of a Dask worker, one for each of its threads: one that hangs can be ended."""
+    key = pickle.dumps(function)
+    if getattr(_thread, "key", None) != key:
+        if hasattr(_thread, "key"):
+            _thread.child.stop()
+        multiprocessing.current_process().daemon = False  # Dask's workers are, and daemons have no children.
+        _thread.key, _thread.child = key, _Worker(function)
+    child = _thread.child
+    child.start(0, item, limit)
+    while True:
+        ready = child.pipe.poll(min(max(0.0, child.deadline - time.monotonic()), 3600))
+        if results := child.poll(ready, lost):
+            return results[0]

@@ -19,7 +19,7 @@ def main(dataset: str) -> None:
         videos = params.call(
             source.fetch, folder, where=f"datasets.{dataset}.options", values=config["options"]
         )
-        write_videos_csv(folder / "videos.csv", videos)
+        write_videos_csv(folder / "videos.csv", videos, config["clips"].get("dask", ""))
     print(f"{dataset}: {len(videos)} videos, {len({video.class_name for video in videos} - {''})} classes")
 
 

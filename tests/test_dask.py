@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 import threading
+import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,6 +16,7 @@ from hrvgan import parallel
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
 from hrvgan.extraction.extract import extract
+from hrvgan.extraction.videos import read_videos_csv, write_videos_csv
 from hrvgan.parallel import ordered_map
 from tests import processes
 from tests.test_extraction import SMALL, stored_bytes, write_raw
@@ -24,7 +27,7 @@ pytest.importorskip("distributed", reason="the extra `dask` is not installed")
 
 @pytest.fixture
 def cluster(tmp_path):
-    """Address, and the processes of the scheduler and of two workers with one thread each."""
+    """Address, and the processes of the scheduler and of two workers with one thread each, one of them with a nanny."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -34,14 +37,60 @@ def cluster(tmp_path):
     port = address.rpartition(":")[2]
     scheduler = [*python, "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port,
                  "--no-dashboard", "--no-show"]  # fmt: skip
-    worker = [*python, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny",
-              "--no-dashboard"]  # fmt: skip
+    worker = [*python, "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(processes.start(command, env=environment, cwd=tmp_path))
-            for command in (scheduler, worker, worker)
+            for command in (scheduler, [*worker, "--no-nanny"], [*worker, "--nanny"])
         ]
         yield address, started
+
+
+def nap(seconds):
+    """Sleep; with a negative number, die."""
+    if seconds < 0:
+        os._exit(7)
+    time.sleep(seconds)
+    return f"{seconds} s"
+
+
+def two_seconds(item):
+    return 2
+
+
+def cause_of(item, cause):
+    return cause
+
+
+@pytest.mark.faults
+def test_time_limits_hold_and_items_come_a_window_at_a_time(cluster, tmp_path):
+    """On workers with and without nanny: what hangs or dies loses itself alone."""
+    address, _ = cluster
+    options = {"dask": address, "desc": "test", "unit": "item"}
+    naps = [0.1, 600, 600, -1, -1, 0.2]
+    late, died = "took too long", "its process died (exit code 7)"
+    results = ordered_map(nap, naps, limit=two_seconds, lost=cause_of, **options)
+    assert list(results) == ["0.1 s", late, late, died, died, "0.2 s"]
+
+    class Items(Sequence):
+        most = 0
+
+        def __len__(self):
+            return 100_000
+
+        def __getitem__(self, number):
+            self.most = max(self.most, number)
+            return number
+
+    items = Items()
+    results = ordered_map(abs, items, **options)
+    assert [next(results) for _ in range(50)] == list(range(50))
+    assert items.most < 50 + 64
+    results.close()
+    raw = write_raw(tmp_path, {"a/1.avi": 4, "b/2.avi": 4})
+    local = (raw / "videos.csv").read_bytes()
+    write_videos_csv(raw / "videos.csv", read_videos_csv(raw / "videos.csv"), dask=address)
+    assert (raw / "videos.csv").read_bytes() == local
 
 
 @pytest.mark.faults

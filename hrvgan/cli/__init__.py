@@ -157,7 +157,7 @@ def extract(folder: Path, store: Path, *, extract: dict) -> None:
     if store.exists() and not (store / INDEX).exists() and (store.is_file() or any(store.iterdir())):
         raise InputError(f"{store}: is there already and no clip store; name a new folder, or remove it")
     with tempfile.TemporaryDirectory() as raw:  # The list of videos; it is made anew each time.
-        write_videos_csv(Path(raw) / "videos.csv", fetch(Path(raw), path=folder))
+        write_videos_csv(Path(raw) / "videos.csv", fetch(Path(raw), path=folder), extract.get("dask", ""))
         counts = extraction.extract(raw, store, **extract)
     print(f"{store}: " + ", ".join(f"{count} {name}" for name, count in counts.items() if count))
 

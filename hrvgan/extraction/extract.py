@@ -68,7 +68,7 @@ def extract(
     with work_dir(out, spec.recipe()) as folder:
         # Reuse what exists, and cut the other files.
         recover(out)
-        old = ExistingStore(out, workers)
+        old = ExistingStore(out.absolute(), workers, dask)
         outcomes = old.outcomes(spec)
         cut_new(videos, outcomes, spec, folder, most_bad, time_limit, workers=workers, dask=dask)
 
@@ -77,8 +77,8 @@ def extract(
         kept, manifest = select(videos, outcomes, most_bad, **fractions)
         manifest.notes = read_notes(Path(raw))
         rows, metadata = index(kept, outcomes, spec)
-        options = {"num_shards": num_shards, "compression": compression, "workers": workers}
-        with write_errors(out), atomic_folder(out) as new:
+        options = {"num_shards": num_shards, "compression": compression, "workers": workers, "dask": dask}
+        with write_errors(out), atomic_folder(out.absolute()) as new:
             write_store(new, rows, metadata, old, recipe=spec.recipe(), **options)
             manifest.write(new)
     return manifest.counts()
@@ -87,7 +87,7 @@ def extract(
 class ExistingStore:
     """Store from an earlier extraction: undamaged rows by shard and by video. Empty if `folder` is no store."""
 
-    def __init__(self, folder: Path, workers: int | str):
+    def __init__(self, folder: Path, workers: int | str, dask: str):
         self.shards, self.videos, self.metadata = defaultdict(list), defaultdict(list), {}
         self.intact = set()  # shards without damaged rows
         try:
@@ -98,9 +98,9 @@ class ExistingStore:
         for row in clips.index.to_pylist():
             self.shards[row["shard"]].append(row)
         shards, size = list(self.shards.values()), int(np.prod(clips.shape))
-        options = {"workers": _workers(len(clips) * size, workers), "desc": "check", "unit": "shard"}
+        options = {"workers": _workers(len(clips) * size, workers), "dask": dask}
         self.reader = Reader(folder, size)
-        checked = ordered_map(self.reader.intact, shards, **options)
+        checked = ordered_map(self.reader.intact, shards, **options, desc="check", unit="shard")
         for rows, intact in zip(shards, checked, strict=True):
             if len(intact) == len(rows):
                 self.intact.add(rows[0]["shard"])
@@ -187,6 +187,7 @@ def write_store(
     num_shards: int,
     compression: str,
     workers: int | str,
+    dask: str,
     **more: object,
 ) -> None:
     """Write shards and index of `rows` into the empty `folder`.
@@ -208,8 +209,9 @@ def write_store(
             _link(old.folder / shard_name(number), folder / shard_name(number))
     num_bytes = int(np.prod(metadata["shape"])) * sum(map(len, jobs.values()))
     write = partial(write_shard, folder=folder, metadata=metadata, compression=compression)
-    options = {"workers": _workers(num_bytes, workers), "desc": "write", "unit": "shard"}
-    offsets |= zip(jobs, ordered_map(write, list(jobs.items()), **options), strict=True)
+    options = {"workers": _workers(num_bytes, workers), "dask": dask if jobs else ""}
+    written = ordered_map(write, list(jobs.items()), **options, desc="write", unit="shard")
+    offsets |= zip(jobs, written, strict=True)
     writer.write_index(folder, metadata, located, offsets, **more, compression=compression)
 
 

@@ -4,7 +4,8 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,13 +29,18 @@ class Video:
     md5: str = ""  # filled in by the csv
 
 
-def write_videos_csv(path: str | Path, videos: Iterable[Video]) -> None:
-    """Write the list with size and md5 of each file, so that a changed file changes the list.
+def write_videos_csv(path: str | Path, videos: Iterable[Video], dask: str = "") -> None:
+    """Write the list with size and md5 of each file, so that a changed file changes the list. They are computed by
+    threads or, given the address of a scheduler, on the cluster.
 
     Paths inside the csv's folder are written relative to it, others byte by byte as given. In other columns, bytes
     that are not UTF-8 are escaped.
     """
-    rows = sorted(_row(video, Path(path).parent) for video in videos)
+    videos = list(videos)
+    rows = sorted(
+        (*_names(video, Path(path).parent), video.split, *content)
+        for video, content in zip(videos, _contents(videos, dask), strict=True)
+    )
     twice = [name for name, count in Counter(row[0] for row in rows).items() if count > 1]
     if twice:
         raise InputError(f"{path}: two videos are called {twice[0]!r}; rename one")
@@ -44,15 +50,31 @@ def write_videos_csv(path: str | Path, videos: Iterable[Video]) -> None:
         writer.writerows(rows)
 
 
-def _row(video: Video, folder: Path) -> tuple:
+def _names(video: Video, folder: Path) -> tuple[str, str, str, str]:
     path = video.path.relative_to(folder) if video.path.is_relative_to(folder) else video.path
     names = video.video_id or path.as_posix(), video.class_name, video.group
     name, class_name, group = (os.fsencode(name).decode(errors="backslashreplace") for name in names)
+    return name, path.as_posix(), class_name, group
+
+
+def _contents(videos: Sequence[Video], dask: str) -> Iterator[tuple[int, str]]:
+    """Size and md5 of each video, in order."""
+    paths = [video.path.absolute() for video in videos]
+    if dask:
+        from hrvgan.parallel import ordered_map  # whose libraries no source needs
+
+        yield from ordered_map(size_and_md5, paths, dask=dask, desc="hash", unit="video")
+        return
+    with ThreadPoolExecutor() as threads:  # Hashing leaves them to run side by side.
+        for start in range(0, len(paths), 10_000):
+            yield from threads.map(size_and_md5, paths[start : start + 10_000])
+
+
+def size_and_md5(path: Path) -> tuple[int, str]:
     try:
-        size, md5 = num_bytes(video.path), content_md5(video.path)
+        return num_bytes(path), content_md5(path)
     except OSError:  # for extraction to report
-        size, md5 = 0, ""
-    return name, path.as_posix(), class_name, group, video.split, size, md5
+        return 0, ""
 
 
 def num_bytes(path: Path) -> int:

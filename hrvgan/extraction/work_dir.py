@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -75,6 +76,7 @@ def cut_new(
     Raises InputError once more than `most_bad` of the videos cannot be decoded.
     """
     first = {part_key(video): video for video in reversed(videos)}  # Copies are cut once.
+    copies = Counter(map(part_key, videos))
 
     def add(key: str, record: Record) -> None:
         outcomes[key] = record, [partial(read_clip, folder, key, spec, n) for n in range(len(record.clips))]
@@ -89,15 +91,16 @@ def cut_new(
         # Absolute paths mean the same in every process, also on another machine.
         [replace(video, path=video.path.absolute()) for video in missing],
         lost=_lost,
-        # A decoder that still responds has stopped by itself before.
-        limit=lambda video: 10 + 1.5 * seconds(video, time_limit),
+        limit=partial(most_seconds, time_limit=time_limit),
         desc="extract",
         unit="video",
         **options,
     )
+    bad = sum(copies[key] for key, (record, _) in outcomes.items() if record.failure == "unreadable")
     for video, record in zip(missing, records, strict=True):
         add(part_key(video), record)
-        if record.failure == "unreadable":
+        bad += copies[part_key(video)] * (record.failure == "unreadable")
+        if bad > most_bad:
             check_bad(videos, outcomes, most_bad)
 
 
@@ -175,6 +178,11 @@ def seconds(video: Video, time_limit: float) -> float:
         return time_limit + num_bytes(video.path) / 1e6
     except OSError:
         return time_limit
+
+
+def most_seconds(video: Video, time_limit: float) -> float:
+    """When its process is ended: a decoder that still responds has stopped by itself before."""
+    return 10 + 1.5 * seconds(video, time_limit)
 
 
 def load_record(video: Video, spec: ClipSpec, folder: Path) -> Record | None:
