@@ -119,6 +119,7 @@ def test_faults_have_strengths():
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(900)
 def test_the_network_sees_them_all(shapes_clips, tmp_path):
     """Half a minute of training, by the parameters of the stage `reference`."""
     build_reference(shapes_clips, tmp_path)
