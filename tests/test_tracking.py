@@ -142,7 +142,7 @@ def test_the_ui_opens_on_the_runs(store):
     view = "workflowType=machine_learning&viewStateShareKey=hrvgan"
     link = f"http://127.0.0.1:{port}/#/experiments/{experiment}/runs?{view}"
     with processes.start(command, cwd=store, env=environment) as ui:
-        wait_for(seen.exists, "a browser", process=ui)
+        wait_for(seen.exists, "a browser", 150, process=ui)
         assert seen.read_text() == f"{link}\n"
         assert f"The runs: {link}\n" in ui.output()
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

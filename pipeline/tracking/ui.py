@@ -21,6 +21,9 @@ SCORES = [
     for name, protocol in PROTOCOLS.items()
     if protocol.title and protocol.extractor in ("refnet", "pixels")
 ]
+# Of charts, in this order; the names of the later ones are how names of metrics begin.
+SECTIONS = ["Settings and scores", "metric", "loss/d", "loss/g", "logits", "grad"]
+WIDTH = 170  # pixels of a column: names of scores are long
 SETTINGS = ["dataset", "model", "seed", "train.steps", "train.batch_size", "net.width"]
 START = 120  # seconds that the server may take
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # It starts twice as fast.
@@ -38,7 +41,9 @@ def show(port: int) -> None:
         raise InputError(f"port {port} is taken, by another `make ui`? Stop it, or `make ui PORT={port + 1}`")
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.default_int_handler)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]
+    # One process: of several, those that do not answer within five seconds are killed, as on a busy machine.
+    options = ["--backend-store-uri", store, "--port", str(port), "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "ui", *options]
     with contextlib.suppress(KeyboardInterrupt), subprocess.Popen(command, start_new_session=True) as server:
         try:
             wait_until_answers(port, server)
@@ -62,12 +67,19 @@ def share_view(client, experiment: str) -> None:
     """Store the view that the link names as MLflow's UI stores those that are shared: scores and settings as columns,
     and one chart besides those that the UI makes of curves and pictures."""
     columns = [f"metrics.`metric/{name}`" for name in SCORES] + [f"params.`{name}`" for name in SETTINGS]
-    section = {"uuid": VIEW, "name": "Settings and scores", "display": True, "isReordered": False}
+    sections = [
+        {"uuid": f"{VIEW}-{name}", "name": name, "display": True, "isReordered": True} for name in SECTIONS
+    ]
+    sections[0]["columns"] = 1  # The chart takes the whole width.
     chart = {
-        "uuid": f"{VIEW}-parallel", "type": "PARALLEL", "metricSectionId": VIEW, "deleted": False, "isGenerated": False,
+        "uuid": f"{VIEW}-parallel", "type": "PARALLEL", "metricSectionId": sections[0]["uuid"],
+        "deleted": False, "isGenerated": False,
         "selectedParams": SETTINGS, "selectedMetrics": ["metric/refnet_fd"], "showAllRuns": True,
     }  # fmt: skip
-    view = {"selectedColumns": columns, "compareRunSections": [section], "compareRunCharts": [chart]}
+    view = {
+        "selectedColumns": columns, "columnOrder": columns, "columnWidths": dict.fromkeys(columns, WIDTH),
+        "compareRunSections": sections, "compareRunCharts": [chart], "isAccordionReordered": True,
+    }  # fmt: skip
     client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(view))
 
 
