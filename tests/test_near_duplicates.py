@@ -49,7 +49,8 @@ def test_near_duplicates_are_all_pairs_within_the_tolerance():
     for one in range(60):
         for other in range(one + 1, 60):
             a, b = prints[one].astype(int), prints[other].astype(int)
-            near = min(abs(a - b).max(), abs(a - b[..., ::-1]).max()) <= 4
+            differences = abs(a - b), abs(a - b[..., ::-1])
+            near = any(d.max() <= 10 and d.mean() <= 2 for d in differences)
             wanted += [(one, other)] if near and lengths[one] == lengths[other] else []
     assert len(wanted) >= 30
     found = find_near_duplicates(lengths, [print.tobytes() for print in prints])
@@ -138,7 +139,7 @@ def test_mirrored_and_encoded_anew_from_files_to_splits(tmp_path):
             fps=12,
             vcodec="libx264",
             pix_fmt="yuv420p",
-            crf=28,
+            crf=30,
         )
     encode(tmp_path / "videos" / "0again.mkv", scene(0), fps=12, vcodec="libx264", pix_fmt="yuv420p", crf=23)
     raw = list_raw(tmp_path)
