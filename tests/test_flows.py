@@ -674,8 +674,8 @@ def test_a_run_that_was_called_crashed_and_goes_on_ends_as_it_ends(toy):
     toy.temper("gate")
     run = toy.start_run("train-flow")
     stage = toy.slow_stage()
-    supervisor = psutil.Process(stage).parents()[1:]
-    flow = next(process for process in supervisor if "flow_engine" in " ".join(process.cmdline()))
+    above = psutil.Process(stage).parents()
+    flow = next(process for process in above if "prefect.engine" in process.cmdline())
     if processes.faults(False, True):
         flow.suspend()
     else:

@@ -324,6 +324,43 @@ def test_a_training_waits_for_one_that_uses_its_states(project):
         assert second.finish() == 0, second
 
 
+in_full = pytest.mark.skipif(not processes.faults(False, True), reason="slow: make test-faults-full")
+
+
+def said_with_mounts(project: Project, mounts: str, stage: str, code: int) -> str:
+    """What a stage says in a namespace with `mounts` of its own, as a user who may make them there."""
+    program = f"{mounts} && exec {sys.executable} -m pipeline.{stage}"
+    return project.run("unshare", "--map-root-user", "--mount", "bash", "-c", program, code=code)
+
+
+@in_full
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("folder", "size", "stage"),
+    [
+        ("data/clips", "64k", "extract shapes"),
+        ("data/reference", "8k", "reference shapes"),
+        ("models", "8k", "train laptop"),
+        ("samples", "8k", "sample laptop"),
+    ],
+)
+def test_a_full_disk_is_one_sentence_and_what_was_there_stays(project, folder, size, stage):
+    before = digests(project.root / folder)
+    said = said_with_mounts(project, f"mount -t tmpfs -o size={size} tmpfs {folder}", stage, code=1)
+    assert re.match("error: .*No space left on device.*; make room", said.splitlines()[-1])
+    assert "Traceback" not in said
+    assert digests(project.root / folder) == before
+
+
+@in_full
+@pytest.mark.faults
+def test_read_only_data_suffice_for_what_reads_them_alone(project):
+    mounts = "mount --bind data data && mount -o remount,bind,ro data"
+    said_with_mounts(project, mounts, "sample laptop", code=0)
+    said = said_with_mounts(project, mounts, "extract shapes", code=1)
+    assert re.match("error: .*cannot be written .Read-only file system.", said.splitlines()[-1])
+
+
 @pytest.mark.faults
 def test_two_processes_train_a_run(project):
     """By params.yaml under plain DVC; a wrong value is one sentence, and the processes say theirs once."""
