@@ -192,8 +192,9 @@ def test_the_machine_has_a_name():
     assert re.search(r"\w.*, \d+ threads?", machine(torch.device("cpu")))
 
 
-def test_states_of_runs_are_rows_beside_the_settings_in_which_they_differ(project):
+def test_states_of_runs_are_rows_beside_the_settings_in_which_they_differ(project, monkeypatch):
     """Within the width of a terminal; an equal state has several names, and means are over training seeds."""
+    monkeypatch.setenv("COLUMNS", "120")
     ours, _ = read_runs()
     manifest = json.loads(Path("metrics/ours.manifest.json").read_text())
     better = SCORES | {"refnet_fd": {"value": 33.42, "sd": 1.37}, "gated": True}

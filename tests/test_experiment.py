@@ -108,7 +108,11 @@ def test_what_cannot_run_is_not_queued(project):
     ("settings", "key", "value"),
     [
         ("sample.classes=[DiscLeft, BarUp]", "sample.classes", ["DiscLeft", "BarUp"]),
-        ("+runs.laptop.net={width:0.5,z_dim:64}", "runs.laptop.net", {"width": 0.5, "z_dim": 64}),
+        (
+            "+runs.laptop.net={width:0.5,z_dim:64}",
+            "runs.laptop.net",
+            {"width": 0.5, "code_bits": 4, "z_dim": 64},
+        ),
         ("report.title='A  b=c (d)' train.steps=40", "report.title", "A  b=c (d)"),
         ("train.batch_size=8  train.steps=40", "train.steps", 40),
     ],

@@ -173,10 +173,10 @@ def test_what_is_left_out_has_a_note(results):
 
 
 def test_gates_of_a_network_of_a_hundred_steps(results):
-    """It does not see all faults of generators yet, so that its scores are not believed."""
+    """It does not see all faults of generators yet, nor is it calibrated, so that its scores are not believed."""
     metrics, manifest = results["well"]
     failed = {gate["name"] for gate in manifest["gates"] if not gate["passed"]}
-    assert failed <= {f"sensitivity: {name}" for name in FAULTS}
+    assert failed <= {"calibration", *(f"sensitivity: {name}" for name in FAULTS)}
     assert metrics["gated"] is (not failed)
     assert len(manifest["ungated"]) == len(failed)
     assert len(manifest["gates"]) == 10
