@@ -658,7 +658,7 @@ def test_overrides_and_a_seed_make_an_experiment(toy, tmp_path):
         wait_for(lambda: flows.output().count("END ") == 2, "the end of two flows", 250, process=flows)
         wrong, right = re.findall("^END (.*)\n", flows.output(), re.MULTILINE)
     assert re.match("FAILED .*error: params.yaml: .*steps 'many': need a whole number", wrong)
-    said = r"COMPLETED Experiment [\w-]+ \(train.batch_size=8 runs.laptop.seed=7\): ran train@laptop\."
+    said = r"COMPLETED Experiment [\w-]+ \(train.batch_size=8 runs.laptop.seed=7\): ran train@laptop, evaluate@laptop\."
     assert re.fullmatch(said, right)
     shown = csv.DictReader(project.run("dvc", "exp", "show", "--csv").splitlines())
     rows = [row for row in shown if row["Experiment"]]
