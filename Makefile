@@ -69,7 +69,7 @@ test: setup ## the tests
 	python -m pytest -n 2 --dist loadfile --durations=10
 
 test-faults: setup ## the tests that kill, damage files, or train in several processes
-	python -m pytest -n 2 --dist loadfile -m faults
+	python -m pytest -n 2 --dist loadfile --durations=10 -m faults
 
 test-faults-full: export HRVGAN_FAULTS := full
 test-faults-full: test-faults fuzz ## the same with more kills and more damaged files, then make fuzz

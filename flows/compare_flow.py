@@ -28,12 +28,13 @@ def compare_flow(
     """Bring `runs` (default: all) up to date, and publish their metrics as a table, the artifact `compare-flow`.
 
     grid: values of settings, such as {"runs.laptop.seed": [0, 1], "train.batch_size": [8, 16]}. Each combination is
-    an experiment of DVC in a copy of the folder, and a row. parallel and branch: as in train-flow.
+    an experiment of DVC in a copy of the folder, one after the other, and a row. parallel (of runs) and branch: as in
+    train-flow.
     """
     with tree_at(branch) as tree:
         targets = graph.stages_of(tree, runs) if runs else []
         if grid:
-            rows = run_grid(tree, grid, targets, force, parallel)
+            rows = run_grid(tree, grid, targets, force)
         else:
             stages.check(tree)
             run_stages(tree, targets, force, refresh=False, retries=0, parallel=parallel)
@@ -47,10 +48,12 @@ def compare_flow(
     return Completed(message=f"Compared {len(rows)} {'experiments' if grid else 'runs'}.", data=rows)
 
 
-def run_grid(tree: Path, grid: dict[str, list], targets: list[str], force: bool, parallel: int) -> list[dict]:
+def run_grid(tree: Path, grid: dict[str, list], targets: list[str], force: bool) -> list[dict]:
     """A row for each combination of the values in `grid`. Raises StageError for the first that failed, once the others
     have ended."""
-    slots = stages.devices(parallel)
+    slots = stages.devices(
+        1
+    )  # DVC prepares all such experiments in one stash: two at a time swapped their settings.
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     try:
         futures = [run_copy.submit(tree, combination, targets, force, slots) for combination in combinations]

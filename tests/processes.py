@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import pytest
+
 # Environment variable that every process carries which a test has started, however far it has detached itself.
 MARK = "HRVGAN_TEST_PROCESS"
 NUMBERS = itertools.count()
@@ -190,3 +192,6 @@ def _command(pid: int) -> str:
 def faults(few, many):
     """Number of kills, of damaged files or of seconds: `many` with HRVGAN_FAULTS=full (`make test-faults-full`)."""
     return many if os.environ.get("HRVGAN_FAULTS") == "full" else few
+
+
+in_full = pytest.mark.skipif(not faults(False, True), reason="slow: make test-faults-full")

@@ -461,6 +461,7 @@ def test_each_of_several_stages_has_a_gpu_or_a_share_of_the_cores(monkeypatch):
     assert [slots.get() for _ in range(slots.qsize())] == [half, half]
 
 
+@pytest.mark.faults
 def test_cancelling_ends_the_stage_and_a_second_nightly_does_not_pile_up(toy):
     toy.up_to_date()
     toy.temper("slow")
@@ -562,6 +563,8 @@ Webhook(name="desk", url=sys.argv[1], json_data={"text": "{{subject}}: {{body}}"
 """
 
 
+@pytest.mark.faults
+@processes.in_full
 def test_a_block_that_is_named_hears_of_failed_and_missing_nights(toy):
     """By Prefect's own automations, on the real server; without a name they are gone."""
 
@@ -621,6 +624,7 @@ COMPARE = "from flows.compare_flow import compare_flow; compare_flow({})"
 
 
 @pytest.mark.faults
+@processes.in_full
 def test_a_grid_and_a_set_of_runs_are_compared_in_a_table(toy):
     def table() -> list[dict]:
         return json.loads(toy.ask("artifacts/compare-flow/latest")["data"])
@@ -631,7 +635,7 @@ def test_a_grid_and_a_set_of_runs_are_compared_in_a_table(toy):
     (toy.root / "params.yaml").write_text("a: 1\nb: 1\n")
     toy.git("add", "--all")
     toy.git("commit", "--quiet", "-m", "grid")
-    toy.python("-c", COMPARE.format('grid={"a": [2, 3], "b": [5, 7]}, parallel=2'))
+    toy.python("-c", COMPARE.format('grid={"a": [2, 3], "b": [5, 7]}'))
     products = {(row["a"], row["b"]): row["product"] for row in table()}
     assert products == {(2, 5): "10", (2, 7): "14", (3, 5): "15", (3, 7): "21"}
     assert len({row["experiment"] for row in table()}) == 4
