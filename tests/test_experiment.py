@@ -171,7 +171,8 @@ def test_settings_that_differ_from_the_committed_file_are_named(project):
     assert "in Git" not in project.call("params", "use", "first")
 
 
-@pytest.mark.faults  # two trainings at a time, by DVC's workers: 20 seconds
+@pytest.mark.faults
+@processes.in_full
 def test_make_queues_experiments_for_someone_whom_git_does_not_know(project):
     """Each in a copy of the project, with videos that Git does not know either; nothing changes beside it."""
     home, models = project.with_make().root / "home", digests(project.root / "models")

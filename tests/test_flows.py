@@ -209,7 +209,11 @@ class Toy:
     def slow_stage(self) -> int:
         """The pid of the sleeping stage, once it sleeps."""
         path = self.root / "pid.txt"
-        wait_for(path.exists, "the slow stage", process=self.serve)
+
+        def sleeps() -> bool:  # The file may be that of a stage of another test.
+            return path.exists() and path.read_text().isdigit() and psutil.pid_exists(int(path.read_text()))
+
+        wait_for(sleeps, "the slow stage", process=self.serve)
         pid = int(path.read_text())
         path.unlink()
         return pid
@@ -645,6 +649,7 @@ def test_a_grid_and_a_set_of_runs_are_compared_in_a_table(toy):
 
 
 @pytest.mark.faults
+@processes.in_full
 def test_overrides_and_a_seed_make_an_experiment(toy, tmp_path):
     """On the programs of this project and a graph of one stage."""
     project = Project.new(tmp_path / "project", lambda values: None)

@@ -9,6 +9,7 @@ from hrvgan.features import load_features
 from hrvgan.features.perturbations import FAULTS, PERTURBATIONS, colours_apart, half_speed, shuffled
 from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import with_faults
+from tests import processes
 
 RNG = np.random.default_rng(0)
 GROUND, RED, BLUE = (14, 16, 30), (255, 92, 72), (86, 148, 255)
@@ -119,6 +120,7 @@ def test_faults_have_strengths():
 
 
 @pytest.mark.faults
+@processes.in_full
 @pytest.mark.timeout(900)
 def test_the_network_sees_them_all(shapes_clips, tmp_path):
     """Half a minute of training, by the parameters of the stage `reference`."""
