@@ -1,13 +1,11 @@
 """`compare-flow`: several runs, or a grid of settings, brought up to date and shown in one table."""
 
 import itertools
-import queue
 from pathlib import Path
 
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import wait
 from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -51,16 +49,10 @@ def compare_flow(
 def run_grid(tree: Path, grid: dict[str, list], targets: list[str], force: bool) -> list[dict]:
     """A row for each combination of the values in `grid`. Raises StageError for the first that failed, once the others
     have ended."""
-    slots = stages.devices(
-        1
-    )  # DVC prepares all such experiments in one stash: two at a time swapped their settings.
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    try:
-        futures = [run_copy.submit(tree, combination, targets, force, slots) for combination in combinations]
-        wait(futures)
-    finally:
-        stages.end_all()
-    names = [future.result() for future in futures]
+    # One after the other: DVC prepares them all in one stash, where two at a time swapped their settings.
+    done = [run_copy(tree, each, targets, force, return_state=True) for each in combinations]
+    names = [state.result() for state in done]
     rows = []
     for name, combination in zip(names, combinations, strict=True):
         cells = {"experiment": name, **combination}
@@ -72,17 +64,12 @@ def run_grid(tree: Path, grid: dict[str, list], targets: list[str], force: bool)
 
 
 @task(task_run_name="{combination}", cache_policy=NO_CACHE)
-def run_copy(tree: Path, combination: dict, targets: list[str], force: bool, slots: queue.SimpleQueue) -> str:
+def run_copy(tree: Path, combination: dict, targets: list[str], force: bool) -> str:
     """Run one experiment in a copy of `tree`; returns its name."""
     settings = [f"{key}={value}" for key, value in combination.items()]
     command = [*PYTHON, "dvc", "exp", "run", "--temp", *["--force"][:force], *targets]
     command += [word for setting in settings for word in ("-S", setting)]
-    device = slots.get()
-    try:
-        lines = stages.when_unlocked(lambda: stages.run(tree, command, " ".join(settings), device))
-    finally:
-        slots.put(device)
-    return name_of_experiment(lines)
+    return name_of_experiment(stages.when_unlocked(lambda: stages.run(tree, command, " ".join(settings))))
 
 
 def in_cells(values: dict, prefix: str = "") -> dict[str, str]:

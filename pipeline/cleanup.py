@@ -102,7 +102,8 @@ def old_trainings() -> Iterator[Removal]:
     for run in client.search_runs([experiment], order_by=["attributes.start_time DESC"], max_results=5000):
         of_run[run.data.tags.get("run", "")].append(run.info.run_id)
     for name, ids in sorted(of_run.items()):
-        for run_id in [run_id for run_id in ids[TRAININGS:] if run_id not in champions_ever(client, name)]:
+        champions = champions_ever(client, name) if len(ids) > TRAININGS else set()
+        for run_id in [run_id for run_id in ids[TRAININGS:] if run_id not in champions]:
             what = f"MLflow run {run_id}: not among the newest {TRAININGS} trainings of {name}"
             yield Removal(what, 0, lambda run_id=run_id: client.delete_run(run_id))
 

@@ -107,7 +107,7 @@ class Generator(nn.Module):
             c_in, c_out = num_channels(px // 2, width), num_channels(px, width)
             up, same = UpConv3d(c_in, c_out, scale(px, temporal)), Conv3d(c_out, c_out, 3, padding=1)
             self.levels[f"{px}px"] = nn.ModuleList([Block(up, norm, 0.0, w_dim), Block(same, norm, 0.0, w_dim)])
-        self.rgb, self.rgb_skips = Conv3d(num_channels(size, width), 3, 1), rgb_skips
+        self.rgb = Conv3d(num_channels(size, width), 3, 1)
         lower = ladder(size)[:-1] if rgb_skips else ()        # levels that draw, too
         self.small_rgbs = nn.ModuleList([Conv3d(num_channels(px, width), 3, 1) for px in lower])
         self.E = self.skips = None

@@ -169,12 +169,8 @@ def new_run(client, experiment: str, run: str, arguments: dict, tags: dict[str, 
 
     values, own_tags = describe(run, arguments)
     digest = data_digest(values["dataset"])
-    tags = {
-        **resolve_tags(),
-        **own_tags,
-        "sweep": sweep_of(values, digest),
-        **tags,
-    }  # the first: user, program
+    # MLflow's own tags come first: user and program.
+    tags = {**resolve_tags(), **own_tags, "sweep": sweep_of(values, digest), **tags}
     name = f"{run} seed {values['seed']} {os.environ.get('DVC_EXP_NAME', '')}".rstrip()
     run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     client.log_batch(run_id, params=[Param(key, value) for key, value in values.items()])

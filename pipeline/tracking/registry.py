@@ -81,9 +81,7 @@ def comparable(
     with tempfile.TemporaryDirectory() as folder:
         try:
             metrics, manifest = rescore(download(client, run_id, folder))
-        except (
-            Exception
-        ) as error:  # such as clips of another size, or weights of a model that has changed since
+        except Exception as error:  # clips of another size, weights of a model that has changed since, ...
             print(f"{run}: the champion cannot be scored anew ({first_line(error)})")
             return best
         write_result(Path(folder) / f"{run}.json", metrics, manifest)
