@@ -13,7 +13,7 @@ import numpy as np
 
 from hrvgan.datasets import folder
 from hrvgan.extraction.cut import ClipSpec, Record, cut_video
-from hrvgan.extraction.splits import find_near_duplicates
+from hrvgan.extraction.near_duplicates import find_near_duplicates
 from hrvgan.video.io import encode, read_frames
 
 SPEC = ClipSpec(

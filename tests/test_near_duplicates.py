@@ -1,5 +1,6 @@
 """Copies and mirror images: found, and never on both sides of a split."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,13 @@ import pytest
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.extraction.extract import extract
-from hrvgan.extraction.splits import find_near_duplicates, fingerprint, join_near_duplicates
+from hrvgan.extraction.near_duplicates import (
+    find_near_duplicates,
+    fingerprint,
+    hardly_changes,
+    join_near_duplicates,
+    shown_frames,
+)
 from hrvgan.extraction.videos import Video, read_videos_csv, write_videos_csv
 from hrvgan.video.io import encode
 from tests.test_extraction import list_raw
@@ -38,30 +45,67 @@ def test_fingerprints_by_hand():
     assert fields[1, 0, 0] == 201
 
 
+def test_frames_of_fingerprints_by_hand():
+    """Every 8th from the first, every 8th from the last; a video without its last frames has the former in common."""
+    assert shown_frames(100) == sorted([*range(0, 100, 8), *range(3, 100, 8)])
+    assert shown_frames(75) == sorted([*range(0, 75, 8), *range(2, 75, 8)])
+    assert shown_frames(12) == list(range(12))
+    assert shown_frames(1) == [0]
+    assert shown_frames(0) == []
+
+
+def near(one, other):
+    """Of two videos in cells, uint8 (T, 8, 8): all frames that both show, counted from the first or from the last."""
+    lengths = sorted(map(len, (one, other)))
+    steps = [max(2 ** int(np.log2(max(1, length / 8))), 1) for length in lengths]
+    numbers = np.arange(0, lengths[0], steps[1])
+    if steps[1] > 2 * steps[0] or (len(numbers) < 5 and lengths[0] < lengths[1]):
+        return False
+    for place in (lambda video: video[numbers], lambda video: video[::-1][numbers]):
+        a, b = place(one).astype(int), place(other).astype(int)
+        for view in (b, b[..., ::-1]):
+            head = abs(a[:4].mean(axis=-1) - view[:4].mean(axis=-1)).mean()
+            if (
+                np.ptp(a, axis=0).max() > 10
+                and abs(a - view).max() <= 10
+                and abs(a - view).mean() <= 2 >= head
+            ):
+                return True
+    return False
+
+
 def test_near_duplicates_are_all_pairs_within_the_tolerance():
-    """Against all with all, where many have the same mean."""
+    """Against all with all, where many have nearly the same mean."""
     draw = np.random.default_rng(0)
-    prints = draw.integers(100, 109, size=(60, 8, 8, 8), dtype=np.uint8)
-    prints[20:40] = prints[:20, :, :, ::-1] + draw.integers(4, size=(20, 8, 8, 8), dtype=np.uint8)
-    prints[40:50] = prints[:10]
-    lengths = draw.integers(2, size=20).tolist() * 3
-    wanted = []
-    for one in range(60):
-        for other in range(one + 1, 60):
-            a, b = prints[one].astype(int), prints[other].astype(int)
-            differences = abs(a - b), abs(a - b[..., ::-1])
-            near = any(d.max() <= 10 and d.mean() <= 2 for d in differences)
-            wanted += [(one, other)] if near and lengths[one] == lengths[other] else []
-    assert len(wanted) >= 30
-    found = find_near_duplicates(lengths, [print.tobytes() for print in prints])
+
+    def noisy(video):
+        return video + draw.integers(draw.integers(2, 6), size=video.shape, dtype=np.uint8)
+
+    originals = [
+        draw.integers(100, 116, size=(length, 8, 8), dtype=np.uint8) for length in [7, 33, 40, 64] * 5
+    ]
+    videos = [*originals, *(noisy(v)[..., ::-1] for v in originals), *originals[:8]]
+    videos += [noisy(video[len(video) // 3 :]) for video in originals]
+    videos += [noisy(video[: -len(video) // 4]) for video in originals]
+    videos += [video[5:-5] for video in originals if len(video) > 10]  # cut at both ends
+    videos += [video // 2 + 60 for video in originals[:4]]  # They hardly change.
+    count = len(videos)
+    wanted = [(i, j) for i in range(count) for j in range(i + 1, count) if near(videos[i], videos[j])]
+    assert len(wanted) >= 60
+    prints = [video[shown_frames(len(video))].tobytes() for video in videos]
+    found = find_near_duplicates(list(map(len, videos)), prints)
     assert set(found) <= set(wanted)
-    np.testing.assert_array_equal(connected(found, 60), connected(wanted, 60))
-    many = find_near_duplicates(
-        [3] * 5000, [prints[0].tobytes()] * 5000
-    )  # black videos, say: not 12 million pairs
+    np.testing.assert_array_equal(connected(found, count), connected(wanted, count))
+    many = find_near_duplicates([7] * 5000, [prints[0]] * 5000)  # not 12 million pairs
     assert len(many) == 4999
     assert find_near_duplicates([], []) == []
-    assert find_near_duplicates([3], [prints[0].tobytes()]) == []
+    assert find_near_duplicates([7], prints[:1]) == []
+
+
+def test_videos_that_hardly_change_are_nobodys_near_duplicates():
+    black = np.zeros((5000, 16, 8, 8), np.uint8)
+    assert hardly_changes(black[0].tobytes())
+    assert find_near_duplicates([16] * 5000, [video.tobytes() for video in black]) == []
 
 
 def connected(pairs, count):
@@ -157,21 +201,55 @@ def test_mirrored_and_encoded_anew_from_files_to_splits(tmp_path):
     assert "3copy.avi" not in sides
 
 
-def test_what_passes_a_fixed_camera_is_no_near_duplicate(tmp_path):
-    """Videos that begin and end with the same empty view, and what passes takes another path in each."""
+def test_trims_of_a_second_from_files_to_groups(tmp_path):
+    """Encoded anew or not; without the last second the first frames are the same, without the first the last."""
+    h264 = {"vcodec": "libx264", "pix_fmt": "yuv420p", "crf": 25}
+    for seed in range(6):
+        frames = scene(seed, 48)
+        encode(tmp_path / "videos" / f"{seed}.avi", frames, fps=12, **XVID)
+        encode(tmp_path / "videos" / f"{seed}begin.mp4", frames[:-12], fps=12, **h264)
+        encode(tmp_path / "videos" / f"{seed}end.mkv", frames[12:, :, ::-1].copy(), fps=12, **XVID)
+    extract(list_raw(tmp_path), tmp_path / "clips", **OPTIONS)
+    clips = Clips(tmp_path / "clips").index.to_pylist()
+    groups = {(row["video_id"][0], row["group"]) for row in clips}
+    assert len({row["video_id"] for row in clips}) == 18
+    assert groups == {(str(seed), f"{seed}.avi") for seed in range(6)}
+    notes = json.loads((tmp_path / "clips" / "manifest.json").read_text())["notes"]
+    assert notes == ["18 videos show the same as others and share their groups, as 0.avi and 0begin.mp4"]
+
+
+def passing(path, height, first=0, **options):
+    """A video of a fixed camera, grey but for a square that passes at `height`; from frame `first` on."""
+    frames = np.full((24, 64, 64, 3), 128, np.uint8)
+    for time, left in enumerate(range(-20, 100, 5)):
+        frames[time, height : height + 16, max(left, 0) : max(left + 16, 0)] = (255, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encode(path, frames[first:], fps=10, vcodec="libx264", pix_fmt="yuv420p", **options)
+
+
+def test_what_passes_a_fixed_camera_is_no_near_duplicate(tmp_path, capfd):
+    """Videos that begin and end with the same empty view, and what passes takes another path in each. Views in which
+    nothing passes are no near-duplicates either; one that two classes share is said to be."""
     for height in range(0, 48, 4):
-        frames = np.full((24, 64, 64, 3), 128, np.uint8)
-        for time, left in enumerate(range(-20, 100, 5)):
-            frames[time, height : height + 16, max(left, 0) : max(left + 16, 0)] = (255, 0, 0)
-        path = tmp_path / "videos" / "ab"[height // 4 % 2] / f"{height}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        encode(path, frames, fps=10, vcodec="libx264", pix_fmt="yuv420p", crf=18)
-        if height == 8:
-            encode(path.with_name("again.mp4"), frames, fps=10, vcodec="libx264", pix_fmt="yuv420p", crf=30)
-    summary = extract(list_raw(tmp_path), tmp_path / "clips", **{**OPTIONS, "clips_per_video": 2})
+        passing(tmp_path / "videos" / "ab"[height // 4 % 2] / f"{height}.mp4", height, crf=18)
+    passing(tmp_path / "videos" / "a" / "again.mp4", 8, crf=30)
+    passing(tmp_path / "videos" / "b" / "trimmed.mp4", 8, first=6, crf=25)
+    for name in "xyz":
+        passing(tmp_path / "videos" / "a" / f"{name}.mp4", 64, crf=18 + ord(name) % 7)
+    summary = extract(list_raw(tmp_path), tmp_path / "clips", **OPTIONS)
     groups = {row["video_id"]: row["group"] for row in Clips(tmp_path / "clips").index.to_pylist()}
-    assert len(set(groups.values())) == 12
+    assert len(groups) == 17
+    assert len(set(groups.values())) == 15
+    assert groups["a/8.mp4"] == groups["a/again.mp4"] == groups["b/trimmed.mp4"]
     assert summary["test"] > 0
+    manifest = json.loads((tmp_path / "clips" / "manifest.json").read_text())
+    assert manifest["notes"] == [
+        "3 videos show the same as others and share their groups, as a/8.mp4 and a/again.mp4",
+        "3 videos hardly change, as a/x.mp4: among them only equal files are known as copies",
+    ]
+    warning = "2 pairs show the same in two classes, as a/8.mp4 and b/trimmed.mp4; look at their labels"
+    assert manifest["warnings"] == [warning]
+    assert f"warning: {warning}\n" in capfd.readouterr().err
 
 
 def test_official_lists_do_not_leak(tmp_path):

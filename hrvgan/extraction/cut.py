@@ -12,13 +12,13 @@ import numpy as np
 
 from hrvgan.clipstore.writer import motion
 from hrvgan.errors import InputError, VideoError
-from hrvgan.extraction.splits import FRAMES, THUMBNAIL, fingerprint
+from hrvgan.extraction.near_duplicates import THUMBNAIL, fingerprint, shown_frames
 from hrvgan.video.decode import DecodeResult, Render, decode, expected_frames
 from hrvgan.video.io import is_strip, probe, read_strip
 from hrvgan.video.readers import PICTURES_FPS, numbering_gaps
 
 # Raise it when the same file and parameters would give other clips: existing stores are then extracted again.
-DECODING = 6
+DECODING = 7
 # Index mapping (n-th frame of the clip, length of the video) -> frame of a video that is shorter than a clip.
 SHORT: dict[str, Callable[[int, int], int] | None] = {
     "drop": None,
@@ -118,8 +118,8 @@ def _short(result: DecodeResult, spec: ClipSpec) -> str:
 def _cut_strip(path: Path, spec: ClipSpec, on_clip: OnClip) -> tuple["_ClipBuilder", DecodeResult]:
     """Cut a strip without resampling or scene detection: it has no timing and is one scene."""
     frames = read_strip(path, spec.size)
-    builder = _ClipBuilder(clip_frames(len(frames), (), spec), spec, on_clip)
-    for number in sorted(builder.positions):
+    builder = _ClipBuilder(len(frames), clip_frames(len(frames), (), spec), spec, on_clip)
+    for number in filter(builder.needs, range(len(frames))):
         builder.add(number, lambda *_, number=number: frames[number])
     return builder, DecodeResult(len(frames), PICTURES_FPS, (), len(frames), len(frames))
 
@@ -131,44 +131,45 @@ def _cut_frames(
 
     Most files need one pass.
     """
-    clips = clip_frames(expected_frames(path, spec.fps), (), spec)
+    num_frames, cuts = expected_frames(path, spec.fps), ()
     options = {"fps": spec.fps, "scene_cut": spec.scene_cut, "deadline": deadline}
     for _ in range(2):
-        builder = _ClipBuilder(clips, spec, on_clip)
-        result = decode(path, builder.positions.__contains__, builder.add, **options)
-        actual = clip_frames(result.num_frames, result.cuts, spec)
-        if actual == clips:
+        builder = _ClipBuilder(num_frames, clip_frames(num_frames, cuts, spec), spec, on_clip)
+        result = decode(path, builder.needs, builder.add, **options)
+        clips = clip_frames(result.num_frames, result.cuts, spec)
+        if result.num_frames == num_frames and clips == builder.clips:
             return builder, result
-        clips = actual
+        num_frames, cuts = result.num_frames, result.cuts
         if not clips:
-            return _ClipBuilder([], spec, on_clip), result
+            return _ClipBuilder(num_frames, [], spec, on_clip), result
     raise VideoError(f"{path}: yields different frames in each pass; replace it")
 
 
 class _ClipBuilder:
     """Collects the frames of `clips`, given by frame numbers; a clip is handed on and recorded when its last arrives.
 
-    Clips may overlap; only those that overlap in time are in memory together. FRAMES of their frames, from the first to
-    the last, are also kept as uncropped thumbnails for the fingerprint: a crop is not exactly the same in a mirrored
-    video.
+    Clips may overlap; only those that overlap in time are in memory together. The frames of the fingerprint are kept as
+    uncropped thumbnails: a crop is not exactly the same in a mirrored video.
     """
 
-    def __init__(self, clips: list[list[int]], spec: ClipSpec, on_clip: OnClip):
+    def __init__(self, num_frames: int, clips: list[list[int]], spec: ClipSpec, on_clip: OnClip):
         self.clips, self.spec, self.on_clip = clips, spec, on_clip
         self.positions, self.thumbnails = defaultdict(list), []
         for clip, numbers in enumerate(clips):
             for position, number in enumerate(numbers):
                 self.positions[number].append((clip, position))
-        numbers = sorted(self.positions)
-        self.shown = (
-            [numbers[n] for n in np.linspace(0, len(numbers) - 1, FRAMES).round().astype(int)]
-            if clips
-            else []
-        )
+        self.shown = set(shown_frames(num_frames) if clips else ())
         self.unfinished, self.num_missing = {}, [spec.num_frames] * len(clips)
         self.record = Record()
 
+    def needs(self, number: int) -> bool:
+        return number in self.positions or number in self.shown
+
     def add(self, number: int, render: Render) -> None:
+        if number in self.shown:
+            self.thumbnails.append(render(THUMBNAIL, False))
+        if number not in self.positions:
+            return
         frame = render(self.spec.size, self.spec.crop)
         for clip, position in self.positions[number]:
             if clip not in self.unfinished:
@@ -177,7 +178,6 @@ class _ClipBuilder:
             self.num_missing[clip] -= 1
             if not self.num_missing[clip]:
                 self._finish(self.clips[clip][0], self.unfinished.pop(clip))
-        self.thumbnails += [render(THUMBNAIL, False)] * self.shown.count(number)
 
     def _finish(self, start: int, clip: np.ndarray) -> None:
         moved = float(np.float32(motion(clip)))  # in the precision of the store

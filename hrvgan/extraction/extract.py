@@ -18,7 +18,7 @@ import numpy as np
 from hrvgan.clipstore import writer
 from hrvgan.clipstore.clips import COLUMNS, Clips, Reader, shard_name
 from hrvgan.errors import InputError
-from hrvgan.extraction import splits
+from hrvgan.extraction import near_duplicates, splits
 from hrvgan.extraction.cut import ClipSpec, Record
 from hrvgan.extraction.manifest import Manifest, read_video_rows
 from hrvgan.extraction.videos import Video, read_notes, read_videos_csv
@@ -75,7 +75,7 @@ def extract(
         # Select videos and assign splits; write new and changed shards, the index and the manifest.
         fractions = {"val_fraction": val_fraction, "test_fraction": test_fraction, "seed": seed}
         kept, manifest = select(videos, outcomes, most_bad, **fractions)
-        manifest.notes = read_notes(Path(raw))
+        manifest.notes += read_notes(Path(raw))
         rows, metadata = index(kept, outcomes, spec)
         options = {"num_shards": num_shards, "compression": compression, "workers": workers, "dask": dask}
         with write_errors(out), atomic_folder(out.absolute()) as new:
@@ -138,10 +138,12 @@ def select(
     """Videos whose clips form the store, each with its split, and the manifest of all videos."""
     records = [outcomes[part_key(video)][0] for video in videos]
     usable = [number for number, record in enumerate(records) if not record.failure]
-    pairs = splits.find_near_duplicates(
+    pairs = near_duplicates.find_near_duplicates(
         [records[n].num_frames for n in usable], [records[n].fingerprint for n in usable]
     )
-    joined, left_out = splits.join_near_duplicates([videos[n] for n in usable], pairs)
+    joined, left_out = near_duplicates.join_near_duplicates([videos[n] for n in usable], pairs)
+    apart = left_out.keys()
+    pairs = [(joined[one], joined[other]) for one, other in pairs if not apart & {one, other}]
     videos = dict(enumerate(videos)) | dict(zip(usable, joined, strict=True))
     left_out = {usable[n]: reason for n, reason in left_out.items()}
     kept = [number for number in usable if number not in left_out]
@@ -149,6 +151,7 @@ def select(
     manifest = Manifest(list(videos.values()), records, left_out)
     manifest.check(most_bad)
     manifest.check_rates()
+    manifest.check_near_duplicates(pairs)
     return [videos[number] for number in kept], manifest
 
 

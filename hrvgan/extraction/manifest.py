@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from hrvgan.clipstore.clips import SAME_RATE, SPLITS, common_rate
 from hrvgan.errors import InputError, first_few
 from hrvgan.extraction.cut import Record
+from hrvgan.extraction.near_duplicates import hardly_changes
 from hrvgan.extraction.videos import Video
 
 VIDEOS, MANIFEST = "videos.parquet", "manifest.json"
@@ -34,8 +35,7 @@ class Manifest:
     def __init__(
         self, videos: Sequence[Video], records: Sequence[Record], left_out: dict[int, tuple[str, str]]
     ):
-        """`left_out`: index of a video -> failure and cause that are not in its record. `notes` of the source may be
-        added."""
+        """`left_out`: index of a video -> failure and cause that are not in its record. `notes` may be added to."""
         self.notes, self.rows = [], []
         for number, (video, record) in enumerate(zip(videos, records, strict=True)):
             failure, cause = left_out.get(number, (record.failure, record.cause))
@@ -85,6 +85,22 @@ class Manifest:
                 f" all count as {common:.4g}: set extract.fps, for example to {common:.4g}, to resample them"
             )
 
+    def check_near_duplicates(self, pairs: Sequence[tuple[Video, Video]]) -> None:
+        """Note how many videos are near-duplicates or hardly change; warn if some of one group differ in class."""
+        if pairs:
+            count, example = len({video.video_id for pair in pairs for video in pair}), _names(pairs[0])
+            self.notes.append(f"{count} videos show the same as others and share their groups, as {example}")
+        if still := [
+            row["video_id"] for row in self.rows if row["clips"] and hardly_changes(row["fingerprint"])
+        ]:
+            self.notes.append(
+                f"{len(still)} videos hardly change, as {still[0]}: among them only equal files are known as copies"
+            )
+        if apart := [pair for pair in pairs if pair[0].class_name != pair[1].class_name]:
+            self._warn(
+                f"{len(apart)} pairs show the same in two classes, as {_names(apart[0])}; look at their labels"
+            )
+
     def _warn(self, warning: str) -> None:
         self.warnings.insert(0, warning)
         sys.stderr.write(f"warning: {warning}\n")
@@ -104,6 +120,10 @@ class Manifest:
         (folder / MANIFEST).write_text(text, encoding="utf-8")
         table = pa.Table.from_pylist(self.rows, pa.schema(list(COLUMNS.items())))
         pq.write_table(table, folder / VIDEOS, compression="none", use_dictionary=False)
+
+
+def _names(pair: tuple[Video, Video]) -> str:
+    return " and ".join(video.video_id for video in pair)
 
 
 def read_video_rows(store: Path) -> list[dict]:
