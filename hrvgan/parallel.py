@@ -20,6 +20,8 @@ from hrvgan.progress import bar
 START_TIMEOUT = 120  # seconds that a worker may take to start on a busy machine
 GONE = EOFError, ConnectionResetError  # from the pipe of a worker that has died
 ANSWER_TIMEOUT = 10  # seconds that a Dask scheduler may take to answer
+# Many items go to Dask in batches, for each costs it milliseconds: few enough that all threads end at about one time.
+MOST_BATCH, FEWEST_BATCHES = 16, 64  # items of a batch, batches of a thread
 
 
 def _raise_lost(item: object, cause: str) -> None:
@@ -186,30 +188,50 @@ def _dask_map(function, items: Sequence, address: str, lost, limit, lead: int) -
         raise InputError(
             f"{address}: no Dask scheduler answers ({error}); start `dask scheduler` or correct the address"
         ) from error
-    job = partial(_in_child, function, limit=limit, lost=lost) if limit else function
+    job = partial(_each, partial(_in_child, function, limit=limit, lost=lost) if limit else function)
     with client:
-        futures, done = deque(), 0
-        while done < len(items):
-            # Workers come and go.
-            window = max(64, lead * sum(client.nthreads().values()))
-            following = range(done + len(futures), min(done + window, len(items)))
+        queue, taken = deque(), 0  # batches of items with their futures, in order; items that went into it
+        while queue or taken < len(items):
+            threads = sum(client.nthreads().values())  # Workers come and go.
+            size = min(MOST_BATCH, 1 + len(items) // (FEWEST_BATCHES * max(1, threads)))
+            room = max(64 // size, lead * threads) - len(queue)
+            batches = _batches(items, taken, size, room)
+            taken += sum(map(len, batches))
             try:
-                # pure: equal items would become one
-                futures.extend(client.map(job, [items[number] for number in following], pure=False))
-                wait(futures[0])
-                finished = list(takewhile(lambda future: future.status == "finished", futures))
-                results = client.gather(finished or [futures[0]])  # Each call costs milliseconds.
+                queue.extend(_submit(client, job, batches))
+                wait(queue[0][1])
+                finished = list(takewhile(lambda future: future.status == "finished", (f for _, f in queue)))
+                results = client.gather(finished or [queue[0][1]])  # Each call costs milliseconds.
             except KilledWorker:
-                results = [lost(items[done], "its Dask worker died again and again")]
+                batch, _ = queue.popleft()
+                if len(batch) > 1:
+                    queue.extendleft(reversed(_submit(client, job, [[item] for item in batch])))
+                else:
+                    yield lost(batch[0], "its Dask worker died again and again")
+                continue
             except (CancelledError, CommClosedError) as error:
                 raise InputError(
                     f"{address}: the Dask cluster is gone ({first_line(error)}); start it and run this again, it "
                     "goes on from here"
                 ) from error
             for result in results:
-                futures.popleft()
-                yield result
-            done += len(results)
+                queue.popleft()
+                yield from result
+
+
+def _batches(items: Sequence, start: int, size: int, most: int) -> list[list]:
+    """At most `most` batches of `size` consecutive items, from number `start` on."""
+    starts = range(start, len(items), size)[: max(0, most)]
+    return [[items[n] for n in range(first, min(first + size, len(items)))] for first in starts]
+
+
+def _submit(client, job: Callable, batches: list[list]) -> list[tuple]:
+    # pure: equal batches would become one
+    return list(zip(batches, client.map(job, batches, pure=False), strict=True)) if batches else []
+
+
+def _each(function: Callable, batch: list) -> list:
+    return [function(item) for item in batch]
 
 
 _thread = threading.local()

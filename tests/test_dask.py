@@ -85,12 +85,22 @@ def test_time_limits_hold_and_items_come_a_window_at_a_time(cluster, tmp_path):
     items = Items()
     results = ordered_map(abs, items, **options)
     assert [next(results) for _ in range(50)] == list(range(50))
-    assert items.most < 50 + 64
+    assert items.most < 50 + 16 * 17  # eight batches of sixteen for each thread, and the one under way
     results.close()
     raw = write_raw(tmp_path, {"a/1.avi": 4, "b/2.avi": 4})
     local = (raw / "videos.csv").read_bytes()
     write_videos_csv(raw / "videos.csv", read_videos_csv(raw / "videos.csv"), dask=address)
     assert (raw / "videos.csv").read_bytes() == local
+
+
+@processes.in_full
+@pytest.mark.faults
+def test_what_kills_its_worker_is_lost_alone_and_not_its_batch(cluster):
+    """By default Dask gives up what has killed four workers: first the batch, then the one item of it."""
+    naps = [0.01] * 70 + [-1] + [0.01] * 70
+    results = list(ordered_map(nap, naps, lost=cause_of, dask=cluster[0], desc="test", unit="item"))
+    assert results.pop(70) == "its Dask worker died again and again"
+    assert results == ["0.01 s"] * 140
 
 
 @pytest.mark.faults
