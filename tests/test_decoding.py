@@ -8,6 +8,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image
 
 from hrvgan.datasets import folder, skvideo
 from hrvgan.errors import InputError, SlowVideoError, VideoError
@@ -17,7 +18,7 @@ from hrvgan.video.decode import decode, expected_frames
 from hrvgan.video.hdr import PQ, to_sdr
 from hrvgan.video.io import encode, probe, read_frames
 from tests import processes
-from tests.test_video import moving_square
+from tests.test_video import moving_square, noise
 
 PROGRAM = imageio_ffmpeg.get_ffmpeg_exe()
 # Real data lie beside the checkout; it is no part of it.
@@ -96,6 +97,32 @@ def test_containers_are_listed_and_decoded_frame_by_frame(tmp_path, suffix):
     if suffix != ".ogv":  # Of frames that are shown again, the program makes one only.
         np.testing.assert_array_equal(frames.ravel(), by_program(path))
         assert expected_frames(path) == 30
+
+
+def test_animated_webp_is_a_video_and_a_still_one_is_none(tmp_path):
+    """Each frame of the file as long as it says, also where the first is shown longer than the others."""
+    frames = noise(12, 24, 32, 3)
+    path = tmp_path / "a.webp"
+    Image.fromarray(frames[0]).save(
+        path, save_all=True, append_images=map(Image.fromarray, frames[1:]), lossless=True, exact=True,
+        duration=[200] + [40] * 11,
+    )  # fmt: skip
+    Image.fromarray(frames[0]).save(tmp_path / "still.webp")
+    videos, notes = folder.find(tmp_path)
+    assert [video.path for video in videos] == [path]
+    assert notes == ["1 files are no videos and left out (1 .webp), for example still.webp"]
+    read, fps = read_frames(path)
+    np.testing.assert_array_equal(read, frames)
+    assert fps == 12 / 0.64
+    assert probe(path) == (32, 24, fps, 12)
+    clips, record = cut_video(path, ClipSpec(24, 16, 1, 1, True, 0.0, 25.0, 0.0))
+    assert (record.num_frames, starts_of(record)) == (16, [0])
+    np.testing.assert_array_equal(clips[0], frames[[0] * 5 + list(range(1, 12)), :, 4:28])
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(VideoError, match=r"a\.webp: "):
+        read_frames(path)
+    with pytest.raises(VideoError, match=r"still\.webp: no animation in it"):
+        read_frames(tmp_path / "still.webp")
 
 
 def cut_video(path, cut):

@@ -23,7 +23,7 @@ from pathlib import Path
 from hrvgan.errors import InputError
 from hrvgan.extraction.videos import Video, write_notes
 from hrvgan.video.io import VIDEO_SUFFIXES
-from hrvgan.video.readers import PICTURE_SUFFIXES, are_frames
+from hrvgan.video.readers import PICTURE_SUFFIXES, WEBP, are_frames, webp_times
 
 SUFFIXES = (*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)
 UCF_NAME = re.compile(r"v_(?P<class_name>\w+)_(?P<group>g\d+)_c\d+")
@@ -51,7 +51,7 @@ def find(path: str | Path) -> tuple[list[Video], list[str]]:
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; put videos there or change the data set's option `path`")
-    files, others = _separate(sorted(_files(root)))
+    files, others = _separate(root, sorted(_files(root)))
     files = _join_frames(root, files)
     if not files:
         raise InputError(f"{root}: no videos in it; put files there that end in {', '.join(SUFFIXES)}")
@@ -77,14 +77,16 @@ def _files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name).relative_to(root) for name in files)
 
 
-def _separate(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Videos and strips, and the other files: hidden ones, pictures beside videos, and unknown suffixes."""
-    holders = {file.parent for file in files if _is_video(file) and not _is_picture(file)}
-    videos, others = [], []
-    for file in files:
-        by_product = _is_picture(file) and not holders.isdisjoint(file.parents)
-        (videos if _is_video(file) and not by_product else others).append(file)
-    return videos, others
+def _separate(root: Path, files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Videos and strips, and the other files: hidden ones, pictures beside videos, still WebPs, unknown suffixes."""
+    videos = [file for file in files if _is_video(file) and not _is_still(root / file)]
+    holders = {file.parent for file in videos if not _is_picture(file)}
+    videos = [file for file in videos if not _is_picture(file) or holders.isdisjoint(file.parents)]
+    return videos, sorted(set(files).difference(videos))
+
+
+def _is_still(path: Path) -> bool:
+    return path.suffix.lower() == WEBP and path.is_file() and not webp_times(path)
 
 
 def _join_frames(root: Path, files: Sequence[Path]) -> list[Path]:

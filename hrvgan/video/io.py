@@ -17,11 +17,11 @@ from PIL import Image
 from hrvgan.errors import VideoError
 from hrvgan.files import atomic_path
 from hrvgan.video.decode import decode
-from hrvgan.video.readers import PICTURE_SUFFIXES, PICTURES_FPS, open_picture, open_reader, to_rgb
+from hrvgan.video.readers import PICTURE_SUFFIXES, PICTURES_FPS, WEBP, open_picture, open_reader, to_rgb
 
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".ts", ".m2ts", ".flv", ".3gp", ".ogv",
-    ".gif",
+    ".gif", WEBP,
 )  # fmt: skip
 
 

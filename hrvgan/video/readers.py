@@ -1,8 +1,12 @@
-"""Readers of the frames of a video: of a file by its packets, or of a folder of numbered pictures, one a frame."""
+"""Readers of the frames of a video: of a file by its packets, of an animated WebP, or of a folder of numbered pictures,
+one a frame."""
 
 import contextlib
+import itertools
 import math
+import os
 import re
+import struct
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,9 +20,11 @@ from PIL import ExifTags, Image, ImageOps
 from hrvgan.errors import SlowVideoError, VideoError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+WEBP = ".webp"
 PICTURES_FPS = 25.0  # nominal: neither strips nor folders of frames have a timing
 MIN_DECODED = 0.95  # Healthy xvid files are 2 frames short of their header; a truncated one lacks far more.
 FALLBACK_FPS = 25.0  # for files without timing
+BROWSER_TIME = 100  # milliseconds that browsers show a frame of a WebP that says 0
 MAX_PIXELS = 2**26  # of a frame, 8192x8192: a damaged header may declare more than there is memory
 
 # The content of a file, not its name, selects the demuxer: a playlist or a script named .avi could refer to other
@@ -29,10 +35,10 @@ TIMED = ("mov", "matroska", "flv")  # containers whose header has the duration
 
 @contextlib.contextmanager
 def open_reader(path: str | Path, deadline: float = math.inf) -> Iterator["PacketReader | PictureReader"]:
-    """Open a folder of pictures, or the best video stream of a file; an error of ffmpeg inside the block becomes a
-    VideoError."""
-    if Path(path).is_dir():
-        yield PictureReader(path)
+    """Open a folder of pictures, an animated WebP, or the best video stream of a file; an error of ffmpeg inside the
+    block becomes a VideoError."""
+    if Path(path).is_dir() or Path(path).suffix.lower() == WEBP:
+        yield PictureReader(path) if Path(path).is_dir() else WebpReader(path, deadline)
         return
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
@@ -183,6 +189,45 @@ class PictureReader:
             return image.size
 
 
+class WebpReader(PictureReader):
+    """Frames of an animated WebP by Pillow, as PyAV's ffmpeg decodes still ones alone."""
+
+    tick = Fraction(1, 1000)
+
+    def __init__(self, path: str | Path, deadline: float):
+        self.path, self.deadline, self.times = path, deadline, webp_times(path)
+        if not self.times:
+            raise VideoError(f"{path}: no animation in it; remove or replace it")
+        self.num_declared, self.rate = len(self.times), 1000 * len(self.times) / sum(self.times)
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        with open_picture(self.path) as image:
+            for number, end in enumerate(itertools.accumulate(self.times)):
+                check_deadline(self.path, self.deadline)
+                image.seek(number)
+                frame = av.VideoFrame.from_ndarray(to_rgb(image), "rgb24")
+                frame.pts = end - self.times[number]
+                yield frame
+
+    def size(self) -> tuple[int, int]:
+        with open_picture(self.path) as image:
+            return image.size
+
+
+def webp_times(path: str | Path) -> list[int]:
+    """Milliseconds that each frame of an animated WebP is shown, by its headers; [] of anything else."""
+    times = []
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        animated = file.read(12)[8:] == b"WEBP"
+        while animated and len(header := file.read(8)) == 8:
+            kind, size = struct.unpack("<4sI", header)
+            if kind == b"ANMF":
+                times.append(int.from_bytes(file.read(16)[12:15], "little") or BROWSER_TIME)
+                size -= 16
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return times
+
+
 @contextlib.contextmanager
 def open_picture(path: str | Path) -> Iterator[Image.Image]:
     """Open an image upright. Raises VideoError if it is none."""
@@ -193,7 +238,7 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
             yield image
     except VideoError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(f"{path}: cannot be read as an image ({error}); remove or replace it") from error
 
 
