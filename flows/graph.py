@@ -6,12 +6,14 @@ from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
 
-def plan(tree: Path, targets: list[str] | None = None) -> dict[str, set[str]]:
+def plan(tree: Path, targets: list[str] | None = None, single_item: bool = False) -> dict[str, set[str]]:
     """The stages that `dvc repro` would check for `targets` (default all), in its order, each with the stages that it
-    depends on. Raises DVC's StageNotFound for a target that dvc.yaml does not have."""
+    depends on; with `single_item` the targets alone. Raises DVC's StageNotFound for a target that dvc.yaml does not
+    have."""
     with Repo(str(tree)) as repo:
         graph = get_active_graph(repo.index.graph)  # edges point from a stage to what it depends on
-        stages = plan_repro(graph, collect_stages(repo, targets or ["dvc.yaml"]))
+        wanted = collect_stages(repo, targets or ["dvc.yaml"])
+        stages = [stage for stage in plan_repro(graph, wanted) if stage in wanted or not single_item]
         return {stage.addressing: {other.addressing for other in graph[stage]} for stage in stages}
 
 

@@ -40,7 +40,13 @@ def main(port: int) -> None:
             wait_until_healthy(url, server, log_path)
             print(setup("from flows import serve; serve.provision()"), end="", flush=True)
             print(setup("from flows import serve; serve.deploy()"), end="", flush=True)
-            worker_command = [*PREFECT, "worker", "start", "--pool", work_pool()]
+            worker_command = [
+                *PREFECT,
+                "worker",
+                "start",
+                "--pool",
+                settings()["definitions"]["work_pool"]["name"],
+            ]
             with running(worker_command, grace=STOP, cwd=ROOT) as worker:
                 print(welcome(url), flush=True)
                 wait_for_either({"server": server, "worker": worker}, log_path)
@@ -76,7 +82,7 @@ def setup(code: str) -> str:
 
 
 def provision(no_night: timedelta = timedelta(hours=26)) -> None:
-    """Create on the server what prefect.yaml cannot declare: its work pool; an automation that marks a run as crashed
+    """Create on the server what prefect.yaml cannot declare: its work pools; an automation that marks a run as crashed
     whose heartbeat stops, since a run whose machine went down would stay Running for ever; and two that tell the block
     `notify` of a night that failed, and of the time `no_night` without one."""
     from prefect.client.orchestration import get_client
@@ -88,13 +94,15 @@ def provision(no_night: timedelta = timedelta(hours=26)) -> None:
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
-    pool = WorkPoolCreate(name=work_pool(), type=ProcessWorker.type, base_job_template=template)
     heartbeat = "prefect.flow-run.heartbeat"
     silence = timedelta(seconds=3 * get_current_settings().flows.heartbeat_frequency)
     crash = ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: worker or machine stopped")
     nights = {"match_related": {"prefect.resource.role": "deployment", "prefect.resource.name": NIGHTLY}}
     with get_client(sync_client=True) as client:
-        client.create_work_pool(pool, overwrite=True)
+        for name in work_pools() - {pool.name for pool in client.read_work_pools()}:
+            client.create_work_pool(
+                WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
+            )
         automate(client, "silent runs have crashed", crash, posture=Posture.Proactive, within=silence,
                  for_each={"prefect.resource.id"}, after={heartbeat}, expect={heartbeat, *ENDS})  # fmt: skip
         block = notification_block(client)
@@ -176,9 +184,9 @@ def settings() -> dict:
     return yaml.safe_load((ROOT / "prefect.yaml").read_text())
 
 
-def work_pool() -> str:
-    """Name of the work pool of prefect.yaml's deployments."""
-    return settings()["deployments"][0]["work_pool"]["name"]
+def work_pools() -> set[str]:
+    """Names of the work pools of prefect.yaml's deployments."""
+    return {deployment["work_pool"]["name"] for deployment in settings()["deployments"]}
 
 
 def wait_for_either(processes: dict[str, subprocess.Popen], log_path: Path) -> None:

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from flows import ROOT, child_process, graph
-from flows.summary import Outcome
+from flows.exchange import Exchange
+from flows.summary import ELSEWHERE, Outcome
 
 PYTHON = [sys.executable, "-m"]
 GRACE = 10  # seconds from interrupt to kill of a cancelled stage; Prefect kills the flow itself after 30
@@ -28,7 +28,6 @@ GRACE = 10  # seconds from interrupt to kill of a cancelled stage; Prefect kills
 LOCK_WAIT = float(os.environ.get("HRVGAN_DVC_LOCK_WAIT", "7200"))
 LOCKED = re.compile("Unable to acquire lock|is busy, it is being blocked by")  # DVC's messages
 at_work: set[subprocess.Popen] = set()
-one_at_a_time = threading.Lock()  # DVC's own locks know processes, not threads
 
 
 class StageError(RuntimeError):
@@ -68,22 +67,38 @@ def check(tree: Path) -> None:
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE)
-def run_stage(tree: Path, stage: str, because: str, slots: queue.SimpleQueue) -> State:
+def run_stage(
+    tree: Path, stage: str, because: str, slots: queue.SimpleQueue, needs: set[str], exchange: Exchange | None
+) -> State:
     """Run one stage if DVC calls it changed, or if there is another reason, `because`, with the variables of one of
-    `slots`."""
+    `slots`. With `exchange`, inputs are pulled from DVC's remote, of the stages that it `needs`, and outputs pushed."""
     start, device = time.monotonic(), slots.get()
     try:
+        if exchange and (inputs := exchange.inputs(stage, needs)):
+            call_dvc(tree, ["pull", "--force", *inputs], f"inputs of {stage}")
         changes, before = when_unlocked(lambda: graph.status(tree, stage))
         why, state = changes or because, "unchanged"
         if why:
-            command = [*PYTHON, "dvc", "repro", "--single-item", *["--force"][: bool(because)], stage]
-            lines = when_unlocked(lambda: run(tree, command, stage, device))
+            options = [*["--force"][: bool(because)], *["--allow-missing"][: bool(exchange)]]
+            variables = device | ({"HRVGAN_REMOTE_STATE": "1"} if exchange else {})
+            lines = call_dvc(tree, ["repro", "--single-item", *options, stage], stage, variables)
             state = states(lines).get(stage, "unchanged")
         new = state != "unchanged" and when_unlocked(lambda: graph.status(tree, stage))[1] != before
+        if exchange:
+            call_dvc(tree, ["push", stage], f"outputs of {stage}")
+            exchange.leave(stage)
+            if state == "unchanged" and stage in exchange.taken:
+                state, why, new = "restored", ELSEWHERE, True
     finally:
         slots.put(device)
     outcome = Outcome(stage, state, why, time.monotonic() - start, new)
     return Completed(name=state.capitalize(), message=why or None, data=outcome)
+
+
+def call_dvc(
+    tree: Path, arguments: list[str], work: str, variables: dict[str, str] | None = None
+) -> list[str]:
+    return when_unlocked(lambda: run(tree, [*PYTHON, "dvc", *arguments], work, variables))
 
 
 def states(lines: list[str]) -> dict[str, str]:

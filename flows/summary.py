@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 FORCED, ASKED = "forced", "asked for new data"  # reasons to run a stage that DVC calls unchanged
+ELSEWHERE = "made on another machine"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from prefect.states import Completed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import ROOT, graph, stages, worktree
+from flows.exchange import Exchange
 from flows.stages import PYTHON
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 
@@ -41,6 +42,7 @@ def train_flow(
     parallel: int = 0,
     branch: str = "",
     save: str = "",
+    commit: str = "",
 ) -> State:
     """Bring the stages `targets`, or those of `runs` (default: all), and what they need up to date.
 
@@ -50,17 +52,24 @@ def train_flow(
     model from which each of `runs` starts, in such an experiment. retries: of each failing stage.
     parallel: stages at the same time, each with a GPU or a share of the cores; 0 is one a GPU. branch: work in
     a tree of its own at this branch of Git, and not on the files of this folder. save: a run that made something
-    new becomes the experiment <save>-<date> of DVC.
+    new becomes the experiment <save>-<date> of DVC. commit: work at this commit of Git on whatever machine, in a tree
+    of its own: of `targets`, or all, each stage alone pulls its inputs from DVC's remote and pushes its outputs.
     The run's message says what happened and why; the artifact `train-flow` shows times and metrics.
     """
-    with tree_at(branch) as tree:
+    commit = commit and worktree.whole_name(commit)
+    with tree_at(branch, commit) as tree:
         if runs:
             targets = [*(targets or []), *graph.stages_of(tree, runs)]
         names = runs or list(yaml.safe_load((tree / "params.yaml").read_text()).get("runs", {}))
         settings = [*(overrides or []), *seeds(names, seed), *starts(tree, names, warm_start)]
+        if commit and settings:
+            raise ValueError(
+                "seed, overrides and warm_start make an experiment, which a commit is not; commit them"
+            )
         if not settings:
             stages.check(tree)
-            experiment, outcomes = "", run_stages(tree, targets, force, refresh, retries, parallel)
+            exchange = Exchange.open(tree, commit) if commit else None
+            experiment, outcomes = "", run_stages(tree, targets, force, refresh, retries, parallel, exchange)
         else:
             outcomes = run_sources(tree, targets, retries) if refresh else []
             experiment, made = run_experiment.with_options(retries=retries)(tree, settings, targets, force)
@@ -75,9 +84,10 @@ def train_flow(
 
 
 @contextmanager
-def tree_at(branch: str) -> Iterator[Path]:
-    """The folder to work in: the project's own, or a tree at a branch. Waits until no other run works there."""
-    tree = worktree.TREE if branch else ROOT
+def tree_at(branch: str, commit: str = "") -> Iterator[Path]:
+    """The folder to work in: the project's own, or a tree at a branch or commit. Waits until no other run works
+    there."""
+    tree = worktree.TREE if branch or commit else ROOT
     (ROOT / ".state").mkdir(exist_ok=True)
     lock = FileLock(ROOT / ".state" / f"{'train-flow' if tree == ROOT else tree.name}.lock")
     try:
@@ -86,23 +96,29 @@ def tree_at(branch: str) -> Iterator[Path]:
         get_run_logger().info("Another run is at work in this folder; waiting for its end.")
         held = lock.acquire()
     with held:
-        if branch:
-            worktree.prepare(branch)
+        if tree != ROOT:
+            worktree.prepare(branch, commit)
         with chdir(tree):  # DVC's names of stages depend on the current folder.
             yield tree
 
 
 def run_stages(
-    tree: Path, targets: list[str] | None, force: bool, refresh: bool, retries: int, parallel: int
+    tree: Path,
+    targets: list[str] | None,
+    force: bool,
+    refresh: bool,
+    retries: int,
+    parallel: int,
+    exchange: Exchange | None = None,
 ) -> list[Outcome]:
     """Run stages, as many at the same time as `parallel` says and the graph allows. Raises StageError for the first one
     that failed, once those that do not depend on it have ended."""
     slots, attempt, futures = stages.devices(parallel), stages.run_stage.with_options(retries=retries), {}
     try:
-        for stage, needs in graph.plan(tree, targets).items():
+        for stage, needs in graph.plan(tree, targets, single_item=exchange is not None).items():
             because = FORCED if force else ASKED if refresh and not needs else ""
-            before = [futures[need] for need in needs]
-            futures[stage] = attempt.submit(tree, stage, because, slots, wait_for=before)
+            before = [futures[need] for need in needs if need in futures]
+            futures[stage] = attempt.submit(tree, stage, because, slots, needs, exchange, wait_for=before)
         wait(list(futures.values()))
     finally:
         stages.end_all()
@@ -205,6 +221,9 @@ if __name__ == "__main__":
     parser.add_argument("--branch", default="", help="work in a tree of its own at this branch")
     parser.add_argument(
         "--save", default="", metavar="NAME", help="save what is new as experiment NAME-<date>"
+    )
+    parser.add_argument(
+        "--commit", default="", help="work at this commit, with inputs and outputs on DVC's remote"
     )
     arguments = vars(parser.parse_args())
     require_server()

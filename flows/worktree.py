@@ -3,6 +3,7 @@
 It never holds what somebody is editing. DVC's cache and the state folder are shared, so that nothing is trained twice.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -20,12 +21,13 @@ DECISIVE = ["params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config", "data"]
 USERS_OWN = ("data/weights", "data/downloads")  # put here by hand, and ignored by Git
 
 
-def prepare(branch: str) -> None:
-    """Bring TREE to the commit of `branch`, with what was made there last. Raises StageError if what decides a training
-    is not committed in this folder, or not to be found from another one."""
-    require_branch(branch)
-    require_committed(branch)
-    check_out(branch)
+def prepare(branch: str, commit: str = "") -> None:
+    """Bring TREE to `commit`, by default that of `branch`, with what was made there last. Raises StageError if what
+    decides a training at a branch is not committed in this folder, or not to be found from another one."""
+    if not commit:
+        require_branch(branch)
+        require_committed(branch)
+    check_out(commit or branch)
     share_cache()
     link_data()
     with Repo(str(TREE)) as repo:
@@ -37,6 +39,14 @@ def git(*arguments: str, tree: Path = ROOT) -> str:
     if done.returncode:
         raise StageError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
     return done.stdout.strip()
+
+
+def whole_name(commit: str) -> str:
+    """Hash of a commit, which is fetched where this clone has none such."""
+    with contextlib.suppress(StageError):
+        return git("rev-parse", "--verify", f"{commit}^{{commit}}")
+    git("fetch", "--quiet", "--all")
+    return git("rev-parse", "--verify", f"{commit}^{{commit}}")
 
 
 def require_branch(branch: str) -> None:

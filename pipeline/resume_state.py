@@ -18,6 +18,7 @@ from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
 from hrvgan.training.loop import identity, train
 from hrvgan.training.session import read_state
+from pipeline.remote_state import mirrored
 from pipeline.stage import state_folder
 
 ANY_KEY = "[0-9a-f]" * 16  # for glob; `*` would match other runs whose names begin with this run's
@@ -43,9 +44,11 @@ def resume_folder(run: str, gan: VideoGAN, store: Clips, config: dict) -> Iterat
         yield folder
         return
     with locked(folder.with_name(f"{folder.name}.lock"), f"training of {run}", wait=True):
-        make_room(run, folder, config["train"].get("steps", train.__kwdefaults__["steps"]))
-        announce(run, folder)
-        yield folder
+        steps = config["train"].get("steps", train.__kwdefaults__["steps"])
+        with mirrored(folder, steps):
+            make_room(run, folder, steps)
+            announce(run, folder)
+            yield folder
 
 
 def announce(run: str, folder: Path) -> None:
