@@ -113,3 +113,36 @@ def test_networks_compile(backend, kernels, monkeypatch):
         for ours, theirs in zip(*results, strict=True):
             difference = (ours - theirs).norm() / theirs.norm().clamp(min=1e-3)
             assert difference < (1e-3 if kernels else 1e-6)  # Kernels round differently.
+
+
+def penalty_at_a_norm_of_one(network, x, c):
+    x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x, c).sum(), x, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def penalty_at_zero(network, x, c):
+    x = x.detach().requires_grad_()
+    return zero_centred_penalty(network(x, c), x)
+
+
+@pytest.mark.parametrize("penalty", [penalty_at_zero, penalty_at_a_norm_of_one])
+def test_a_penalty_in_bfloat16_is_nearer_to_float64_than_torchs_own(penalty):
+    torch.manual_seed(0)
+    gan = HRVGAN(3, 32, width=0.5)
+    plain = PlainDiscriminator(3, 32, "paper", 0.5)
+    plain.load_state_dict(gan.D.state_dict())
+    x, c = torch.rand(4, 3, gan.num_frames, 32, 32) * 2 - 1, torch.tensor([0, 1, 2, 0])
+
+    def gradients(network, half, dtype=torch.float32):
+        network.to(dtype).zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            value = penalty(network, x.to(dtype), c)
+        value.backward()
+        return torch.cat([p.grad.double().flatten() for p in network.parameters() if p.grad is not None])
+
+    ours, theirs = gradients(gan.D, half=True), gradients(plain, half=True)
+    exact = gradients(gan.D, half=False, dtype=torch.float64)
+    error = (ours - exact).norm() / exact.norm()
+    assert error < 0.08
+    assert error < (theirs - exact).norm() / exact.norm()

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -179,6 +180,12 @@ class Generator(nn.Module):
         return torch.cat([x, torch.tanh(rgb[:, :, x.shape[2]:] + last)], 2)
 
 
+def run(layer: nn.Module, x: Tensor, exact: bool) -> Tensor:
+    """`layer` of x; in float32 where `exact`, also under autocast to bfloat16."""
+    with without_autocast(x) if exact else nullcontext():
+        return layer(full(x) if exact else x)
+
+
 def down_levels(size: int, temporal: str, width: float, norm: str) -> nn.ModuleDict:
     """The mirror of G's ladder, from `size` px down to 4: two convolutions and average pooling each."""
     levels = nn.ModuleDict()
@@ -233,14 +240,18 @@ class Discriminator(nn.Module):
         self.embed = nn.Embedding(num_classes, 128) if num_classes else None
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        # In bfloat16 the first convolutions and the smallest maps make most of the error of a penalty's gradient.
+        exact = x.requires_grad and self.fc.weight.requires_grad
         x = x.contiguous(memory_format=torch.channels_last_3d)
-        h = self.rgb(x)
-        for level, rgb in itertools.zip_longest(self.levels.values(), reversed(self.small_rgbs)):
-            h = level(h)                                      # (N, c(px / 2), t(px / 2), px / 2, px / 2)
+        h, size = run(self.rgb, x, exact), x.shape[-1]
+        for (same, down), rgb in itertools.zip_longest(self.levels.values(), reversed(self.small_rgbs)):
+            px = h.shape[-1]
+            h = run(same, h, exact and px in (8, size))
+            h = run(down, h, exact and px == 8)               # (N, c(px / 2), t(px / 2), px / 2, px / 2)
             if rgb is not None:
-                x = avg_pool(x, level[-1].factor)
+                x = avg_pool(x, down.factor)
                 h = h + rgb(x)
-        x = self.top(self.std(h))                             # (N, 128w, 4, 4, 4)
+        x = run(self.top, self.std(h), exact)                 # (N, 128w, 4, 4, 4)
         h = full(F.leaky_relu(self.fc(x.flatten(1)), 0.2))    # (N, 128)
         # Logits in bfloat16 would differ by 1/128 of themselves or not at all.
         with without_autocast(h):
