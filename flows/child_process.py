@@ -2,7 +2,8 @@
 
 Killing `dvc` orphans the program of its stage, and a flow that is killed outright can forward nothing. So the
 command runs in a session of its own, beside this program, which reads its standard input until the parent
-closes it or dies. Then the whole session gets SIGINT and, SECONDS later, SIGKILL.
+closes it or dies. Then the whole session gets SIGINT and, SECONDS later, SIGKILL. Where the command is killed, its
+session is, too: a killed `dvc` would leave its trainer, and a killed worker its flow.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def supervise(grace: float, command: list[str]) -> int:
     parent_gone = threading.Event()
     threading.Thread(target=end_session_with_parent, args=(grace, parent_gone), daemon=True).start()
     code = child.wait()
-    if parent_gone.is_set():
+    if parent_gone.is_set() or code < 0:  # A command that was killed has ended none of its own.
         os.killpg(os.getpgrp(), signal.SIGKILL)  # children that the command left behind, and this program
     return code
 

@@ -13,7 +13,7 @@ from flows import child_process, stages
 from flows.graph import in_words, plan
 from flows.summary import ASKED, FORCED, Outcome, report, verdict
 from tests import processes
-from tests.flow_project import SENTENCE, schedule, send
+from tests.flow_project import SENTENCE, alive, schedule, send
 from tests.processes import wait_for
 
 
@@ -180,6 +180,15 @@ def test_child_process_kills_what_ignores_the_interrupt():
     ):
         said.readline()
     assert process.returncode == -signal.SIGKILL
+
+
+def test_child_process_ends_what_a_killed_command_leaves():
+    """As a `dvc` leaves its trainer, and a worker its flow."""
+    command = ["sh", "-c", "sleep 60 & echo $!; kill -9 $$"]
+    with child_process.running(command, grace=5, stdout=subprocess.PIPE) as process, process.stdout as said:
+        orphan = int(said.readline())
+        wait_for(lambda: not alive(orphan), "the end of the orphan", 15)
+    assert process.returncode != 0
 
 
 def outcome(stage, state, why="changed deps: x modified", new=True):
