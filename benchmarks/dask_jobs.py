@@ -3,7 +3,7 @@
     python -m benchmarks.dask_jobs [--jobs 10000 100000] [--workers 2]
 
 Milliseconds a job, those of CPUs in all processes together, and how much the memory of the client grows. On two cores
-that other programs used as well: 1.0 ms and 0.9 MB for 10,000 jobs (6.1 ms and 5.6 MB when each job was a task of Dask),
+that other programs used as well: 1.0 ms and 0.9 MB for 10,000 jobs (6.1 ms and 5.6 MB when each was a task of Dask),
 1.4 ms and 4.2 MB for 100,000.
 """
 

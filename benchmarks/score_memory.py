@@ -3,10 +3,12 @@
     python -m benchmarks.score_memory [--videos 40 400] [--size 1920x1080]
 
 As many videos of one second on either side, scored by the reference network of a few shapes; memory is that of all
-processes together, what they share counted once (PSS).
+processes together, what they share counted once (PSS). On two cores that others kept busy, 40 and 40 videos took
+0.89 GB (6.0 GB before frames were shrunk as they are decoded).
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -46,9 +48,9 @@ def make_videos(folder: Path, count: int, size: str) -> Path:
     return folder
 
 
-def watch(command: list) -> tuple[float, float]:
-    """Seconds that a command takes, and the most GB that it and its children hold at a time."""
-    start, most = time.perf_counter(), 0
+def watch(command: list) -> tuple[float, float, float]:
+    """Seconds that a command takes, those of CPUs, and the most GB that it and its children hold at a time."""
+    start, most, before = time.perf_counter(), 0, os.times()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
         tree = psutil.Process(running.pid)
         while running.poll() is None:
@@ -56,7 +58,9 @@ def watch(command: list) -> tuple[float, float]:
             time.sleep(0.2)
     if running.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}: exit code {running.returncode}")
-    return time.perf_counter() - start, most / 1e9
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - start, cpu, most / 1e9
 
 
 def held(tree: psutil.Process) -> int:
@@ -83,11 +87,9 @@ def main() -> None:
             )
             command = [sys.executable, "-m", "hrvgan.cli", "score", "--real", real, "--fake", fake,
                        "--reference", reference, "--protocol", "refnet_fd", "--cache", folder / f"{count}"]  # fmt: skip
-            seconds, gigabytes = watch(command)
-            print(
-                f"{count:>4} and {count} videos of {args.size}: {seconds:6.1f} s, {gigabytes:.2f} GB",
-                flush=True,
-            )
+            seconds, cpu, gigabytes = watch(command)
+            times = f"{seconds:6.1f} s, {cpu:6.1f} s of CPUs"
+            print(f"{count:>4} and {count} videos of {args.size}: {times}, {gigabytes:.2f} GB", flush=True)
 
 
 if __name__ == "__main__":
