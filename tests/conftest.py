@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from hypothesis import settings
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.datasets import shapes
@@ -18,6 +19,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 os.environ[processes.MARK] = str(os.getpid())
 # Else each `dvc` leaves a `dvc daemon analytics`, which takes most of a core for seconds.
 os.environ["DVC_NO_ANALYTICS"] = "1"
+
+# The same few examples each time; a machine that is busy is slow with any of them.
+settings.register_profile("few", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.load_profile("few")
 
 # Networks in tests are tiny: a second thread only waits for the first, for long where the machine is busy.
 torch.set_num_threads(1)

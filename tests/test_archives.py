@@ -8,11 +8,14 @@ import re
 import stat
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
 import pytest
 import rar_writer
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hrvgan.errors import InputError
 from hrvgan.fetching.archives import MAX_HEADER, unpack
@@ -100,6 +103,28 @@ UNPRINTABLE = ("new\nline", "nul\x01")  # 7-Zip shows such letters as _, and the
 )
 def test_nothing_lands_outside(tmp_path, out, kind, name):
     refused(make(tmp_path / f"x.{kind}", [("good.txt", b"1"), (name, b"2")]), out, "inside the target")
+
+
+PARTS = st.sampled_from(["..", ".", "", "a", "~", "C:"]) | st.text("a.\\:é\n\x01", max_size=3)
+
+
+@given(st.lists(PARTS, min_size=1, max_size=5).map("/".join), st.sampled_from(["zip", "tar"]))
+def test_no_name_leads_outside(name, kind):
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "deep", "out")
+        archive = make(Path(folder, f"x.{kind}"), [(name, b"1")])
+        try:
+            (file,) = unpack(archive, out, max_bytes=9) or [None]
+        except InputError:
+            assert not out.exists() or not any(out.rglob("*"))
+        else:
+            assert file is None or (
+                file.resolve().is_relative_to(out.resolve()) and file.read_bytes() == b"1"
+            )
+        assert {path for path in Path(folder).rglob("*") if not path.is_relative_to(out)} <= {
+            archive,
+            out.parent,
+        }
 
 
 TAR_TYPES = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)

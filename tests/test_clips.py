@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from hrvgan.clipstore.batches import BatchStream
@@ -309,30 +311,34 @@ def test_labels_belong_to_their_clips(store):
     np.testing.assert_array_equal(labels, clips.labels[stream.indices(11)])
 
 
-@pytest.mark.parametrize(("batch_size", "world_size"), [(3, 1), (20, 1), (50, 1), (3, 2), (4, 3)])
-def test_each_epoch_is_a_permutation_shared_out_over_ranks(store, batch_size, world_size):
-    clips = Clips(store)
-    ranks = [BatchStream(clips, batch_size=batch_size, seed=1, rank=rank, world_size=world_size)
-             for rank in range(world_size)]  # fmt: skip
-    order = np.concatenate([rank.indices(step) for step in range(50) for rank in ranks])
-    epochs = order[: len(order) // 20 * 20].reshape(-1, 20)
-    assert (np.sort(epochs, axis=1) == np.arange(20)).all()
-    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)  # Another order each time.
+STREAMS = {
+    "batch_size": st.integers(1, 30), "world_size": st.integers(1, 5), "seed": st.integers(0, 2**32),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("class_balanced", [False, True])
-@pytest.mark.parametrize("world_size", [2, 3, 6])
-def test_ranks_together_are_one_process(store, world_size, class_balanced):
-    options = {"seed": 3, "num_frames": 4, "flip": True, "class_balanced": class_balanced}
-    one = BatchStream(Clips(store), batch_size=6, **options)
-    ranks = [BatchStream(Clips(store), batch_size=6 // world_size, rank=rank, world_size=world_size, **options)
+@given(**STREAMS)
+def test_each_epoch_is_a_permutation_shared_out_over_ranks(shapes_clips, batch_size, world_size, seed):
+    num = len(shapes_clips)
+    ranks = [BatchStream(shapes_clips, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
              for rank in range(world_size)]  # fmt: skip
-    for step in (0, 1, 7, 1000):
-        parts = [rank.batch(step) for rank in ranks]
-        for whole, *part in zip(one.batch(step), *parts, strict=True):
-            np.testing.assert_array_equal(whole, np.concatenate(part))
-    with pytest.raises(ValueError, match="rank 2 of 2"):
-        BatchStream(Clips(store), batch_size=2, rank=2, world_size=2)
+    steps = range(-(-3 * num // (batch_size * world_size)))
+    order = np.concatenate([rank.indices(step) for step in steps for rank in ranks])
+    epochs = order[: 3 * num].reshape(3, num)
+    assert (np.sort(epochs, axis=1) == np.arange(num)).all()
+    assert len({tuple(epoch) for epoch in epochs}) == 3  # Another order each time.
+
+
+@given(**STREAMS, step=st.integers(0, 10**9), flip=st.booleans(), class_balanced=st.booleans())
+def test_ranks_together_are_one_process(shapes_clips, batch_size, world_size, step, **options):
+    one = BatchStream(shapes_clips, batch_size=batch_size * world_size, num_frames=4, **options)
+    parts = [
+        BatchStream(
+            shapes_clips, batch_size=batch_size, num_frames=4, rank=rank, world_size=world_size, **options
+        ).batch(step)
+        for rank in range(world_size)
+    ]
+    for whole, *part in zip(one.batch(step), *parts, strict=True):
+        np.testing.assert_array_equal(whole, np.concatenate(part))
 
 
 def test_balanced_classes_come_equally_often_and_each_goes_through_its_clips(tmp_path):
@@ -379,6 +385,8 @@ def test_streams_that_cannot_be_are_refused(store):
         BatchStream(Clips(store).split("none"), batch_size=2)
     with pytest.raises(InputError, match="clips of 6 frames, need 7"):
         BatchStream(Clips(store), batch_size=2, num_frames=7)
+    with pytest.raises(ValueError, match="rank 2 of 2"):
+        BatchStream(Clips(store), batch_size=2, rank=2, world_size=2)
 
 
 # npz

@@ -2,11 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from hrvgan.clipstore.clips import Clips
+from hrvgan.clipstore.writer import Clip, write_clips
 from hrvgan.errors import InputError
-from hrvgan.evaluation.prediction import MOST_PSNR, score_prediction
+from hrvgan.evaluation.prediction import score_prediction
+from hrvgan.metrics import msssim, strred
+from hrvgan.metrics.psnr_ssim import MOST_PSNR
 from hrvgan.models import build_model
 from hrvgan.sampling.samples import write_predictions
 from hrvgan.video.io import probe
@@ -23,11 +28,35 @@ def predictor(clips):
 
 def test_an_untrained_predictor_is_about_as_good_as_the_copy(shapes_clips):
     metrics, manifest = score_prediction(predictor(shapes_clips), shapes_clips.split("train"), draws=2)
-    for name in ("predict_psnr", "predict_ssim"):
+    assert list(metrics) == ["predict_psnr", "predict_ssim"]  # of 32 px
+    for name in metrics:
         assert metrics[name]["value"] == pytest.approx(metrics[name]["copy"], rel=0.02)
         assert len(manifest["frames_ahead"][name]["copy"]) == 4
     ahead = manifest["frames_ahead"]["predict_psnr"]["copy"]
     assert ahead == sorted(ahead, reverse=True)  # Shapes move on: the copy gets worse.
+
+
+def test_large_frames_have_spatio_temporal_scores_too(tmp_path):
+    draw = np.random.default_rng(0)
+    frames = draw.integers(256, size=(2, 4, 44, 44, 3), dtype=np.uint8).repeat(4, 2).repeat(4, 3)
+    clips = (Clip(f"v{n}@0", f"v{n}", "", "f" * 32, "test", f"g{n}", 0, 1, 25.0, 1.0, clip)
+             for n, clip in enumerate(frames))  # fmt: skip
+    write_clips(tmp_path / "clips", clips, shape=frames.shape[1:], classes=[])
+
+    class Copy:
+        context, num_frames = 2, 4
+
+        def predict(self, seen, c, seed):
+            return seen[:, [0, 1, 1, 1]]
+
+    metrics, manifest = score_prediction(Copy(), Clips(tmp_path / "clips"), draws=2)
+    assert list(metrics) == ["predict_psnr", "predict_ssim", "predict_strred", "predict_msssim"]
+    assert all(entry["value"] == pytest.approx(entry["copy"]) for entry in metrics.values())
+    last, coming = frames[:, 1:2].repeat(2, axis=1), frames[:, 2:]
+    assert metrics["predict_strred"]["copy"] == pytest.approx(strred(coming, last).mean())
+    ahead = manifest["frames_ahead"]
+    assert ahead["predict_msssim"]["copy"] == pytest.approx(msssim(coming, last).mean(0))
+    assert "predict_strred" not in ahead  # of a clip as a whole
 
 
 def test_one_that_knows_the_clips_scores_best(shapes_clips):

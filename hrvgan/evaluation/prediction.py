@@ -12,16 +12,18 @@ from hrvgan.metrics.protocols import of_extractor
 from hrvgan.nn.base import VideoGAN
 from hrvgan.progress import bar
 
-MOST_PSNR = 60.0  # dB: frames that are the same score this, since a mean of infinities says nothing
-
 
 def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int = 0) -> tuple[dict, dict]:
-    """(metrics, manifest): PSNR and SSIM of the luminance over all clips and predicted frames, mean and sd over
-    `draws` of z, with "copy", what the last frame seen scores; in the manifest the same for each frame ahead."""
+    """(metrics, manifest): by the protocols of "pixels" that suit the size of the frames, over all clips and predicted
+    frames, mean and sd over `draws` of z, with "copy", what the last frame seen scores; in the manifest the same for
+    each frame ahead."""
     if not len(clips):
         raise InputError(f"{clips.folder}: no clips in this split; extract more or change the splits")
-    protocols = of_extractor("pixels")
-    tables = {entry.name: np.zeros((draws + 1, gan.num_frames - gan.context)) for entry in protocols}
+    size, ahead = min(clips.shape[1:3]), gan.num_frames - gan.context
+    protocols = [
+        entry for entry in of_extractor("pixels") if size >= entry.least_size and ahead >= entry.least_frames
+    ]
+    tables = dict.fromkeys((entry.name for entry in protocols), 0)  # each (draws + 1, ahead or 1)
     for first in bar(range(0, len(clips), 32), "predict", unit="batch"):
         rows = range(first, min(first + 32, len(clips)))
         real, labels = clips.read(rows)[:, : gan.num_frames], torch.from_numpy(clips.labels[list(rows)])
@@ -32,13 +34,17 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
         tries.append(np.broadcast_to(real[:, gan.context - 1 : gan.context], went_on.shape))
         for entry in protocols:
             scores = [entry.statistic(went_on, guess, entry) for guess in tries]
-            tables[entry.name] += np.array([np.minimum(s, MOST_PSNR).sum(0) for s in scores]) / len(clips)
+            tables[entry.name] = tables[entry.name] + np.sum(scores, axis=1) / len(clips)
     metrics = {}
     for name, table in tables.items():
         *each, copy = table.mean(1)  # The last row is that of the copy.
         value, sd = float(np.mean(each)), float(np.std(each, ddof=1))
         metrics[name] = {"value": value, "sd": sd, "copy": float(copy)}
-    ahead = {name: {"model": t[:-1].mean(0).tolist(), "copy": t[-1].tolist()} for name, t in tables.items()}
+    frames_ahead = {
+        name: {"model": table[:-1].mean(0).tolist(), "copy": table[-1].tolist()}
+        for name, table in tables.items()
+        if table.shape[1] == ahead
+    }
     return metrics, {
         "extractor": "none: pixels are compared",
         "real": {"data_digest": clips.digest},
@@ -48,5 +54,5 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
         "seed": seed,
         "context": gan.context,
         "protocols": {entry.name: entry.description for entry in protocols},
-        "frames_ahead": ahead,
+        "frames_ahead": frames_ahead,
     }

@@ -14,6 +14,7 @@ METRICS = {
     "accuracy": ("label_accuracy",),
     "neighbours": ("prdc",),  # the module has another name than its function, which it would hide
     "psnr_ssim": ("psnr", "ssim"),
+    "scikit_video": ("strred", "msssim"),
 }
 _MODULES = {name: module for module, names in METRICS.items() for name in names} | {"Protocol": "protocols"}
 __all__ = [*_MODULES, "PROTOCOLS"]

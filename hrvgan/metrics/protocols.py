@@ -44,7 +44,7 @@ class Protocol:
 
     `statistic(real, fake, protocol)` takes ddof, splits and eps from the protocol, so that a manifest records what was
     computed. A statistic that returns several numbers by name is shared by protocols that take one `part` each. With
-    the extractor "pixels" it takes frames (N, T, H, W, 3) instead of features and returns one number a frame.
+    the extractor "pixels" it takes frames (N, T, H, W, 3) instead of features and returns numbers (N, T) or (N, 1).
     """
 
     name: str
@@ -66,6 +66,8 @@ class Protocol:
     resize: str = "area, to at most the network's size"
     least_clips: int = 2
     least_of_class: int = 0  # clips of each class, on both sides
+    least_size: int = 0  # pixels of a frame each way, and frames of a clip, with the extractor "pixels"
+    least_frames: int = 1
     ddof: int | None = None
     splits: int | None = None
     eps: float | None = None
