@@ -51,7 +51,7 @@ def main(run: str) -> None:
         state, is_first = resume / "state.pt", distributed.rank() == 0
         arguments, logger = {**config["train"], "seed": config["seed"]}, contextlib.nullcontext()
         if is_first:  # Of several processes only the first one logs.
-            logger = MLflowLogger(run, gan.arguments, str(params.device(config)), resume / "run_id")
+            logger = MLflowLogger(run, gan.arguments, str(params.device(config)), gan.fps, resume / "run_id")
             arguments |= {"log_losses": logger.losses, "log_samples": logger.samples}
         with logger:
             with params.blamed(where):

@@ -170,7 +170,7 @@ def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, m
             for name, process in tags.items()}  # fmt: skip
     with (
         contextlib.suppress(KeyboardInterrupt),
-        MLflowLogger("laptop", {}, "cpu", tmp_path / "run_id") as logger,
+        MLflowLogger("laptop", {}, "cpu", 10, tmp_path / "run_id") as logger,
     ):
         raise KeyboardInterrupt
     status = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}

@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import first_line
 from hrvgan.training.session import read_state
 from hrvgan.video.grids import filmstrips, tile
 from hrvgan.video.io import write_video
-from pipeline import params
 from pipeline.tracking import connect, describe, find, log_metrics, log_release, new_run, uri
 
 PATIENCE = 120  # seconds to wait at the end of a training while nothing can be sent
@@ -30,8 +28,9 @@ class MLflowLogger:
     training: the MLflow run then never gets its digest, and the next stage records the run anew from the released
     model."""
 
-    def __init__(self, run: str, arguments: dict, device: str, resume_file: Path):
-        self.run, self.arguments, self.resume_file, self.device = run, arguments, resume_file, device
+    def __init__(self, run: str, arguments: dict, device: str, fps: float, resume_file: Path):
+        self.run, self.arguments, self.device, self.fps = run, arguments, device, fps
+        self.resume_file = resume_file
         # History of the training that is resumed, read before it writes a newer state.
         self.past = read_state(resume_file.with_name("state.pt"), "history", [])
         self.failed, self.jobs = False, queue.Queue()
@@ -93,10 +92,9 @@ class MLflowLogger:
     def _send_samples(self, step: int, clips: np.ndarray) -> None:
         factor = max(1, 64 // clips.shape[2])
         self.client.log_image(self.id, filmstrips(clips, enlarge=factor), key="samples", step=step)
-        fps = Clips(Path("data/clips") / params.run(self.run)["dataset"]).fps
         with tempfile.TemporaryDirectory() as folder:
             video = Path(folder, f"samples-{step:06d}.mp4")
-            write_video(video, tile(clips, ROW, enlarge=factor), fps=fps)
+            write_video(video, tile(clips, ROW, enlarge=factor), fps=self.fps)
             self.client.log_artifact(self.id, str(video), "videos")
 
     def _resumed(self, runs: list) -> str:
