@@ -14,7 +14,7 @@ from hrvgan.nn.base import VideoGAN
 from hrvgan.nn.checkpoint import check_out, released_folder
 
 SCHEME = "hf://"
-FILES = ["README.md", "discriminator.safetensors", "history.csv", "model.json", "model.safetensors"]
+PATTERNS = ["*.csv", "*.json", "*.md", "*.safetensors"]  # of files that a released model has
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> VideoGAN:
@@ -35,7 +35,7 @@ def push(folder: str | Path, name: str) -> str:
     with hub_errors(name) as hub:
         address = hub.HfApi().create_repo(name, private=True, exist_ok=True)
         hub.HfApi().upload_folder(
-            repo_id=name, folder_path=folder, allow_patterns=FILES, commit_message=f"Model {folder.name}"
+            repo_id=name, folder_path=folder, allow_patterns=PATTERNS, commit_message=f"Model {folder.name}"
         )
     return str(address)
 
@@ -52,7 +52,7 @@ def cached(name: str) -> Path:
     """The released model `name` of the Hub in the cache of its client, which downloads what is not there yet."""
     repository, _, revision = name.partition("@")
     with hub_errors(name) as hub:
-        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=FILES))
+        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=PATTERNS))
 
 
 @contextlib.contextmanager

@@ -109,17 +109,11 @@ def old_trainings() -> Iterator[Removal]:
 
 
 def old_nights() -> Iterator[Removal]:
-    from dvc.repo import Repo
+    from pipeline.experiment import recorded  # torch, which the rest does without
 
-    with Repo() as repo:
-        found = repo.experiments.ls(all_commits=True)
-    names = sorted(
-        (name for names in found.values() for name, _ in names if NIGHT.fullmatch(name)), key=by_date
-    )
-    for name in names[:-NIGHTS]:
-        yield Removal(
-            f"experiment {name}: not among the newest {NIGHTS} nights", 0, lambda name=name: forget(name)
-        )
+    for name in sorted(filter(NIGHT.fullmatch, recorded()), key=by_date)[:-NIGHTS]:
+        what = f"experiment {name}: not among the newest {NIGHTS} nights"
+        yield Removal(what, 0, lambda name=name: forget(name))
 
 
 def by_date(name: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from hrvgan.errors import one_sentence
 from pipeline import params
+from pipeline.experiment import recorded
 from pipeline.report.comparison import ARROWS, NOT_APPLICABLE, caption, groups
 from pipeline.report.run_results import RunResults, Score, decimals, fixed, read_runs, read_scores
 from pipeline.summary import remarks
@@ -32,11 +33,7 @@ def main() -> None:
 
 def experiments() -> Named:
     """The runs of each experiment, as far as Git and DVC's cache hold them."""
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        names = [pair for pairs in repo.experiments.ls(all_commits=True).values() for pair in pairs]
-    return [(name, run) for name, revision in names for run in runs_of(revision)]
+    return [(name, run) for name, revision in recorded().items() for run in runs_of(revision)]
 
 
 def runs_of(revision: str) -> list[RunResults]:

@@ -96,6 +96,14 @@ def queue(sweeps: list[list[str]]) -> None:
             repo.experiments.run(queue=True, params=settings)
 
 
+def recorded() -> dict[str, str]:
+    """Name of each experiment that DVC has recorded, of whatever commit -> its revision."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return dict(pair for pairs in repo.experiments.ls(all_commits=True).values() for pair in pairs)
+
+
 def seed_settings(seeds: str) -> list[list[str]]:
     """Settings of each seed of a list "1,2,3": all active runs have the same one. Without seeds one of none."""
     runs = params.load()["runs"]
