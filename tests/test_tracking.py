@@ -133,7 +133,8 @@ def test_trainings_that_differ_in_their_seed_have_a_parent_with_mean_and_sd(stor
 
 def test_the_ui_opens_on_the_runs(store):
     """Also where a browser is told of them; MLflow itself would show traces of language models first."""
-    experiment, browser, seen = tracking.connect()[1], store / "browser", store / "seen"
+    (client, experiment), browser, seen = tracking.connect(), store / "browser", store / "seen"
+    client.log_param(client.create_run(experiment).info.run_id, "train.steps", 500)
     browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
     browser.chmod(0o755)
     port = processes.free_port()
@@ -154,6 +155,8 @@ def test_the_ui_opens_on_the_runs(store):
             json.loads(tag["value"]) for tag in shown["tags"] if "sharedViewState.hrvgan" in tag["key"]
         ]
         assert {"metrics.`metric/refnet_fd`", "params.`seed`"} <= set(shared["selectedColumns"])
+        assert [chart.get("step") for chart in shared["compareRunCharts"]] == [None, 500]
+        assert (shared["orderByKey"], shared["orderByAsc"]) == ("metrics.`metric/refnet_fd`", True)
         second = processes.run(command, cwd=store, env=environment, check=False)
         assert f"port {port} is taken" in second.stderr
         ui.send_signal(signal.SIGINT)
@@ -176,7 +179,7 @@ def test_a_tracker_that_stands_still_is_a_warning(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("HRVGAN_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(mlflow_logger, "PATIENCE", 0.2)
-    recorded, sent = mlflow_logger.MLflowLogger("laptop", {}, "cpu", tmp_path / "run_id"), []
+    recorded, sent = mlflow_logger.MLflowLogger("laptop", {}, "cpu", 10, tmp_path / "run_id"), []
     begun, never = threading.Event(), threading.Event()
     recorded.jobs.put(begun.set)
     assert begun.wait(120)

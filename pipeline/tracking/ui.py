@@ -25,6 +25,7 @@ SCORES = [
 SECTIONS = ["Settings and scores", "metric", "loss/d", "loss/g", "logits", "grad"]
 WIDTH = 170  # pixels of a column: names of scores are long
 SETTINGS = ["dataset", "model", "seed", "train.steps", "train.batch_size", "net.width"]
+AXES = ["train.batch_size", "train.steps", "seed"]  # of parallel coordinates: numbers that every training has
 START = 120  # seconds that the server may take
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # It starts twice as fast.
 
@@ -65,22 +66,34 @@ def open_runs(server: str, experiment: str) -> None:
 
 def share_view(client, experiment: str) -> None:
     """Store the view that the link names as MLflow's UI stores those that are shared: scores and settings as columns,
-    and one chart besides those that the UI makes of curves and pictures."""
+    the chart of settings against the first score, and the last samples side by side; the UI makes those of curves."""
     columns = [f"metrics.`metric/{name}`" for name in SCORES] + [f"params.`{name}`" for name in SETTINGS]
     sections = [
         {"uuid": f"{VIEW}-{name}", "name": name, "display": True, "isReordered": True} for name in SECTIONS
     ]
-    sections[0]["columns"] = 1  # The chart takes the whole width.
-    chart = {
-        "uuid": f"{VIEW}-parallel", "type": "PARALLEL", "metricSectionId": sections[0]["uuid"],
-        "deleted": False, "isGenerated": False,
-        "selectedParams": SETTINGS, "selectedMetrics": ["metric/refnet_fd"], "showAllRuns": True,
-    }  # fmt: skip
+    sections[0]["columns"] = 1  # The charts take the whole width.
+    charts = [
+        {"type": "PARALLEL", "selectedParams": AXES, "selectedMetrics": ["metric/refnet_fd"], "showAllRuns": False},
+        {"type": "IMAGE", "imageKeys": ["samples"], "step": last_samples(client, experiment), "showRunParams": False},
+    ]  # fmt: skip
+    for chart in charts:
+        chart |= {"uuid": f"{VIEW}-{chart['type']}", "metricSectionId": sections[0]["uuid"],
+                  "deleted": False, "isGenerated": False}  # fmt: skip
     view = {
         "selectedColumns": columns, "columnOrder": columns, "columnWidths": dict.fromkeys(columns, WIDTH),
-        "compareRunSections": sections, "compareRunCharts": [chart], "isAccordionReordered": True,
+        "compareRunSections": sections, "compareRunCharts": charts, "isAccordionReordered": True,
+        # Best first. In the order of time, the UI's own, runs of several seeds would be folded into their parent.
+        "orderByKey": columns[0], "orderByAsc": True,
     }  # fmt: skip
     client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{VIEW}", json.dumps(view))
+
+
+def last_samples(client, experiment: str) -> int:
+    """The step of the last samples of the newest training; 0 before there is one."""
+    newest = client.search_runs(
+        [experiment], "params.`train.steps` != ''", order_by=["attributes.start_time DESC"], max_results=1
+    )
+    return int(newest[0].data.params["train.steps"]) if newest else 0
 
 
 def wait_until_answers(port: int, server: subprocess.Popen) -> None:
