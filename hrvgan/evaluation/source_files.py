@@ -82,8 +82,8 @@ class FolderSource(ClipSource):
         jobs = [(self.files[row].path, row) for row in rows.tolist()]
         large = any(_num_pixels(path) > LARGE for path, _ in jobs)
         cut = functools.partial(try_decode, frames=frames, shrink=shrink if large else None)
-        # A second of 1080p is 190 MB. What cannot be shrunk there stays in this process, one clip at a time.
-        workers = (2 if shrink else 1) if large else "auto"
+        # A second of 1080p is 190 MB, a process that shrinks its frames 430: they stay in this one, a clip at a time.
+        workers = 1 if large else "auto"
         lost = lambda job, cause: f"{job[0]}: {cause} while decoding; replace it"  # noqa: E731
         clips = ordered_map(cut, jobs, workers=workers, lost=lost, lead=1, desc="decode", unit="video")
         yield from _batches(self._good(rows, clips, frames))
