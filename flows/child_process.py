@@ -3,7 +3,7 @@
 Killing `dvc` orphans the program of its stage, and a flow that is killed outright can forward nothing. So the
 command runs in a session of its own, beside this program, which reads its standard input until the parent
 closes it or dies. Then the whole session gets SIGINT and, SECONDS later, SIGKILL. Where the command is killed, its
-session is, too: a killed `dvc` would leave its trainer, and a killed worker its flow.
+session is, too: a killed `dvc` would leave its trainer.
 """
 
 import argparse

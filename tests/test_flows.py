@@ -183,7 +183,7 @@ def test_child_process_kills_what_ignores_the_interrupt():
 
 
 def test_child_process_ends_what_a_killed_command_leaves():
-    """As a `dvc` leaves its trainer, and a worker its flow."""
+    """As a `dvc` leaves its trainer."""
     command = ["sh", "-c", "sleep 60 & echo $!; kill -9 $$"]
     with child_process.running(command, grace=5, stdout=subprocess.PIPE) as process, process.stdout as said:
         orphan = int(said.readline())

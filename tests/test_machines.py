@@ -1,4 +1,4 @@
-"""More machines than one: workers in clones that share DVC's remote, MLflow and Prefect's server; and two people."""
+"""More machines than one: workers in clones that share DVC's remote, MLflow and Prefect's server."""
 
 import contextlib
 import os
@@ -224,42 +224,3 @@ def test_a_worker_goes_on_where_another_machine_was_taken_away(
         name = re.search(r"restored train@laptop\. Saved as the experiment (far-[-\d]+)\.", said)[1]
         assert name in first.run("dvc", "exp", "list", "--name-only").split()
         assert digests(first.tree / "models/laptop") == model
-
-
-@pytest.mark.faults
-@processes.in_full
-@pytest.mark.timeout(600)
-def test_two_people_with_one_remote_and_one_mlflow_do_not_clash(origin, tmp_path):
-    """They make everything at the same time, with a seed each; a third one gets either state."""
-    port = processes.free_port()
-    with folder_remote(origin, tmp_path), mlflow_server(tmp_path / "mlflow", port):
-        commit_all(origin)
-        people = [
-            Machine(tmp_path / name, {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}) for name in "ab"
-        ]
-        for seed, person in enumerate(people):
-            origin.run("git", "clone", "-q", ".", str(person.root))
-            person.edit_params(lambda v: (v["runs"]["laptop"].update(seed=seed), v["train"].update(steps=10)))  # noqa: B023
-        with contextlib.ExitStack() as stack:
-            command = ["sh", "-c", "dvc repro && dvc push"]
-            at_work = [
-                stack.enter_context(processes.start(command, cwd=person.root, env=person.environment()))
-                for person in people
-            ]
-            for process in at_work:
-                assert process.finish(250) == 0, process
-        client, records = trainings(port, "laptop")
-        runs = {record.data.params["seed"]: record for record in records if "seed" in record.data.params}
-        assert {seed: run.info.status for seed, run in runs.items()} == {"0": "FINISHED", "1": "FINISHED"}
-        versions = client.search_model_versions("name = 'laptop'")
-        assert {version.run_id for version in versions} == {run.info.run_id for run in runs.values()}
-        for seed, person in enumerate(people):
-            made = digests(person.root / "models/laptop")
-            assert runs[str(seed)].data.tags["model_digest"] == made["model.safetensors"]
-            assert any(name.startswith("metric/") for name in runs[str(seed)].data.metrics)
-            commit_all(person)
-            third = Machine(tmp_path / f"third{seed}", {})
-            person.run("git", "clone", "-q", ".", str(third.root))
-            third.run("dvc", "pull")
-            assert third.stale() == set()
-            assert digests(third.root / "models/laptop") == made
