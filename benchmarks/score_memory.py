@@ -3,8 +3,7 @@
     python -m benchmarks.score_memory [--videos 40 400] [--size 1920x1080]
 
 As many videos of one second on either side, scored by the reference network of a few shapes; memory is that of all
-processes together, what they share counted once (PSS). Of 400 and 400 videos, one
-process held 0.5 to 0.7 GB in the first tenth of the first side; with two decoding processes beside it there were 1.09 GB.
+processes together, what they share counted once (PSS).
 """
 
 import argparse
