@@ -66,10 +66,10 @@ compare: setup ## the same of active runs and experiments, beside the settings i
 test: setup ## the tests
 	ruff check .
 	ruff format --check .
-	python -m pytest -n 2 --dist loadfile --durations=10
+	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 
 test-faults: setup ## the tests that kill, damage files, or train in several processes
-	python -m pytest -n 2 --dist loadfile --durations=10 -m faults
+	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10 -m faults
 
 test-faults-full: export HRVGAN_FAULTS := full
 test-faults-full: test-faults fuzz ## the same with more kills and more damaged files, then make fuzz

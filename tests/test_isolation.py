@@ -3,17 +3,15 @@
 import pytest
 from dvc.repo import Repo
 
-from tests.project import Project, digests
+from tests.project import Project, digests, finished
 
 RUNS = ("laptop", "rival")
 MODEL_STAGES = ("train", "sample", "evaluate")
 
 
-def two_of_each(values: dict) -> None:
-    """Params with two data sets and two runs of different models, of which training takes two steps."""
-    values["train"] |= {"steps": 2, "batch_size": 4, "log_every": 1, "save_every": 1, "sample_every": 2}
+def add_another_of_each(values: dict) -> None:
+    """Params with two data sets and two runs of different models."""
     shapes, laptop = values["datasets"]["shapes"], values["runs"]["laptop"]
-    shapes["options"], laptop["net"]["width"] = {"num_groups": 4, "videos_per_group": 1}, 0.04
     values["datasets"]["mine"] = {**shapes, "source": "folder", "watch": "conf/folder.yaml"}
     rival = {"dataset": "mine", "model": "vgan", "init_from": "hrvgan/models/vgan.py"}
     values["runs"]["rival"] = {**laptop, **rival}
@@ -34,11 +32,11 @@ def fill_in(project: Project) -> None:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
     """A project of which one run is trained."""
-    graph = Project.new(tmp_path_factory.mktemp("graph"), two_of_each)
-    assert "train@laptop" in graph.repro("train@laptop")
-    fill_in(graph)
-    assert graph.stale() == set()
-    return graph
+    with finished(tmp_path_factory)[0].copied(tmp_path_factory.mktemp("graph") / "project") as graph:
+        graph.edit_params(add_another_of_each)
+        fill_in(graph)
+        assert graph.stale() == set()
+        yield graph
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ tracking.log_clips(sys.argv[1], Path("videos.parquet"), {"clips": 1}, {"cause": 
 """
 
 
+@pytest.mark.faults
 def test_two_first_recordings_at_once_both_succeed(store):
     (store / "videos.parquet").write_bytes(b"")
     options = {"cwd": store, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "stdin": subprocess.PIPE}
