@@ -68,7 +68,7 @@ test: setup ## the tests
 	ruff format --check .
 	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10
 
-test-faults: setup ## the tests that kill, damage files, or train in several processes
+test-faults: setup ## the tests that kill, damage files, train in several processes, or deploy to a server
 	python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=10 -m faults
 
 test-faults-full: export HRVGAN_FAULTS := full

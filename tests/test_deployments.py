@@ -19,6 +19,8 @@ from tests.flow_project import schedule
 from tests.processes import wait_for
 from tests.project import ROOT
 
+pytestmark = pytest.mark.faults  # for their time, of which the server takes most
+
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):

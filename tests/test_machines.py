@@ -20,6 +20,7 @@ from tests.flow_project import PrefectAPI, start_server, wait_until_healthy
 from tests.processes import wait_for
 from tests.project import NO_TRACKER, ROOT, Project, digests, finished, shrink
 
+pytestmark = pytest.mark.faults
 WHO = ["-c", "user.name=t", "-c", "user.email=t@t"]
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 STEPS = 150
@@ -171,7 +172,6 @@ class Machine(Project):
         return processes.start(command, cwd=self.root, env=env)
 
 
-@pytest.mark.faults
 @processes.in_full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("remote", "database"), [(folder_remote, sqlite), (s3_remote, postgresql)])
