@@ -37,8 +37,11 @@ TIMED = ("mov", "matroska", "flv")  # containers whose header has the duration
 def open_reader(path: str | Path, deadline: float = math.inf) -> Iterator["PacketReader | PictureReader"]:
     """Open a folder of pictures, an animated WebP, or the best video stream of a file; an error of ffmpeg inside the
     block becomes a VideoError."""
-    if Path(path).is_dir() or Path(path).suffix.lower() == WEBP:
-        yield PictureReader(path) if Path(path).is_dir() else WebpReader(path, deadline)
+    if Path(path).is_dir():
+        yield PictureReader(path)
+        return
+    if Path(path).suffix.lower() == WEBP:
+        yield WebpReader(path, deadline)
         return
     options = {"protocol_whitelist": "file", "format_whitelist": DEMUXERS}
     try:
