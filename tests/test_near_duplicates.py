@@ -35,14 +35,15 @@ def scene(seed, num_frames=12):
 
 
 def test_fingerprints_by_hand():
+    """Y, Cb and Cr of JFIF: Y = 0.299 R + 0.587 G + 0.114 B, Cb = 128 + (B - Y) / 1.772, Cr = 128 + (R - Y) / 1.402."""
     frame = np.zeros((16, 16, 3), np.uint8)
-    frame[:2, :2] = (30, 60, 90)  # the first of 8 x 8 fields, 0.299 * 30 + 0.587 * 60 + 0.114 * 90 = 54.45
-    frame[2, 0] = 200  # a quarter of the field below
-    fields = np.frombuffer(fingerprint([frame, 255 - frame]), np.uint8).reshape(2, 8, 8)
-    assert fields[0, 0, 0] == 54
-    assert fields[0, 1, 0] == 50
-    assert fields[0].sum() == 104
-    assert fields[1, 0, 0] == 201
+    frame[:2, :2] = (30, 60, 90)  # the first of 8 x 8 cells: Y 54.45
+    frame[2, 0] = 200  # a quarter of the cell below
+    cells = np.frombuffer(fingerprint([frame, 255 - frame]), np.uint8).reshape(2, 8, 8, 3)
+    np.testing.assert_allclose(cells[0, 0, 0], (54, 148, 111), atol=1)
+    np.testing.assert_array_equal(cells[0, 1, 0], (50, 128, 128))
+    np.testing.assert_allclose(cells[1, 0, 0], (201, 108, 145), atol=1)
+    assert (cells[0].reshape(64, 3)[[1, 9, 63]] == (0, 128, 128)).all()
 
 
 def test_frames_of_fingerprints_by_hand():
@@ -55,7 +56,7 @@ def test_frames_of_fingerprints_by_hand():
 
 
 def near(one, other):
-    """Of two videos in cells, uint8 (T, 8, 8): all frames that both show, counted from the first or from the last."""
+    """Of two videos in cells, uint8 (T, 8, 8, 3): all frames of both, counted from the first or from the last."""
     lengths = sorted(map(len, (one, other)))
     steps = [max(2 ** int(np.log2(max(1, length / 8))), 1) for length in lengths]
     numbers = np.arange(0, lengths[0], steps[1])
@@ -63,12 +64,12 @@ def near(one, other):
         return False
     for place in (lambda video: video[numbers], lambda video: video[::-1][numbers]):
         a, b = place(one).astype(int), place(other).astype(int)
-        for view in (b, b[..., ::-1]):
-            head = abs(a[:4].mean(axis=-1) - view[:4].mean(axis=-1)).mean()
+        for view in (b, b[..., ::-1, :]):
+            head = abs(a[:4, ..., 0].mean(axis=-1) - view[:4, ..., 0].mean(axis=-1)).mean()
             if (
-                np.ptp(a, axis=0).max() > 10
-                and abs(a - view).max() <= 10
-                and abs(a - view).mean() <= 2 >= head
+                (np.ptp(a, axis=0) > (10, 24, 24)).any()
+                and (abs(a - view) <= (10, 24, 24)).all()
+                and abs(a - view).mean(axis=(0, 1, 2)).max() <= 2 >= head
             ):
                 return True
     return False
@@ -82,9 +83,9 @@ def test_near_duplicates_are_all_pairs_within_the_tolerance():
         return video + draw.integers(draw.integers(2, 6), size=video.shape, dtype=np.uint8)
 
     originals = [
-        draw.integers(100, 116, size=(length, 8, 8), dtype=np.uint8) for length in [7, 33, 40, 64] * 5
+        draw.integers(100, 116, size=(length, 8, 8, 3), dtype=np.uint8) for length in [7, 33, 40, 64] * 5
     ]
-    videos = [*originals, *(noisy(v)[..., ::-1] for v in originals), *originals[:8]]
+    videos = [*originals, *(noisy(v)[..., ::-1, :] for v in originals), *originals[:8]]
     videos += [noisy(video[len(video) // 3 :]) for video in originals]
     videos += [noisy(video[: -len(video) // 4]) for video in originals]
     videos += [video[5:-5] for video in originals if len(video) > 10]  # cut at both ends
@@ -103,9 +104,19 @@ def test_near_duplicates_are_all_pairs_within_the_tolerance():
 
 
 def test_videos_that_hardly_change_are_nobodys_near_duplicates():
-    black = np.zeros((5000, 16, 8, 8), np.uint8)
+    black = np.zeros((5000, 16, 8, 8, 3), np.uint8)
     assert hardly_changes(black[0].tobytes())
     assert find_near_duplicates([16] * 5000, [video.tobytes() for video in black]) == []
+
+
+def test_the_same_motion_in_another_colour_is_no_near_duplicate():
+    """Red and blue of the same luma."""
+    frames = np.zeros((12, 32, 32, 3), np.uint8)
+    for time in range(12):
+        frames[time, 2 * time : 2 * time + 8] = (200, 0, 0)
+    blue = np.where(frames[..., :1] > 0, np.uint8([0, 52, 255]), np.uint8(0))
+    assert find_near_duplicates([12, 12], [fingerprint(frames), fingerprint(blue)]) == []
+    assert find_near_duplicates([12, 12], [fingerprint(blue), fingerprint(blue[:, :, ::-1])]) == [(0, 1)]
 
 
 def connected(pairs, count):

@@ -18,7 +18,7 @@ from hrvgan.video.io import is_strip, probe, read_strip
 from hrvgan.video.readers import PICTURES_FPS, numbering_gaps
 
 # Raise it when the same file and parameters would give other clips: existing stores are then extracted again.
-DECODING = 7
+DECODING = 8
 # Index mapping (n-th frame of the clip, length of the video) -> frame of a video that is shorter than a clip.
 SHORT: dict[str, Callable[[int, int], int] | None] = {
     "drop": None,

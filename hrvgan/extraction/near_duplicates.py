@@ -16,15 +16,16 @@ from PIL import Image
 from hrvgan.clipstore.clips import SPLITS
 from hrvgan.extraction.videos import Video
 
-LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
 THUMBNAIL = 32  # pixels of the image that a fingerprint is computed from
-GRID = 8  # A fingerprint is the mean luma of GRID x GRID cells of each frame that it shows,
+GRID = 8  # A fingerprint has the mean Y, Cb and Cr of GRID x GRID cells of each frame that it shows,
+CELLS = GRID, GRID, 3
 FEWEST, MOST = 8, 16  # of so many in each direction: with few, all that pass a fixed camera would look alike.
 OVERLAP = 5  # frames shown by both of two videos of different lengths, at least
 HEAD = 4  # frames that candidates for the comparison are found by
-# Levels of 255 by which each cell may differ, and all in the mean. Of 36 people bending, jumping and waving, copies by
-# H.264 (crf 28), mirrored or at half the size differ by 9 at most and 1.7, different videos by 21 or more.
-TOLERANCE, MEAN_TOLERANCE = 10, 2
+# Levels of 255 by which each cell may differ in Y, Cb and Cr, and all cells in the mean. Copies by H.264 (crf 28),
+# mirrored or at half the size differ by 9, 16 and 23 at most and 1.7 in the mean, in videos of 36 people bending,
+# jumping and waving and of 624 moving shapes; other people by 21 or more in Y, shapes of other colours by 70 in Cb.
+TOLERANCE, MEAN_TOLERANCE = np.array([10, 24, 24]), 2
 
 
 def shown_frames(num_frames: int) -> list[int]:
@@ -39,19 +40,18 @@ def _step(num_frames: int) -> int:
 
 
 def fingerprint(frames: Sequence[np.ndarray]) -> bytes:
-    """Fingerprint of a video by its `shown_frames` (H, W, 3): GRID * GRID bytes each."""
+    """Fingerprint of a video by its `shown_frames`, uint8 (H, W, 3): as many bytes each as CELLS has values."""
     cells = [
-        Image.fromarray((frame @ LUMA).astype(np.float32)).resize((GRID, GRID), Image.Resampling.BOX)
-        for frame in frames
+        Image.fromarray(frame).resize((GRID, GRID), Image.Resampling.BOX).convert("YCbCr") for frame in frames
     ]
-    return np.stack([np.asarray(cell) for cell in cells]).round().astype(np.uint8).tobytes()
+    return b"".join(cell.tobytes() for cell in cells)
 
 
 def hardly_changes(frames: bytes) -> bool:
     """True of a fingerprint whose frames are alike: if such videos could be near-duplicates, all of one fixed camera
     would be."""
-    cells = np.frombuffer(frames, np.uint8).reshape(-1, GRID * GRID)
-    return bool(np.ptp(cells, axis=0).max(initial=0) <= TOLERANCE)
+    cells = np.frombuffer(frames, np.uint8).reshape(-1, *CELLS)
+    return not len(cells) or bool((np.ptp(cells, axis=0) <= TOLERANCE).all())
 
 
 def find_near_duplicates(lengths: Sequence[int], fingerprints: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -62,17 +62,17 @@ def find_near_duplicates(lengths: Sequence[int], fingerprints: Sequence[bytes]) 
     """
     first, pairs, series, offset = {}, [], defaultdict(list), 0
     for number, (length, print_) in enumerate(zip(lengths, fingerprints, strict=True)):
-        cells = np.frombuffer(print_, np.uint8).reshape(-1, GRID, GRID)
+        cells = np.frombuffer(print_, np.uint8).reshape(-1, *CELLS)
         offset += len(cells)
         if hardly_changes(print_):
             continue
-        original = first.setdefault((length, min(print_, cells[..., ::-1].tobytes())), number)
+        original = first.setdefault((length, min(print_, cells[..., ::-1, :].tobytes())), number)
         if original != number:
             pairs.append((original, number))
             continue
         for kind, places, *row in _series(length):
             series[kind].append((number, offset - len(cells) + places, *row))
-    cells = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, GRID, GRID)
+    cells = np.frombuffer(b"".join(fingerprints), np.uint8).reshape(-1, *CELLS)
     for rows in series.values():
         numbers, *columns = map(np.array, zip(*rows, strict=True))
         pairs += (numbers[pair].tolist() for pair in _near(cells, *columns))
@@ -99,10 +99,10 @@ def _near(
 ) -> Iterator[np.ndarray]:
     """Yield pairs of rows of `places`, frames in `cells`, that agree.
 
-    Mirroring keeps the means of rows of cells, so only neighbours in the order of the mean are compared, and first in
-    the means of rows.
+    Mirroring keeps the mean luma of rows of cells, so only neighbours in the order of the mean are compared, and first
+    in the means of rows.
     """
-    rows = cells[places[:, :HEAD]].mean(axis=-1, dtype=np.float32).reshape(len(places), -1)
+    rows = cells[places[:, :HEAD], ..., 0].mean(axis=-1, dtype=np.float32).reshape(len(places), -1)
     means = rows.mean(axis=1)
     order = np.argsort(means)
     near = np.arange(len(order))
@@ -124,11 +124,11 @@ def _near(
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Compare frames of two videos, uint8 (count, GRID, GRID)."""
+    """Compare frames of two videos, uint8 (count, *CELLS)."""
     if hardly_changes(one.tobytes()):
         return False
-    differences = (abs(one.astype(np.int16) - view) for view in (other, other[..., ::-1]))
-    return any(d.max() <= TOLERANCE and d.mean() <= MEAN_TOLERANCE for d in differences)
+    differences = (abs(one.astype(np.int16) - view) for view in (other, other[..., ::-1, :]))
+    return any((d <= TOLERANCE).all() and d.mean(axis=(0, 1, 2)).max() <= MEAN_TOLERANCE for d in differences)
 
 
 def join_near_duplicates(

@@ -160,7 +160,7 @@ class MetaAutocast(TorchFunctionMode):
 
 # Of processes, measured (docs/training.md): their peak is so many times that of their tensors, for freed blocks do not
 # always fit, and so many bytes besides, for compilers and scratch space.
-FACTORS = {"float32": 2.2, "bfloat16": 1.85}
+FACTORS = {"float32": 2.0, "bfloat16": 1.85}
 CONSTANT = 130_000_000
 
 
