@@ -2,11 +2,13 @@
 
 Killing `dvc` orphans the program of its stage, and a flow that is killed outright can forward nothing. So the
 command runs in a session of its own, beside this program, which reads its standard input until the parent
-closes it or dies. Then the whole session gets SIGINT and, SECONDS later, SIGKILL. Where the command is killed, its
-session is, too: a killed `dvc` would leave its trainer.
+closes it or dies. Then the whole session gets SIGINT and, SECONDS later, SIGKILL. Where the command itself is killed,
+what it leaves behind gets SIGTERM and, SECONDS later, SIGKILL: a killed `dvc` leaves its trainer, a killed worker its
+flows, which have sessions of their own.
 """
 
 import argparse
+import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +17,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import psutil
+
+PR_SET_CHILD_SUBREAPER = 36  # of Linux's sys/prctl.h
 
 
 def start(command: list[str], *, grace: float, **options) -> subprocess.Popen:
@@ -37,13 +43,38 @@ def running(command: list[str], *, grace: float, **options) -> Iterator[subproce
 def supervise(grace: float, command: list[str]) -> int:
     # A handler, unlike SIG_IGN, is not inherited: SIGINT ends the command and not this program.
     signal.signal(signal.SIGINT, lambda *_: None)
+    adopt_orphans()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     parent_gone = threading.Event()
     threading.Thread(target=end_session_with_parent, args=(grace, parent_gone), daemon=True).start()
     code = child.wait()
-    if parent_gone.is_set() or code < 0:  # A command that was killed has ended none of its own.
+    if code < 0 and not parent_gone.is_set():
+        end_orphans(grace)
+    if parent_gone.is_set() or code < 0:
         os.killpg(os.getpgrp(), signal.SIGKILL)  # children that the command left behind, and this program
     return code
+
+
+def adopt_orphans() -> None:
+    """Makes processes that the command leaves behind children of this one, on Linux; elsewhere they are init's."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_orphans(grace: float) -> None:
+    """End the adopted processes, which end their own, and wait for all of them."""
+    for orphan in psutil.Process().children():
+        orphan.terminate()
+    end = time.monotonic() + grace
+    while time.monotonic() < end:
+        try:
+            ended, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not ended:
+            time.sleep(0.1)
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
 
 
 def end_session_with_parent(grace: float, parent_gone: threading.Event) -> None:

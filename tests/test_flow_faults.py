@@ -92,9 +92,9 @@ def test_a_locked_database_of_the_server_delays_a_flow_and_no_more(toy):
 
 @processes.in_full
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("victim", ["server", "all"])
+@pytest.mark.parametrize("victim", ["server", "worker", "all"])
 def test_after_a_kill_and_a_new_start_the_run_has_crashed_and_the_next_night_runs(tmp_path, victim):
-    """Of the server, upon which `make schedule` ends and systemd starts it again; of all at once, as a reboot."""
+    """Of server or worker, upon which `make schedule` ends and systemd starts it again; of all at once, as a reboot."""
     toy = Toy(tmp_path, processes.free_port())
     toy.env["PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION"] = "60"  # seconds; it is 300
     with toy.start_serve() as serve:

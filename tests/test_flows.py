@@ -182,10 +182,15 @@ def test_child_process_kills_what_ignores_the_interrupt():
     assert process.returncode == -signal.SIGKILL
 
 
-def test_child_process_ends_what_a_killed_command_leaves():
-    """As a `dvc` leaves its trainer."""
-    command = ["sh", "-c", "sleep 60 & echo $!; kill -9 $$"]
-    with child_process.running(command, grace=5, stdout=subprocess.PIPE) as process, process.stdout as said:
+@pytest.mark.parametrize("left", [
+    pytest.param("sleep 60", id="as a dvc leaves its trainer"),
+    pytest.param("setsid sleep 60", id="in a session of its own, as a worker leaves its flows",
+                 marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")),
+    pytest.param("nohup sh -c 'trap : TERM; sleep 60; sleep 60'", id="deaf to SIGTERM"),
+])  # fmt: skip
+def test_child_process_ends_what_a_killed_command_leaves(left):
+    command = ["sh", "-c", f"{left} & echo $!; kill -9 $$"]
+    with child_process.running(command, grace=3, stdout=subprocess.PIPE) as process, process.stdout as said:
         orphan = int(said.readline())
         wait_for(lambda: not alive(orphan), "the end of the orphan", 15)
     assert process.returncode != 0
