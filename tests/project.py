@@ -33,6 +33,8 @@ NO_TRACKER = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
 }
+# Someone for Git to name, where the machine has nobody.
+WHO = {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 LIMIT = 250  # seconds for one program; `dvc repro` runs several
 
 
@@ -98,6 +100,12 @@ class Project:
         said = done.stdout + done.stderr
         assert done.returncode == code, f"exit status {done.returncode} of {' '.join(command)}:\n{said}"
         return said
+
+    def commit(self) -> str:
+        """The hash of a commit of all files."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "-qm", "as it is", **WHO)
+        return self.run("git", "rev-parse", "HEAD").strip()
 
     def call(self, program: str, *arguments: str, code: int = 0, **variables: str) -> str:
         """All that `python -m pipeline.<program> <arguments>` prints, run on this project in the process of the test

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import cleanup
 from tests import processes
-from tests.project import Project, digests
+from tests.project import WHO, Project, digests
 
 GRAPH = """
 stages:
@@ -52,7 +52,6 @@ def main(run):
 
 stage.run(main, "A toy.", argument="run")
 """
-WHO = {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
 @pytest.fixture
@@ -66,8 +65,7 @@ def project(tmp_path):
         text = yaml.safe_dump({"datasets": values["datasets"], "runs": runs})
         (project.root / f"conf/{name}.yaml").write_text(text)
     project.run("dvc", "repro")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "-qm", "as it is", **WHO)
+    project.commit()
     return project
 
 

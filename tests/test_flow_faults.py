@@ -228,8 +228,7 @@ def test_overrides_and_a_seed_make_an_experiment(toy, tmp_path):
     project = Project.new(tmp_path / "project", lambda values: None)
     (project.root / "dvc.yaml").write_text(GRAPH)
     shutil.copytree(ROOT / "flows", project.root / "flows")
-    project.run("git", "add", "--all")
-    project.run("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    project.commit()
     (project.root / ".state/prefect").mkdir(parents=True)
     before = (project.root / "params.yaml").read_text()
     env = {**project.environment(), "HOME": toy.env["HOME"], "PREFECT_API_URL": toy.api}

@@ -1,4 +1,4 @@
-"""More machines than one: workers in clones that share DVC's remote, MLflow and Prefect's server."""
+"""More machines than one: workers in clones that share DVC's remote, MLflow and Prefect's server; and two people."""
 
 import contextlib
 import os
@@ -21,15 +21,8 @@ from tests.processes import wait_for
 from tests.project import NO_TRACKER, ROOT, Project, digests, finished, shrink
 
 pytestmark = pytest.mark.faults
-WHO = ["-c", "user.name=t", "-c", "user.email=t@t"]
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 STEPS = 150
-
-
-def commit_all(project: Project) -> str:
-    project.run("git", "add", "--all")
-    project.run("git", *WHO, "commit", "-qm", "state")
-    return project.run("git", "rev-parse", "HEAD").strip()
 
 
 @pytest.fixture
@@ -191,7 +184,7 @@ def test_a_worker_goes_on_where_another_machine_was_taken_away(
             api.port, cwd=tmp_path, env={**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), **variables}
         ),
     ):
-        commit = commit_all(origin)
+        commit = origin.commit()
         first, second = (Machine(tmp_path / name, shared) for name in ("first", "second"))
         for machine in (first, second):
             origin.run("git", "clone", "-q", ".", str(machine.root))
@@ -224,3 +217,38 @@ def test_a_worker_goes_on_where_another_machine_was_taken_away(
         name = re.search(r"restored train@laptop\. Saved as the experiment (far-[-\d]+)\.", said)[1]
         assert name in first.run("dvc", "exp", "list", "--name-only").split()
         assert digests(first.tree / "models/laptop") == model
+
+
+@processes.in_full
+@pytest.mark.timeout(600)
+def test_two_people_with_one_remote_and_one_mlflow_do_not_clash(tmp_path, tmp_path_factory):
+    """They train and score at the same time, with a seed each; a third one gets either model."""
+    port, project = processes.free_port(), finished(tmp_path_factory)[0]
+    env = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mlflow_server(tmp_path / "mlflow", port))
+        people = [Machine(stack.enter_context(project.copied(tmp_path / name)).root, env) for name in "ab"]
+        for seed, person in enumerate(people, 1):
+            person.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+            person.edit_params(lambda v: v["runs"]["laptop"].update(seed=seed))  # noqa: B023
+        command = ["sh", "-c", "dvc repro evaluate@laptop && dvc push evaluate@laptop train@laptop"]
+        at_work = [
+            stack.enter_context(processes.start(command, cwd=person.root, env=person.environment()))
+            for person in people
+        ]
+        for process in at_work:
+            assert process.finish(250) == 0, process
+        client, records = trainings(port, "laptop")
+        runs = {record.data.params["seed"]: record for record in records if "seed" in record.data.params}
+        assert {seed: run.info.status for seed, run in runs.items()} == {"1": "FINISHED", "2": "FINISHED"}
+        versions = client.search_model_versions("name = 'laptop'")
+        assert {version.run_id for version in versions} == {run.info.run_id for run in runs.values()}
+        for seed, person in enumerate(people, 1):
+            made, run = digests(person.root / "models/laptop"), runs[str(seed)]
+            assert run.data.tags["model_digest"] == made["model.safetensors"]
+            assert "metric/refnet_fd" in run.data.metrics
+            person.commit()
+            third = Machine(tmp_path / f"third{seed}", {})
+            person.run("git", "clone", "-q", ".", str(third.root))
+            third.run("dvc", "pull", "train@laptop", "evaluate@laptop")
+            assert digests(third.root / "models/laptop") == made

@@ -100,11 +100,15 @@ MEASURED = [
     ("vgan", {"size": 64, "width": 0.25}, 32),
 ]
 KERNELS = ["torch", "ours"] if cpu.enabled else ["torch"]
+# What `precision: auto` trains in here.
+CHOSEN = "bfloat16" if use_bfloat16("auto", torch.device("cpu")) else "float32"
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kernels", KERNELS)
-@pytest.mark.parametrize("precision", FACTORS)
+@pytest.mark.parametrize("precision", [
+    pytest.param(name, marks=() if name == CHOSEN else processes.in_full) for name in FACTORS
+])  # fmt: skip
 @pytest.mark.parametrize(("name", "net", "batch_size"), MEASURED, ids=str)
 def test_estimate_is_what_a_process_takes(name, net, batch_size, precision, kernels, monkeypatch):
     """At most 1.25 times too low and 1.5 times too high, by either implementation of the operations."""

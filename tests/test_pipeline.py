@@ -14,7 +14,7 @@ import hrvgan
 from hrvgan.clipstore.clips import Clips
 from hrvgan.files import file_digest
 from pipeline import checks
-from tests.project import Project, digests, finished, running
+from tests.project import WHO, Project, digests, finished, running
 
 TWIN = '''"""A second model, to see what adding and editing one reruns."""
 
@@ -74,8 +74,7 @@ def test_dvc_shows_metrics_and_plots(project):
 def test_a_state_goes_from_one_clone_to_another(project, tmp_path):
     """By the commands of README: add dvc.lock, commit, push; clone, pull; compare scores with those of the commit."""
     project.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
-    project.run("git", "add", "--all")
-    project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "a state")
+    project.commit()
     project.run("dvc", "push")
     project.run("git", "clone", "-q", ".", str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
@@ -99,8 +98,7 @@ def test_a_colleague_takes_a_training_from_the_run_cache(project, tmp_path):
     mine = {name: stage for name, stage in recorded["stages"].items() if name.endswith("@shapes")}
     project.run("dvc", "push", "--run-cache")
     lock.write_text(yaml.safe_dump(recorded | {"stages": mine}))
-    project.run("git", "add", "--all")
-    project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "clips alone")
+    project.commit()
     project.run("git", "clone", "-q", ".", str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone")
     clone.run("dvc", "pull", "--run-cache", "--allow-missing", "--force")
@@ -140,11 +138,9 @@ def test_no_other_setting_of_a_stage_in_the_run_cache_is_called_as_those_that_it
 @pytest.mark.faults
 def test_a_backup_brings_back_a_machine(project, tmp_path):
     """By the commands of docs/operations.md: at the same path, with experiments, records and states."""
-    who = {f"GIT_{role}_{what}": "t@t" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     project.run("dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "-qm", "a state", **who)
-    project.run("dvc", "exp", "save", "--name", "nightly-2026-01-01", **who)
+    project.commit()
+    project.run("dvc", "exp", "save", "--name", "nightly-2026-01-01", **WHO)
     project.run("dvc", "push", "--all-commits")
     project.run("git", "bundle", "create", str(tmp_path / "hrvgan.bundle"), "--all")
     project.run(
@@ -173,8 +169,7 @@ def test_a_backup_brings_back_a_machine(project, tmp_path):
 def test_make_runs_an_experiment_for_someone_whom_git_does_not_know(project):
     home = project.with_make().root / "home"
     home.mkdir()
-    project.run("git", "add", "--all")
-    project.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "as it is")
+    project.commit()
     said = project.run("make", "exp", "SET=report.title=Another extract.workers=1", HOME=str(home))
     assert running(said) == ["extract@shapes", "report"]  # All clips are there: nothing after it has changed.
     assert 'make exp SET="train.steps=4000 train.lr_decay=4200"' in said.partition("what was made")[2]
