@@ -15,7 +15,7 @@ import urllib3
 
 from tests import processes
 from tests.processes import wait_for
-from tests.project import ROOT
+from tests.project import ROOT, WHO
 
 SENTENCE = "params.yaml: runs.toy.width = -3, must be positive; raise it"
 
@@ -211,8 +211,7 @@ class Toy(PrefectAPI):
         return names
 
     def git(self, *arguments: str) -> str:
-        who = ["-c", "user.name=t", "-c", "user.email=t@t"]
-        return processes.run(["git", *who, *arguments], cwd=self.root, env=self.env).stdout
+        return processes.run(["git", *arguments], cwd=self.root, env={**self.env, **WHO}).stdout
 
     def up_to_date(self) -> None:
         """All files as `dvc repro` left them the first time, and an empty diary."""

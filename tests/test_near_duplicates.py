@@ -35,15 +35,16 @@ def scene(seed, num_frames=12):
 
 
 def test_fingerprints_by_hand():
-    """Y, Cb and Cr of JFIF: Y = 0.299 R + 0.587 G + 0.114 B, Cb = 128 + (B - Y) / 1.772, Cr = 128 + (R - Y) / 1.402."""
+    """Y, Cb and Cr of JFIF: Y = 0.299 R + 0.587 G + 0.114 B, Cb = 128 + (B - Y) / 1.772, Cr = 128 + (R - Y) / 1.402;
+    Pillow cuts fractions off."""
     frame = np.zeros((16, 16, 3), np.uint8)
-    frame[:2, :2] = (30, 60, 90)  # the first of 8 x 8 cells: Y 54.45
+    frame[:2, :2] = (30, 60, 90)  # the first of 8 x 8 cells: Y 54.45, Cb 148.06, Cr 110.56
     frame[2, 0] = 200  # a quarter of the cell below
     cells = np.frombuffer(fingerprint([frame, 255 - frame]), np.uint8).reshape(2, 8, 8, 3)
-    np.testing.assert_allclose(cells[0, 0, 0], (54, 148, 111), atol=1)
-    np.testing.assert_array_equal(cells[0, 1, 0], (50, 128, 128))
-    np.testing.assert_allclose(cells[1, 0, 0], (201, 108, 145), atol=1)
-    assert (cells[0].reshape(64, 3)[[1, 9, 63]] == (0, 128, 128)).all()
+    assert cells[0, 0, 0].tolist() == [54, 148, 110]
+    assert cells[0, 1, 0].tolist() == [50, 128, 128]
+    assert cells[0, ..., 0].sum() == 104
+    assert cells[1, 0, 0].tolist() == [200, 107, 145]
 
 
 def test_frames_of_fingerprints_by_hand():
