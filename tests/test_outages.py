@@ -1,14 +1,16 @@
-"""A training whose MLflow server dies, or whose MLflow store is locked."""
+"""A training whose MLflow server dies, whose MLflow store is locked, or whose clock jumps."""
 
 import contextlib
+import json
 import sqlite3
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests import processes
 from tests.processes import wait_for
-from tests.project import STORE, digests, finished
+from tests.project import NO_TRACKER, STORE, digests, finished
 from tests.test_machines import mlflow_server, trainings
 
 pytestmark = [pytest.mark.faults, processes.in_full]
@@ -64,3 +66,30 @@ def test_a_locked_store_of_mlflow_stops_no_training(project):
     project.call("tracking", "record", "laptop")
     client, (record, *_) = project.records("laptop", f" and params.`train.steps` = '{STEPS}'")
     assert steps_of(client, record) == set(range(2, STEPS + 1, 2))
+
+
+def test_a_clock_that_jumps_changes_no_bit(project, tmp_path):
+    """A day back in the middle of a training, then more than a year forth."""
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if not library:
+        pytest.skip("libfaketime is not installed (apt-get install libfaketime)")
+    train = ["dvc", "repro", "--single-item", "train@laptop"]
+    project.run(*train, **NO_TRACKER, HRVGAN_STATE=str(tmp_path / "none"))
+    model, clock = digests(project.root / "models/laptop"), tmp_path / "clock"
+    clock.write_text("+0")
+    env = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_CACHE_DURATION": "1"}
+    env |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    env |= {"FAKETIME_FORCE_MONOTONIC_FIX": "0"}  # Otherwise waits of the interpreter's lock end at once.
+    env |= {"HRVGAN_STATE": str(tmp_path / "state"), **NO_TRACKER}
+    states = lambda: [path.stat().st_ino for path in tmp_path.glob("state/resume/*/state.pt")]  # noqa: E731
+    with processes.start(
+        [*train[:2], "--force", *train[2:]], cwd=project.root, env={**project.environment(), **env}
+    ) as dvc:
+        for jump in ("-1d", "+400d"):
+            before = states()
+            wait_for(lambda: states() != before, "a state", process=dvc)  # noqa: B023
+            clock.write_text(jump)
+        assert dvc.finish() == 0, dvc
+    assert digests(project.root / "models/laptop") == model
+    assert "train@laptop" not in project.stale()
+    assert 0 < json.loads((project.root / "metrics/laptop.training.json").read_text())["seconds"] < 100
