@@ -26,9 +26,7 @@ LIMIT = 300  # seconds of a row
 
 def step_time(steps: int) -> float:
     """Median seconds of a training step."""
-    step = Iteration(
-        32, plain=False, bfloat16=use_bfloat16("auto", torch.device("cpu")), lazy=True, width=0.25
-    )
+    step = Iteration(32, plain=False, bfloat16=use_bfloat16("auto", torch.device("cpu")), lazy=True, width=0.25)
     return statistics.median(seconds(step) for _ in range(steps))
 
 
@@ -48,9 +46,7 @@ def speed(steps: int, spins: str, threads: int) -> float:
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": spins}
     command = [sys.executable, "-m", "benchmarks.beside", "--steps", str(steps), "--inside"]
     try:
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True
-        )
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
     except subprocess.TimeoutExpired:
         return 0.0
     return 1 / float(done.stdout)
@@ -66,9 +62,7 @@ def main() -> None:
         return
     cores = os.cpu_count()
     fair = cores / (cores + 1)
-    print(
-        f"{'threads':>7} {'spins while it waits':<26} {'alone/s':>8} {'beside/s':>9} {'of the fair share':>18}"
-    )
+    print(f"{'threads':>7} {'spins while it waits':<26} {'alone/s':>8} {'beside/s':>9} {'of the fair share':>18}")
     for threads in (1, cores):
         for name, spins in WAITING.items():
             alone = speed(arguments.steps, spins, threads)

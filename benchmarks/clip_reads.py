@@ -64,16 +64,11 @@ def measure(store: Path) -> None:
             for kind, out in (("new", None), ("used", np.zeros((count, *clips.shape), np.uint8))):
                 floor, ours = clips_per_second([partial(mapped, plain), clips.read], rows, out)
                 setting = f"{count:2d} at a time, {kind:4s} memory"
-                print(
-                    f"{setting}: memory map {floor:9,.0f}/s   store {ours:9,.0f}/s   {ours / floor:.2f}",
-                    flush=True,
-                )
+                print(f"{setting}: memory map {floor:9,.0f}/s   store {ours:9,.0f}/s   {ours / floor:.2f}", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.clip_reads", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.clip_reads", description=__doc__.split("\n\n")[0])
     parser.add_argument("store", nargs="?", type=Path, help="a clip store; without it two are written")
     if store := parser.parse_args().store:
         return measure(store)

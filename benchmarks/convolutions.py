@@ -21,9 +21,7 @@ def measure(layer: nn.Conv3d, x: torch.Tensor, rounds: int) -> list[list[float]]
     leaves = [x, *layer.parameters()]
     g = torch.randn_like(layer(x))
     runs = [lambda: layer(x.detach()), lambda: torch.autograd.grad(layer(x), leaves, g)]
-    medians = milliseconds(
-        {(i, ours): (run, ours) for i, run in enumerate(runs) for ours in (False, True)}, rounds
-    )
+    medians = milliseconds({(i, ours): (run, ours) for i, run in enumerate(runs) for ours in (False, True)}, rounds)
     return [[medians[i, ours] for ours in (False, True)] for i in range(len(runs))]
 
 

@@ -90,15 +90,11 @@ def main(videos: Path, root: Path) -> None:
     whole = extraction(paths, root, workers=1)
     print(f"extraction, 2 clips a video       {whole:6.2f} s   {floor / whole:.2f} of its speed")
     again = seconds(lambda: extract(root, root / "clips", workers=1))
-    print(
-        f"the same when it is done already  {again:6.2f} s   {whole / again:.0f} times as fast, all clips checked"
-    )
+    print(f"the same when it is done already  {again:6.2f} s   {whole / again:.0f} times as fast, all clips checked")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.decode_speed", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode_speed", description=__doc__.split("\n\n")[0])
     parser.add_argument("videos", type=Path, nargs="?", help="a folder of videos")
     videos = parser.parse_args().videos
     with tempfile.TemporaryDirectory() as temporary:
@@ -106,11 +102,7 @@ if __name__ == "__main__":
             videos = Path(temporary) / "videos"
             videos.mkdir()
             make_video(videos / "000.avi")
-            for number in range(
-                1, COPIES
-            ):  # Same frames in different files: exact copies would be decoded once.
+            for number in range(1, COPIES):  # Same frames in different files: exact copies would be decoded once.
                 title = ["-c", "copy", "-metadata", f"title={number:03d}"]
-                subprocess.run(
-                    [PROGRAM, "-i", videos / "000.avi", *title, videos / f"{number:03d}.avi"], **QUIET
-                )
+                subprocess.run([PROGRAM, "-i", videos / "000.avi", *title, videos / f"{number:03d}.avi"], **QUIET)
         main(videos, Path(temporary) / "store")

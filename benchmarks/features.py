@@ -71,9 +71,7 @@ def main(store: str, reference: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.features", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.features", description=__doc__.split("\n\n")[0])
     parser.add_argument("store", nargs="?", default="data/clips/shapes", help="a clip store")
     parser.add_argument("reference", nargs="?", default="data/reference/shapes", help="its reference")
     try:

@@ -42,9 +42,7 @@ def seconds(function: Callable[[], float], rounds: int) -> tuple[float, float]:
 
 
 def main(quick: bool) -> None:
-    print(
-        f"{'D':>5} {'N':>5} {'sqrtm s':>9} {'ours s':>9} {'ratio':>6} {'of moments s':>13} {'difference':>11}"
-    )
+    print(f"{'D':>5} {'N':>5} {'sqrtm s':>9} {'ours s':>9} {'ratio':>6} {'of moments s':>13} {'difference':>11}")
     for width, n in CASES[: 2 if quick else 3]:
         real, fake = features(n, width, 1), features(n, width, 2)
         rounds = 1 if width > 1000 else 5
@@ -53,14 +51,10 @@ def main(quick: bool) -> None:
         moments = [part for x in (real, fake) for part in (x.mean(axis=0), np.cov(x, rowvar=False))]
         alone, _ = seconds(lambda moments=moments: frechet_distance(*moments), rounds)
         apart = abs(ours - textbook) / textbook
-        print(
-            f"{width:>5} {n:>5} {slow:>9.3f} {fast:>9.3f} {slow / fast:>6.1f} {alone:>13.3f} {apart:>11.1e}"
-        )
+        print(f"{width:>5} {n:>5} {slow:>9.3f} {fast:>9.3f} {slow / fast:>6.1f} {alone:>13.3f} {apart:>11.1e}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.frechet", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.frechet", description=__doc__.split("\n\n")[0])
     parser.add_argument("quick", nargs="?", choices=["quick"], help="leave out D = 2048")
     main(bool(parser.parse_args().quick))

@@ -23,10 +23,7 @@ SPEC = ClipSpec(
 X264 = {"vcodec": "libx264", "pix_fmt": "yuv420p", "preset": "veryfast"}
 COPIES = {
     "encoded anew": (lambda frames, rate: frames, {**X264, "crf": 28}),
-    "mirrored": (
-        lambda frames, rate: frames[:, :, ::-1],
-        {"vcodec": "mpeg4", "q:v": 5, "pix_fmt": "yuv420p"},
-    ),
+    "mirrored": (lambda frames, rate: frames[:, :, ::-1], {"vcodec": "mpeg4", "q:v": 5, "pix_fmt": "yuv420p"}),
     "at half the size": (lambda frames, rate: frames, {**X264, "crf": 20, "vf": "scale=iw/2:ih/2"}),
     "without the first second": (lambda frames, rate: frames[rate:], {**X264, "crf": 23}),
     "without the last second": (lambda frames, rate: frames[:-rate], {**X264, "crf": 23}),

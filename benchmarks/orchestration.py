@@ -35,9 +35,7 @@ if __name__ == "__main__":
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--repeats", type=int, default=3, help="of each; the fastest counts (default %(default)s)"
-    )
+    parser.add_argument("--repeats", type=int, default=3, help="of each; the fastest counts (default %(default)s)")
     repeats = parser.parse_args().repeats
     for name, command in COMMANDS.items():
         seconds, processor = min(measured(command) for _ in range(repeats))

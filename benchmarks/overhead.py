@@ -40,8 +40,7 @@ def trained(root: Path, params: dict, steps: int) -> tuple[VideoGAN, float, floa
     said: list[dict[str, float]] = []
     train(gan, clips, root / "state.pt", **recipe, log_losses=lambda _, values: said.append(values))
     rate, wait = (
-        statistics.mean(values[f"speed/{name}"] for values in said[1:])
-        for name in ("clips_per_s", "data_wait")
+        statistics.mean(values[f"speed/{name}"] for values in said[1:]) for name in ("clips_per_s", "data_wait")
     )
     return gan, recipe["batch_size"] / rate, wait
 
@@ -64,9 +63,7 @@ def report(gan: VideoGAN, average: torch.nn.Module) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.overhead", description=__doc__.split("\n\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__.split("\n\n")[0])
     parser.add_argument("--steps", type=int, default=60)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:

@@ -54,9 +54,7 @@ def scores(draws: list[Features], real: Features, labelled: bool) -> dict[str, d
     clips = Comparison(RealBaseline(real, []), draws, {})
     equal = clips.of_equal_numbers()
     protocols = [entry for entry in of_extractor("refnet") if labelled or not entry.needs_labels]
-    return evaluate(
-        protocols, lambda entry: clips if entry.num_real == "all" or not entry.uses_real else equal
-    )[0]
+    return evaluate(protocols, lambda entry: clips if entry.num_real == "all" or not entry.uses_real else equal)[0]
 
 
 def table(by_name: Scores) -> list[str]:

@@ -81,9 +81,7 @@ def main() -> None:
         folder = Path(temporary)
         reference = make_reference(folder)
         for count in args.videos:
-            real, fake = (
-                make_videos(folder / f"{side}-{count}", count, args.size) for side in ("real", "fake")
-            )
+            real, fake = (make_videos(folder / f"{side}-{count}", count, args.size) for side in ("real", "fake"))
             command = [sys.executable, "-m", "hrvgan.cli", "score", "--real", real, "--fake", fake,
                        "--reference", reference, "--protocol", "refnet_fd", "--cache", folder / f"{count}"]  # fmt: skip
             seconds, cpu, gigabytes = watch(command)

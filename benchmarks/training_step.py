@@ -57,9 +57,7 @@ class Iteration:
     """Call it to train for one step: the first one, on which HRVGAN's lazy penalties fall, or `lazy`, one without.
     `plain`: with the plain networks, and optimisers that loop in Python."""
 
-    def __init__(
-        self, size: int, plain: bool, bfloat16: bool = False, name: str = "hrvgan", lazy: bool = False, **net
-    ):
+    def __init__(self, size: int, plain: bool, bfloat16: bool = False, name: str = "hrvgan", lazy: bool = False, **net):
         torch.manual_seed(0)
         self.gan = build_model(name, num_classes=10, size=size, **net)
         if plain:

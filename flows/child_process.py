@@ -87,9 +87,7 @@ def end_session_with_parent(grace: float, parent_gone: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python child_process.py", description=__doc__.partition(":")[0] + "."
-    )
+    parser = argparse.ArgumentParser(prog="python child_process.py", description=__doc__.partition(":")[0] + ".")
     parser.add_argument("grace", type=float, help="seconds from the interrupt to the kill")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="with its arguments")
     arguments = parser.parse_args()

@@ -37,11 +37,7 @@ def compare_flow(
             stages.check(tree)
             run_stages(tree, targets, force, refresh=False, retries=0, parallel=parallel)
             metrics = {Path(path).stem: values for path, values in graph.metrics(tree).items()}
-            rows = [
-                {"run": run, **in_cells(values)}
-                for run, values in metrics.items()
-                if run in (runs or metrics)
-            ]
+            rows = [{"run": run, **in_cells(values)} for run, values in metrics.items() if run in (runs or metrics)]
     create_table_artifact(key="compare-flow", table=rows)
     return Completed(message=f"Compared {len(rows)} {'experiments' if grid else 'runs'}.", data=rows)
 

@@ -22,9 +22,7 @@ class Exchange:
         with Repo(str(tree)) as repo:
             fs, folder = place(repo, commit)
             files = fs.find(folder) if fs.exists(folder) else []
-            made = {
-                name: entry for file in files for name, entry in yaml.safe_load(fs.read_text(file)).items()
-            }
+            made = {name: entry for file in files for name, entry in yaml.safe_load(fs.read_text(file)).items()}
         lock = read_lock(tree)
         taken = frozenset(name for name, entry in made.items() if lock["stages"].get(name) != entry)
         if taken:

@@ -20,9 +20,7 @@ PREFECT = [sys.executable, "-m", "prefect"]
 START = 180  # seconds a server may take: the first start writes the database
 NIGHTLY = "nightly"
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-FAILED_NIGHT = (
-    "{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
-)
+FAILED_NIGHT = "{{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}"
 STOP = 60  # seconds a server or worker may take; a worker first ends its runs, each within 30
 
 
@@ -40,13 +38,7 @@ def main(port: int) -> None:
             wait_until_healthy(url, server, log_path)
             print(setup("from flows import serve; serve.provision()"), end="", flush=True)
             print(setup("from flows import serve; serve.deploy()"), end="", flush=True)
-            worker_command = [
-                *PREFECT,
-                "worker",
-                "start",
-                "--pool",
-                settings()["definitions"]["work_pool"]["name"],
-            ]
+            worker_command = [*PREFECT, "worker", "start", "--pool", settings()["definitions"]["work_pool"]["name"]]
             with running(worker_command, grace=STOP, cwd=ROOT) as worker:
                 print(welcome(url), flush=True)
                 wait_for_either({"server": server, "worker": worker}, log_path)
@@ -55,9 +47,7 @@ def main(port: int) -> None:
 def require_free(port: int) -> None:
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            sys.exit(
-                f"port {port} is taken, by another `make schedule`? Stop it, or `make schedule PORT={port + 1}`"
-            )
+            sys.exit(f"port {port} is taken, by another `make schedule`? Stop it, or `make schedule PORT={port + 1}`")
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen, log_path: Path) -> None:
@@ -100,15 +90,11 @@ def provision(no_night: timedelta = timedelta(hours=26)) -> None:
     nights = {"match_related": {"prefect.resource.role": "deployment", "prefect.resource.name": NIGHTLY}}
     with get_client(sync_client=True) as client:
         for name in work_pools() - {pool.name for pool in client.read_work_pools()}:
-            client.create_work_pool(
-                WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template)
-            )
+            client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
         automate(client, "silent runs have crashed", crash, posture=Posture.Proactive, within=silence,
                  for_each={"prefect.resource.id"}, after={heartbeat}, expect={heartbeat, *ENDS})  # fmt: skip
         block = notification_block(client)
-        tell = block and SendNotification(
-            block_document_id=block, subject="A night failed", body=FAILED_NIGHT
-        )
+        tell = block and SendNotification(block_document_id=block, subject="A night failed", body=FAILED_NIGHT)
         automate(client, "failed nights are told", tell, posture=Posture.Reactive,
                  expect={ends for ends in ENDS if ends.endswith(("Failed", "Crashed"))}, **nights)  # fmt: skip
         body = f"{NIGHTLY} has not ended for {no_night}: are server and worker up, is its schedule paused?"
@@ -171,9 +157,7 @@ def keep_paused(client, old, new) -> None:
         print(f"{new.name}: stays paused")
     for schedule in old.schedules:
         if schedule.schedule not in [other.schedule for other in new.schedules]:
-            print(
-                f"{new.name}: the server's schedule ({in_words(schedule.schedule)}) gives way to prefect.yaml's"
-            )
+            print(f"{new.name}: the server's schedule ({in_words(schedule.schedule)}) gives way to prefect.yaml's")
 
 
 def in_words(schedule) -> str:
@@ -202,9 +186,7 @@ def welcome(url: str) -> str:
     prefect = prefect.relative_to(ROOT) if prefect.is_relative_to(ROOT) else prefect
     behind_proxy = os.environ.get("http_proxy") or os.environ.get("HTTP_PROXY")
     no_proxy = (
-        f"\n    export NO_PROXY={os.environ['NO_PROXY']} no_proxy={os.environ['NO_PROXY']}"
-        if behind_proxy
-        else ""
+        f"\n    export NO_PROXY={os.environ['NO_PROXY']} no_proxy={os.environ['NO_PROXY']}" if behind_proxy else ""
     )
     return f"""
 Prefect is at {url}. From another terminal, in this folder:

@@ -95,9 +95,7 @@ def run_stage(
     return Completed(name=state.capitalize(), message=why or None, data=outcome)
 
 
-def call_dvc(
-    tree: Path, arguments: list[str], work: str, variables: dict[str, str] | None = None
-) -> list[str]:
+def call_dvc(tree: Path, arguments: list[str], work: str, variables: dict[str, str] | None = None) -> list[str]:
     return when_unlocked(lambda: run(tree, [*PYTHON, "dvc", *arguments], work, variables))
 
 

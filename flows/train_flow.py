@@ -63,9 +63,7 @@ def train_flow(
         names = runs or list(yaml.safe_load((tree / "params.yaml").read_text()).get("runs", {}))
         settings = [*(overrides or []), *seeds(names, seed), *starts(tree, names, warm_start)]
         if commit and settings:
-            raise ValueError(
-                "seed, overrides and warm_start make an experiment, which a commit is not; commit them"
-            )
+            raise ValueError("seed, overrides and warm_start make an experiment, which a commit is not; commit them")
         if not settings:
             stages.check(tree)
             exchange = Exchange.open(tree, commit) if commit else None
@@ -194,37 +192,22 @@ if __name__ == "__main__":
         prog="python -m flows.train_flow",
         description="Run the flow here and now, on the server that `make schedule` started.",
     )
-    parser.add_argument(
-        "targets", nargs="*", help="stages such as evaluate@laptop, and what they need; all without"
-    )
+    parser.add_argument("targets", nargs="*", help="stages such as evaluate@laptop, and what they need; all without")
     parser.add_argument("--runs", nargs="+", metavar="RUN", help="their stages, and what they need")
     parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
-    parser.add_argument(
-        "--refresh", action="store_true", help="ask the sources for new data first, as nightly does"
-    )
+    parser.add_argument("--refresh", action="store_true", help="ask the sources for new data first, as nightly does")
     parser.add_argument("--seed", type=int, help="of the runs, in an experiment of DVC")
     parser.add_argument(
-        "--set",
-        nargs="+",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        help="values of params.yaml, in an experiment",
+        "--set", nargs="+", dest="overrides", metavar="KEY=VALUE", help="values of params.yaml, in an experiment"
     )
     parser.add_argument(
-        "--warm-start",
-        type=int,
-        metavar="VERSION",
-        help="of its registered model, from which each run starts",
+        "--warm-start", type=int, metavar="VERSION", help="of its registered model, from which each run starts"
     )
     parser.add_argument("--retries", type=int, default=0, help="of each failing stage")
     parser.add_argument("--parallel", type=int, default=0, help="stages at the same time; one a GPU without")
     parser.add_argument("--branch", default="", help="work in a tree of its own at this branch")
-    parser.add_argument(
-        "--save", default="", metavar="NAME", help="save what is new as experiment NAME-<date>"
-    )
-    parser.add_argument(
-        "--commit", default="", help="work at this commit, with inputs and outputs on DVC's remote"
-    )
+    parser.add_argument("--save", default="", metavar="NAME", help="save what is new as experiment NAME-<date>")
+    parser.add_argument("--commit", default="", help="work at this commit, with inputs and outputs on DVC's remote")
     arguments = vars(parser.parse_args())
     require_server()
     state = train_flow(**arguments, return_state=True)

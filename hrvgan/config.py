@@ -145,7 +145,5 @@ def pick_device(name: str):
     except RuntimeError as error:
         raise InputError(f"device {name!r} is not known; choose one of auto, cpu, cuda") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device {name!r}: torch sees {torch.cuda.device_count()} GPUs; take another, or cpu or auto"
-        )
+        raise InputError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPUs; take another, or cpu or auto")
     return device

@@ -18,9 +18,7 @@ def main() -> None:
     parser.add_argument("run", help="a name that `runs` of params.yaml has, or had")
     parser.add_argument("--out", type=Path, help="folder to write the released model to: champion/<run>")
     parser.add_argument("--version", default="", help="of the registered model: the champion without")
-    parser.add_argument(
-        "--rollback", action="store_true", help="make the champion before this one the champion"
-    )
+    parser.add_argument("--rollback", action="store_true", help="make the champion before this one the champion")
     arguments = parser.parse_args()
     if arguments.rollback:
         with one_sentence():
@@ -31,9 +29,7 @@ def main() -> None:
     with one_sentence():
         version = fetch(arguments.run, out, arguments.version)
         steps = read_json(out / "model.json")["steps"]
-    print(
-        f"{out}: version {version} of {arguments.run}, {steps} steps; `hrvgan sample {out} --out clips.mp4`"
-    )
+    print(f"{out}: version {version} of {arguments.run}, {steps} steps; `hrvgan sample {out} --out clips.mp4`")
 
 
 if __name__ == "__main__":

@@ -126,8 +126,7 @@ def check_model(name: str, config: dict) -> VideoGAN:
 
 def main() -> None:
     argparse.ArgumentParser(
-        prog="python -m pipeline.checks",
-        description="Report errors of params.yaml before anything runs.",
+        prog="python -m pipeline.checks", description="Report errors of params.yaml before anything runs."
     ).parse_args()
     with one_sentence():
         check()

@@ -35,9 +35,7 @@ class Removal:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pipeline.cleanup",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m pipeline.cleanup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--apply", action="store_true", help="remove it; without, it is only shown")
     apply = parser.parse_args().apply

@@ -54,9 +54,7 @@ def tables(named: Named) -> list[str]:
     """A table for each set of runs that may be compared, with a row for each state that a run had."""
     states: dict[tuple, Named] = {}
     for name, run in named:
-        states.setdefault((run.name, run.manifest.get("model_digest"), str(run.scores)), []).append(
-            (name, run)
-        )
+        states.setdefault((run.name, run.manifest.get("model_digest"), str(run.scores)), []).append((name, run))
     # Of equal states the first one tells the settings: an experiment's are those that it was made with.
     titles = {same[0][1]: ", ".join(filter(None, [name for name, _ in same])) for same in states.values()}
     width = shutil.get_terminal_size((120, 24)).columns

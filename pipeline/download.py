@@ -16,9 +16,7 @@ def main(dataset: str) -> None:
     with params.blamed(f"datasets.{dataset}.source"):
         source = load_source(config["source"])
     with atomic_folder(Path("data/raw") / dataset) as folder:
-        videos = params.call(
-            source.fetch, folder, where=f"datasets.{dataset}.options", values=config["options"]
-        )
+        videos = params.call(source.fetch, folder, where=f"datasets.{dataset}.options", values=config["options"])
         write_videos_csv(folder / "videos.csv", videos, config["clips"].get("dask", ""))
     print(f"{dataset}: {len(videos)} videos, {len({video.class_name for video in videos} - {''})} classes")
 

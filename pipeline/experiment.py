@@ -25,21 +25,12 @@ SETTING = re.compile(r"""(?:"[^"]*"|'[^']*'|\S|\s++(?!~|\+{0,2}[\w.]+=))+""")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.experiment", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument(
-        "settings", nargs="*", metavar="KEY=VALUE", help="a value of params.yaml; + before a new key"
-    )
-    parser.add_argument(
-        "--queue", action="store_true", help="one for each value of KEY=VALUE,VALUE,...; later"
-    )
+    parser = argparse.ArgumentParser(prog="python -m pipeline.experiment", description=__doc__.split("\n\n")[0])
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="a value of params.yaml; + before a new key")
+    parser.add_argument("--queue", action="store_true", help="one for each value of KEY=VALUE,VALUE,...; later")
     parser.add_argument("--seeds", default="", metavar="N,N,...", help="training seeds of all active runs")
     parser.add_argument(
-        "--target",
-        action="append",
-        default=[],
-        help="a stage, and what it needs; may be repeated; all without",
+        "--target", action="append", default=[], help="a stage, and what it needs; may be repeated; all without"
     )
     parser.add_argument("--force", action="store_true", help="run every stage, changed or not")
     arguments = parser.parse_args()

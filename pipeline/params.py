@@ -62,9 +62,7 @@ def validate(values: object) -> None:
     for name, entry in values["runs"].items():
         if entry["dataset"] not in values["datasets"]:
             active = ", ".join(map(str, values["datasets"]))
-            raise InputError(
-                f"{FILE}: runs.{name}.dataset {entry['dataset']!r} is not active; active: {active}"
-            )
+            raise InputError(f"{FILE}: runs.{name}.dataset {entry['dataset']!r} is not active; active: {active}")
 
 
 def check_entries(path: Path, values: dict) -> None:
@@ -225,9 +223,7 @@ def point(wanted: dict, conf: Path, path: str) -> None:
         raise InputError(f"{path}: no such folder; give the one that holds the videos")
     readers = [entry for entry in wanted["datasets"].values() if "path" in entry["options"]]
     if not readers:
-        raise InputError(
-            f"{conf}: its data sets read no folder; leave --path (DATA=) out, or choose another one"
-        )
+        raise InputError(f"{conf}: its data sets read no folder; leave --path (DATA=) out, or choose another one")
     for entry in readers:
         entry["options"]["path"] = entry["watch"] = path
 
@@ -242,9 +238,7 @@ def make_absolute(wanted: dict) -> None:
 def rename(wanted: dict, conf: Path, name: str) -> None:
     """Call the data set and the run of a configuration `name`."""
     if any(len(wanted[kind]) > 1 for kind in ENTRIES):
-        raise InputError(
-            f"{conf}: has several data sets or runs; leave --name (NAME=) out, or choose another one"
-        )
+        raise InputError(f"{conf}: has several data sets or runs; leave --name (NAME=) out, or choose another one")
     for kind in ENTRIES:
         (entry,) = wanted[kind].values()
         wanted[kind] = {name: entry}
@@ -321,12 +315,8 @@ def main() -> None:
         command = commands.add_parser(how, help=f"make a configuration of conf/ active, {words}")
         command.add_argument("conf_name", metavar="name", help="a file of conf/, without .yaml")
         command.add_argument("--path", default="", help="the folder of videos that it reads")
-        command.add_argument(
-            "--name", default="", help="of its data set and run; else as in conf/, or the folder's"
-        )
-    commands.add_parser(
-        "restore", help="check out outputs of active stages that are missing and in DVC's cache"
-    )
+        command.add_argument("--name", default="", help="of its data set and run; else as in conf/, or the folder's")
+    commands.add_parser("restore", help="check out outputs of active stages that are missing and in DVC's cache")
     arguments = vars(parser.parse_args())
     with one_sentence():
         if (how := arguments.pop("how")) != "restore":

@@ -31,9 +31,7 @@ def mirrored(folder: Path, steps: int) -> Iterator[None]:
             there = remote.fs.join(remote.path, "resume", folder.name)
             sent = time_of(folder / "state.pt") if fetch(remote.fs, there, folder, steps) else 0
         except Exception as error:
-            raise InputError(
-                f"DVC's remote does not answer ({first_line(error)}); see `dvc remote list`"
-            ) from error
+            raise InputError(f"DVC's remote does not answer ({first_line(error)}); see `dvc remote list`") from error
         sender = threading.Thread(target=send_each, args=(remote.fs, there, folder, sent, ended))
         sender.start()
         try:

@@ -21,9 +21,7 @@ ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 def main() -> None:
-    argparse.ArgumentParser(
-        prog="python -m pipeline.status", description=__doc__.split("\n\n")[0]
-    ).parse_args()
+    argparse.ArgumentParser(prog="python -m pipeline.status", description=__doc__.split("\n\n")[0]).parse_args()
     with one_sentence():
         for title, lines in (
             ("champions", champions()), ("nights", nights()), ("out of date", stale()), ("runs now", at_work())
@@ -52,9 +50,7 @@ def champion(client, run: str) -> str:
     if not (version := champion_of(client, run)):
         return f"{run}: none yet"
     scores = client.get_run(version.run_id).data.metrics
-    score = next(
-        (f", {name} {scores[f'metric/{name}']:.3g}" for name in DECISIVE if f"metric/{name}" in scores), ""
-    )
+    score = next((f", {name} {scores[f'metric/{name}']:.3g}" for name in DECISIVE if f"metric/{name}" in scores), "")
     return f"{run}: version {version.version}{score}"
 
 
@@ -81,9 +77,7 @@ def nights() -> list[str]:
     lines = [f"{at(run['end_time'])}: {run['state']['name']}, {run['state']['message']}" for run in last] or [
         "none yet"
     ]
-    lines += [f"next {at(run['expected_start_time'])}" for run in following] or [
-        "none is scheduled: it is paused"
-    ]
+    lines += [f"next {at(run['expected_start_time'])}" for run in following] or ["none is scheduled: it is paused"]
     return lines + [f"flow run {run['name']} at work since {at(run['start_time'])}" for run in running]
 
 
@@ -113,9 +107,7 @@ def at_work() -> list[str]:
                 with FileLock(path, timeout=0):
                     pass
             except Timeout:
-                running.append(
-                    f"{path.stem}{f' in {tree}' if tree.name else ''} (process {path.read_text()})"
-                )
+                running.append(f"{path.stem}{f' in {tree}' if tree.name else ''} (process {path.read_text()})")
     return running or ["nothing"]
 
 

@@ -39,8 +39,7 @@ def longer() -> str:
     if params.run(name)["train"].get("lr_decay"):
         wanted["lr_decay"] = steps + 200
     return " ".join(
-        f"{f'runs.{name}.' if key in entry['train'] else ''}train.{key}={value}"
-        for key, value in wanted.items()
+        f"{f'runs.{name}.' if key in entry['train'] else ''}train.{key}={value}" for key, value in wanted.items()
     )
 
 
@@ -62,8 +61,7 @@ def score_table(run: RunResults) -> list[str]:
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
 
 

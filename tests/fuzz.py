@@ -99,21 +99,12 @@ def fuzz(
     for name, content in contents.items():  # The sound ones must come through between them.
         _place(root, f"sound-{name}", content)
     write_videos_csv(root / "videos.csv", folder.fetch(root, path=root / "videos"))
-    options = {
-        "size": 16,
-        "num_frames": 4,
-        "max_bad_fraction": 1.0,
-        "time_limit": 10,
-        "workers": workers,
-        "fps": fps,
-    }
+    options = {"size": 16, "num_frames": 4, "max_bad_fraction": 1.0, "time_limit": 10, "workers": workers, "fps": fps}
     summary = extract(root, root / "clips", **options)
     rows = read_video_rows(root / "clips")
     files = {path.relative_to(root / "videos").as_posix() for path in (root / "videos").glob("*/*")}
     assert {row["video_id"] for row in rows} == files, "not every file is accounted for"
-    assert all((row["failure"] and row["cause"]) or row["clips"] for row in rows), (
-        "a file is lost without a cause"
-    )
+    assert all((row["failure"] and row["cause"]) or row["clips"] for row in rows), "a file is lost without a cause"
     assert all(row["clips"] for row in rows if "/sound-" in row["video_id"] and row["failure"] != "duplicate")
     clips = Clips(root / "clips")
     assert len(clips) == summary["clips"] == sum(row["clips"] for row in rows)

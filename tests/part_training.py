@@ -57,9 +57,7 @@ def run(store: Path, folder: Path, **arguments) -> None:
         "steps": 3, "batch_size": 4, "log_every": 1, "save_every": 3, "precision": "float32", "flip": True,
         "class_balanced": True, **arguments,
     }  # fmt: skip
-    train(
-        gan, Clips(store), folder / "state.pt", log_losses=log("losses"), log_samples=log("samples"), **recipe
-    )
+    train(gan, Clips(store), folder / "state.pt", log_losses=log("losses"), log_samples=log("samples"), **recipe)
 
 
 if __name__ == "__main__":

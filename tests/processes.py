@@ -86,13 +86,7 @@ def start(command: list, *, env: dict[str, str] | None = None, **options) -> Ite
 
 
 def run(
-    command: list,
-    *,
-    input: bytes = b"",
-    seconds: float = LIMIT,
-    check: bool = True,
-    text: bool = True,
-    **options,
+    command: list, *, input: bytes = b"", seconds: float = LIMIT, check: bool = True, text: bool = True, **options
 ) -> subprocess.CompletedProcess:
     """As subprocess.run with `capture_output`; the test fails after `seconds`, and with `check` at an exit status."""
     with tempfile.TemporaryFile() as stdin:
@@ -117,12 +111,7 @@ def free_port() -> int:
 
 
 def wait_for(
-    condition: Callable,
-    what: str,
-    seconds: float = LIMIT,
-    *,
-    pause: float = 0.01,
-    process: Process | None = None,
+    condition: Callable, what: str, seconds: float = LIMIT, *, pause: float = 0.01, process: Process | None = None
 ):
     """The first value of `condition()` that is true; the test fails after `seconds`, or where `process` has ended."""
     deadline = time.monotonic() + seconds

@@ -128,13 +128,7 @@ def make_scores(folder: Path, run: str, clips: Clips, gated: bool = True) -> Non
         "notes": ["N = 2 is not above D = 48: refnet_fd is mostly bias, read refnet_kid"],
     }
     write_result(folder / f"{run}.json", {**scores, "gated": gated}, manifest)
-    took = {
-        "steps": 1700,
-        "clips_seen": 27200,
-        "seconds": 600.0,
-        "clips_per_s": 45.3,
-        "machine": "a CPU, 2 threads",
-    }
+    took = {"steps": 1700, "clips_seen": 27200, "seconds": 600.0, "clips_per_s": 45.3, "machine": "a CPU, 2 threads"}
     write_json(folder / f"{run}.training.json", took)
 
 

@@ -80,9 +80,7 @@ def test_everything_comes_out_as_it_went_in(tmp_path, out, kind):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_place_chooses_and_renames(tmp_path, out, kind):
     archive = make(tmp_path / f"x.{kind}", GOOD.items())
-    unpack(
-        archive, out, **LIMITS, target_path=lambda name: f"new/{name[-5:]}" if name.endswith("txt") else None
-    )
+    unpack(archive, out, **LIMITS, target_path=lambda name: f"new/{name[-5:]}" if name.endswith("txt") else None)
     assert tree(out) == {"new/a.txt": b"one", "new/ï.txt": b"", "new/c.txt": b"three" * 99}
 
 
@@ -118,21 +116,15 @@ def test_no_name_leads_outside(name, kind):
         except InputError:
             assert not out.exists() or not any(out.rglob("*"))
         else:
-            assert file is None or (
-                file.resolve().is_relative_to(out.resolve()) and file.read_bytes() == b"1"
-            )
-        assert {path for path in Path(folder).rglob("*") if not path.is_relative_to(out)} <= {
-            archive,
-            out.parent,
-        }
+            assert file is None or (file.resolve().is_relative_to(out.resolve()) and file.read_bytes() == b"1")
+        assert {path for path in Path(folder).rglob("*") if not path.is_relative_to(out)} <= {archive, out.parent}
 
 
 TAR_TYPES = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
 
 
 @pytest.mark.parametrize(
-    ("kind", "what"),
-    [("zip", tarfile.SYMTYPE), ("rar", tarfile.SYMTYPE), *(("tar.gz", what) for what in TAR_TYPES)],
+    ("kind", "what"), [("zip", tarfile.SYMTYPE), ("rar", tarfile.SYMTYPE), *(("tar.gz", what) for what in TAR_TYPES)]
 )
 def test_links_and_devices_are_never_made(tmp_path, out, kind, what):
     entries = [("good.txt", b"1"), ("door", b"", what), ("door/evil", b"2")]
@@ -170,9 +162,7 @@ def test_a_zip_that_is_longer_than_it_says_is_cut_and_refused(tmp_path, out):
 @pytest.mark.parametrize("lie", [{"size": 2}, {"size": 900_000}, {"crc": 1}])
 def test_a_rar_that_lies_about_a_file_is_refused(tmp_path, out, lie):
     archive = tmp_path / "x.rar"
-    archive.write_bytes(
-        rar_writer.rar(rar_writer.member("bomb", b"hello", **lie), rar_writer.member("b", b"xx"))
-    )
+    archive.write_bytes(rar_writer.rar(rar_writer.member("bomb", b"hello", **lie), rar_writer.member("b", b"xx")))
     refused_after_writing(archive, out)
 
 
@@ -254,6 +244,4 @@ def test_a_disk_that_fills_up_is_told(tmp_path, out):
     call = f"unpack(Path({str(archive)!r}), Path({str(out)!r}), max_bytes=10**6)"
     code = f"{limit}; from pathlib import Path; from hrvgan.fetching.archives import unpack; {call}"
     done = processes.run([sys.executable, "-c", code], cwd=ROOT, check=False)
-    assert re.search(
-        r"InputError: .*x\.tar: cannot be unpacked \(.*File too large.*\); free some disk", done.stderr
-    )
+    assert re.search(r"InputError: .*x\.tar: cannot be unpacked \(.*File too large.*\); free some disk", done.stderr)

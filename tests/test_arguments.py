@@ -13,9 +13,7 @@ from hrvgan.models import MODELS, build_model, model_class
 from hrvgan.training.loop import train
 from pipeline.checks import FUNCTIONS, FUNCTIONS_OF_RUNS
 
-OF_SECTIONS = [
-    function for section, function in (FUNCTIONS | FUNCTIONS_OF_RUNS).items() if section != "train"
-]
+OF_SECTIONS = [function for section, function in (FUNCTIONS | FUNCTIONS_OF_RUNS).items() if section != "train"]
 
 
 @pytest.mark.parametrize(
@@ -69,20 +67,9 @@ def test_types_and_ranges():
 
 def test_every_range_is_of_an_argument_and_holds_its_default():
     sources = [load_source(name).fetch for name in DATASETS]
-    functions = [
-        train,
-        *map(model_class, MODELS),
-        extract,
-        *OF_SECTIONS,
-        *sources,
-    ]
+    functions = [train, *map(model_class, MODELS), extract, *OF_SECTIONS, *sources]
     known = {key for function in functions for key in inspect.signature(function).parameters}
-    assert set(RANGES) - known == {
-        "num",
-        "frames",
-        "to_seed",
-        "refine",
-    }  # of the commands that draw
+    assert set(RANGES) - known == {"num", "frames", "to_seed", "refine"}  # of the commands that draw
     for function in (train, extract, *OF_SECTIONS):
         check_values("", function, {key: v for key, v in function.__kwdefaults__.items() if key in RANGES})
 

@@ -7,13 +7,7 @@ from torch import nn
 from hrvgan.clipstore.layout import to_float
 from hrvgan.models import build_model
 from hrvgan.training import ema
-from hrvgan.training.ema import (
-    BATCH_SIZE,
-    BATCHES,
-    swapped_generator,
-    update_average,
-    with_batch_norm_statistics,
-)
+from hrvgan.training.ema import BATCH_SIZE, BATCHES, swapped_generator, update_average, with_batch_norm_statistics
 from hrvgan.training.loop import preview, train
 
 NETS = [

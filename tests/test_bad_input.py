@@ -43,23 +43,14 @@ def battery(tmp_path_factory):
     (videos / "empty.avi").write_bytes(b"")
     (videos / "text.avi").write_text("this is no video\n" * 100)
     (videos / "half.avi").write_bytes(whole[: len(whole) // 2])
-    xvid = make(
-        root / "x.avi", "-c:v", "mpeg4", "-vtag", "xvid", "-bf", "2", source="testsrc2=duration=2:rate=25"
-    )
+    xvid = make(root / "x.avi", "-c:v", "mpeg4", "-vtag", "xvid", "-bf", "2", source="testsrc2=duration=2:rate=25")
     flipped = bytearray(xvid.read_bytes())
     for place in range(len(flipped) // 3, len(flipped) // 3 + 400):
         flipped[place] ^= 0x55
     (videos / "flipped.avi").write_bytes(flipped)
     run("-f", "lavfi", "-i", "testsrc2=size=32x32", "-frames:v", "0", "-c:v", "mpeg4", videos / "zero.avi")
     run("-f", "lavfi", "-i", "sine=duration=0.3", videos / "sound.mp4")
-    make(
-        videos / "8k.avi",
-        "-c:v",
-        "mjpeg",
-        "-pix_fmt",
-        "yuvj420p",
-        source="testsrc2=size=7680x4320:rate=5:duration=1",
-    )
+    make(videos / "8k.avi", "-c:v", "mjpeg", "-pix_fmt", "yuvj420p", source="testsrc2=size=7680x4320:rate=5:duration=1")
     (videos / "folder.avi").mkdir()
     (videos / "loop.avi").symlink_to("loop.avi")
     (videos / "gone.avi").symlink_to("nowhere.avi")
@@ -129,16 +120,12 @@ def small_disk(tmp_path):
     folder.mkdir()
     done = processes.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", folder], check=False)
     if done.returncode:
-        pytest.skip(
-            "mounting a small disk is not permitted here; the next test limits the size of files instead"
-        )
+        pytest.skip("mounting a small disk is not permitted here; the next test limits the size of files instead")
     yield folder
     processes.run(["umount", folder])
 
 
-@pytest.mark.parametrize(
-    "num_videos", [20, 8]
-)  # too many for the clips on their way; for those and the shards
+@pytest.mark.parametrize("num_videos", [20, 8])  # too many for the clips on their way; for those and the shards
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_store(small_disk, tmp_path, num_videos):
     lengths = {f"{number}.avi": 8 for number in range(num_videos)}
     raw = write_raw(tmp_path, dict(list(lengths.items())[:1]))

@@ -48,9 +48,7 @@ def vgan_counts(widths, t):
     """(G, D): `widths` of the maps from 4x4 on, `t` time steps there. Batch norms have two numbers a channel."""
     pairs = list(pairwise(widths))
     still = conv(100, widths[0], 16) + sum(conv(a, b, 16) for a, b in pairs) + conv(widths[-1], 3, 16)
-    moving = (
-        conv(100, widths[0], 16 * t) + sum(conv(a, b, 64) for a, b in pairs) + conv(widths[-1], 3 + 1, 64)
-    )
+    moving = conv(100, widths[0], 16 * t) + sum(conv(a, b, 64) for a, b in pairs) + conv(widths[-1], 3 + 1, 64)
     d = conv(3, widths[-1], 64) + sum(conv(b, a, 64) + 2 * a for a, b in pairs) + conv(widths[0], 2, 16 * t)
     return still + moving + 2 * 2 * sum(widths), d
 
@@ -58,9 +56,7 @@ def vgan_counts(widths, t):
 def tgan_counts(image, d, t):
     """(G, D): `image` widths of the image generator from 4x4 on, `d` of D from the finest on. No shift: one number a
     channel in the batch norms of the temporal generator and of D."""
-    temporal = (
-        conv(100, 512, 1) + conv(512, 256, 4) + conv(256, 128, 4) + conv(128, 128, 4) + conv(128, 100, 4)
-    )
+    temporal = conv(100, 512, 1) + conv(512, 256, 4) + conv(256, 128, 4) + conv(128, 128, 4) + conv(128, 100, 4)
     temporal += 512 + 256 + 128 + 128
     seeds = 2 * (100 * image[0] // 2 * 16 + 2 * image[0] // 2 * 16)
     pairs = list(pairwise(image))
@@ -78,9 +74,7 @@ def mocogan_counts(widths, classes, t):
     ups = sum(a * b * 16 for a, b in pairs)
     g = gru + (50 + classes + 10) * widths[-1] * 16 + ups + widths[0] * 3 * 16 + 2 * sum(widths)
     image = 3 * widths[0] * 16 + sum(a * b * 16 + 2 * b for a, b in pairs[:-1]) + widths[-2] * 16
-    video = (
-        3 * widths[0] * 64 + sum(a * b * 64 + 2 * b for a, b in pairs) + widths[-1] * (1 + classes) * 16 * t
-    )
+    video = 3 * widths[0] * 64 + sum(a * b * 64 + 2 * b for a, b in pairs) + widths[-1] * (1 + classes) * 16 * t
     return g, image + video
 
 
@@ -136,9 +130,7 @@ def test_operations_by_hand():
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_other_shapes_are_refused_with_those_that_exist(name):
-    with pytest.raises(
-        InputError, match=rf"{name}: 16 frames of 128 px .* 16 frames of 32 px, 16 frames of 64 px"
-    ):
+    with pytest.raises(InputError, match=rf"{name}: 16 frames of 128 px .* 16 frames of 32 px, 16 frames of 64 px"):
         build_model(name, size=128)
     with pytest.raises(InputError, match="8 frames of 32 px are not supported"):
         build_model(name, size=32, num_frames=8)
@@ -154,9 +146,7 @@ def store(tmp_path_factory):
             x = t if number % 2 else 16 - t
             frames[t, 8:20, x : x + 12] = 200
         label, name, split = ("right", "left")[number % 2], f"v{number}", "test" if number > 15 else "train"
-        clips.append(
-            Clip(name, name, label, "0" * 32, split, f"g{number}", 0, 1, 8.0, motion(frames), frames)
-        )
+        clips.append(Clip(name, name, label, "0" * 32, split, f"g{number}", 0, 1, 8.0, motion(frames), frames))
     write_clips(folder, clips, shape=(16, 32, 32, 3), classes=["left", "right"], num_shards=1)
     return folder
 
@@ -326,9 +316,7 @@ def test_mocogan_content_and_class_stand_still_and_motion_is_a_gru():
     latents = gan.G.frame_latents(z, torch.tensor([2, 0]))
     assert latents.shape == (2, 16, 63)
     assert torch.equal(latents[:, :, :50], z[:, None, :50].expand(-1, 16, -1))
-    assert torch.equal(
-        latents[:, :, 50:53], F.one_hot(torch.tensor([2, 0]), 3).float()[:, None].expand(-1, 16, -1)
-    )
+    assert torch.equal(latents[:, :, 50:53], F.one_hot(torch.tensor([2, 0]), 3).float()[:, None].expand(-1, 16, -1))
     gru = nn.GRU(10, 10, batch_first=True)
     gru.load_state_dict({f"{key}_l0": value for key, value in gan.G.gru.state_dict().items()})
     motion, _ = gru(z[:, 60:].unflatten(1, (16, 10)), z[None, :, 50:60].contiguous())

@@ -70,9 +70,7 @@ class Page:
         self.events.clear()
         features = [{"name": name, "value": value} for name, value in (media or {}).items()]
         self.call("Emulation.setEmulatedMedia", features=features)
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         self.call("Page.navigate", url=path.as_uri())
         self.wait('document.readyState === "complete"')
 
@@ -107,18 +105,14 @@ def page(tmp_path_factory):
     profile = tmp_path_factory.mktemp("profile")
     port_file = profile / "DevToolsActivePort"
     with processes.start([program, *FLAGS, f"--user-data-dir={profile}"]) as process:
-        processes.wait_for(
-            lambda: port_file.exists() and "\n" in port_file.read_text(), "its port", process=process
-        )
+        processes.wait_for(lambda: port_file.exists() and "\n" in port_file.read_text(), "its port", process=process)
         with connect(first_page(port_file.read_text().split()[0]), max_size=None) as socket:
             yield Page(socket)
 
 
 def first_page(port: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
-        return next(
-            target["webSocketDebuggerUrl"] for target in json.load(answer) if target["type"] == "page"
-        )
+        return next(target["webSocketDebuggerUrl"] for target in json.load(answer) if target["type"] == "page")
 
 
 def test_every_video_plays_in_a_loop_and_in_silence(page, report):
@@ -126,8 +120,7 @@ def test_every_video_plays_in_a_loop_and_in_silence(page, report):
     played = page.run(PLAYS)
     assert len(played) == 2 * 4 + 3  # Four classes, generated and real, and three sheets.
     assert all(
-        width > 0 and moved and error is None and muted and loop
-        for width, moved, error, muted, loop in played
+        width > 0 and moved and error is None and muted and loop for width, moved, error, muted, loop in played
     ), played
 
 

@@ -76,9 +76,7 @@ def test_the_best_model_is_the_champion_whatever_comes_after(project):
     assert better in retrain("better", 0.7)
     assert registry.fetch("laptop", Path("best")) == "6"
     assert Path("best/model.safetensors").read_text() == "better"
-    assert "had 0.7, which cannot be compared: different real clips" in retrain(
-        "on new clips", 3.0, clips="b"
-    )
+    assert "had 0.7, which cannot be compared: different real clips" in retrain("on new clips", 3.0, clips="b")
     assert promoted() == "7"  # By another yardstick nobody is better or worse.
 
 
@@ -92,9 +90,7 @@ def test_on_new_clips_the_champion_is_scored_anew(project, tmp_path, capsys):
 
     retrain("first", 0.8)
     stays = retrain("second", 3.0, clips="b", rescore=rescore)
-    assert stays.startswith(
-        "laptop: version 1 stays the champion, with 2.9; version 2 has refnet_fd 3, a lead of -0.1"
-    )
+    assert stays.startswith("laptop: version 1 stays the champion, with 2.9; version 2 has refnet_fd 3, a lead of -0.1")
     assert "version 3 is the champion, with refnet_fd 2.5; version 1 had 2.9" in retrain(
         "third", 2.5, True, "b", rescore
     )
@@ -102,9 +98,7 @@ def test_on_new_clips_the_champion_is_scored_anew(project, tmp_path, capsys):
     mlflow = tracking.connect()[0]
     version = mlflow.get_model_version("laptop", "2")
     assert version.tags["decision"] == stays
-    decided = json.loads(
-        Path(mlflow.download_artifacts(version.run_id, "evaluation/decision.json")).read_text()
-    )
+    decided = json.loads(Path(mlflow.download_artifacts(version.run_id, "evaluation/decision.json")).read_text())
     assert decided["decision"] == stays
     rows = {number: row["refnet_fd"]["value"] for number, row in decided["versions"].items()}
     assert rows == {"1": 2.9, "2": 3.0}
@@ -113,9 +107,7 @@ def test_on_new_clips_the_champion_is_scored_anew(project, tmp_path, capsys):
     def too_small(model: Path) -> registry.Result:
         raise InputError("clips of 64 px; the model makes 32 px\nlong story")
 
-    assert "had 2.5, which cannot be compared: different real clips" in retrain(
-        "4th", 9.0, True, "c", too_small
-    )
+    assert "had 2.5, which cannot be compared: different real clips" in retrain("4th", 9.0, True, "c", too_small)
     assert "the champion cannot be scored anew (clips of 64 px" in capsys.readouterr().out
 
 
@@ -208,9 +200,7 @@ def test_the_champion_is_chosen_on_val_and_test_is_reported():
     assert np.mean(reported) == pytest.approx(0.8, abs=0.02)
     worse, better = ({"refnet_fd": {"value": 0.5, "val": val, "val_sd": 0.05}} for val in (0.9, 0.8))
     about = {"protocols": {"refnet_fd": {}}, "num_draws": 5}
-    assert registry.lead_of("refnet_fd", (better, about), (worse, about)) == pytest.approx(
-        (0.1, 0.0632), abs=1e-4
-    )
+    assert registry.lead_of("refnet_fd", (better, about), (worse, about)) == pytest.approx((0.1, 0.0632), abs=1e-4)
     assert registry.in_words("refnet_fd", (better, about)) == "0.5 (0.8 on val)"
 
 
@@ -251,10 +241,7 @@ def champion(project):
     assert "is the champion" in evaluated(0.5)
 
 
-ROWS = [
-    {"class": "Right", "seed": 5, "psi": 0.7, "count": 3},
-    {"class": "", "seed": 0, "psi": 1.0, "count": 2},
-]
+ROWS = [{"class": "Right", "seed": 5, "psi": 0.7, "count": 3}, {"class": "", "seed": 0, "psi": 1.0, "count": 2}]
 
 
 def sampled() -> np.ndarray:

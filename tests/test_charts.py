@@ -14,9 +14,7 @@ def test_a_score_lies_on_its_bar_between_its_ends():
     assert (score.at, score.band, score.better) == (50, (40, 60), "higher")
     assert [(mark.words, mark.at) for mark in score.marks] == [("real clips", 90), ("chance", 25)]
     # A distance starts at 0 and leaves 8 % of its span beyond the worst: 100 + 0.08 (100 - 20) = 106.4.
-    distance = Score(
-        "fvd2048_16f", {"value": 100.0, "sd": 0.0, "floor": 20.0, "halves": 30.0, "halves_n": 96.0}
-    )
+    distance = Score("fvd2048_16f", {"value": 100.0, "sd": 0.0, "floor": 20.0, "halves": 30.0, "halves_n": 96.0})
     assert distance.marks[1].words == "two halves of the real clips (n = 96)"
     assert (distance.at, distance.better) == (pytest.approx(100 / 1.064, abs=0.01), "lower")
 
@@ -53,9 +51,7 @@ def test_history_leaves_out_what_was_not_recorded(tmp_path):
 
 def test_running_mean_against_the_definition():
     values = np.random.default_rng(0).normal(size=120)
-    expected = [
-        values[max(0, i - 3) : i + 4].mean() for i in range(120)
-    ]  # A twentieth of 120 is 3 to each side.
+    expected = [values[max(0, i - 3) : i + 4].mean() for i in range(120)]  # A twentieth of 120 is 3 to each side.
     np.testing.assert_allclose(running_mean(values), expected, atol=1e-12)
 
 

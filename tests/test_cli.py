@@ -232,9 +232,7 @@ def test_info_of_a_model_says_what_it_was_trained_on(model, shapes_clips, capsys
     said = capsys.readouterr().out
     assert "hrvgan: 8 frames of 32x32 px, 8 classes\n" in said
     assert f"trained for 2 steps on clips (clips {shapes_clips.digest[:12]})\n" in said
-    assert (
-        "classes: BarDown, BarLeft, BarRight, BarUp, DiscDown, DiscLeft, DiscRight, DiscUp; 12 frames" in said
-    )
+    assert "classes: BarDown, BarLeft, BarRight, BarUp, DiscDown, DiscLeft, DiscRight, DiscUp; 12 frames" in said
     assert "'width': 0.04" in said
     assert "16 clips a step: about" in said
 
@@ -307,9 +305,7 @@ def test_pictures_carry_what_they_show(trained, video, tmp_path):
 def test_videos_carry_what_they_show(trained, video, tmp_path):
     """Above all of them what the frame is, above each clip which one it is."""
     model, out = trained("{width: 0.04, task: predict, context: 3}"), tmp_path / "next.mp4"
-    cli.main(
-        ["predict", str(model), "--video", str(video), "--class", "DiscUp", "--num", "2", "--out", str(out)]
-    )
+    cli.main(["predict", str(model), "--video", str(video), "--class", "DiscUp", "--num", "2", "--out", str(out)])
     frames = read_frames(out)[0].astype(int)
     assert frames.shape[1:3] == (BAND + BAND + 96 + GAP, 8 * (96 + GAP))
     cells = np.zeros((BAND + 96 + GAP, frames.shape[2], 3), np.uint8)
@@ -438,34 +434,19 @@ def test_samples_become_a_store(model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (
-            ["sample", "{model}", "--class", "DiscUpp", "--out", "x.mp4"],
-            "no class 'DiscUpp'; known: BarDown",
-        ),
+        (["sample", "{model}", "--class", "DiscUpp", "--out", "x.mp4"], "no class 'DiscUpp'; known: BarDown"),
         (["sample", "{model}", "--out", "x.avi"], "x.avi: cannot write .avi; use one of .mp4"),
         (["sample", "no/model", "--out", "x.mp4"], "no/model: no model.json"),
-        (
-            ["sample", "{model}", "--format", "avi", "--out", "x"],
-            "--format 'avi' is unknown; known: mp4, gif",
-        ),
+        (["sample", "{model}", "--format", "avi", "--out", "x"], "--format 'avi' is unknown; known: mp4, gif"),
         (["sample", "{model}", "--format", "gif", "--out", "x.mp4"], "x.mp4: names a file, --format is for"),
         (["clips", "export", "no/store", "x.npz"], "no/store: not a clip store"),
-        (
-            ["info", "{model}", "--net", "{size: 8}"],
-            "is a model already; leave out --model, --preset and --net",
-        ),
+        (["info", "{model}", "--net", "{size: 8}"], "is a model already; leave out --model, --preset and --net"),
         (["train", "no/store", "out"], "no/store: not a clip store"),
         (["train", "no/store", "out", "--train", "{stepz: 3}"], "--train: no argument 'stepz'; known: steps"),
         (["sample", "{model}", "--frames", "20", "--out", "x.mp4"], "train one with latent: sequence"),
         (["predict", "{model}", "--video", "x.avi", "--out", "x.mp4"], "train a model with task: predict"),
-        (
-            ["extract", "no/videos", "x", "--extract", "{sise: 3}"],
-            "--extract: no argument 'sise'; known: size",
-        ),
-        (
-            ["extract", "no/videos", "x", "--extract", "{size: big}"],
-            "--extract: size 'big': need a whole number",
-        ),
+        (["extract", "no/videos", "x", "--extract", "{sise: 3}"], "--extract: no argument 'sise'; known: size"),
+        (["extract", "no/videos", "x", "--extract", "{size: big}"], "--extract: size 'big': need a whole number"),
         (["extract", "no/videos", "x"], "no/videos: no such folder; put videos there"),
         (["info", "--net", "{size: 24}"], "size 24 is not known"),
         (["sample", "no/model", "--out", "x.bad"], "x.bad: cannot write .bad; use one of .mp4"),
@@ -521,10 +502,7 @@ def test_gates_of_other_clips_are_not_believed(shapes_clips, shapes_raw, tmp_pat
     export_npz(shapes_clips, tmp_path / "clips.npz")
     for real, sentence in [
         (shapes_clips.folder, "it is right about"),
-        (
-            other,
-            f"{reference} was trained and examined on other clips than {other}; score by their own reference",
-        ),
+        (other, f"{reference} was trained and examined on other clips than {other}; score by their own reference"),
         (tmp_path / "clips.npz", "clips.npz is unknown; give their clip store"),
     ]:
         cli.main(["score", "--real", str(real), "--fake", str(shapes_clips.folder), "--reference", str(reference),

@@ -27,25 +27,13 @@ SHAPE = (6, 4, 4, 3)
 
 
 def make_clips(num_videos=10, classes=("a", "b"), clips_per_video=2):
-    frames = np.random.default_rng(0).integers(
-        256, size=(num_videos * clips_per_video, *SHAPE), dtype=np.uint8
-    )
+    frames = np.random.default_rng(0).integers(256, size=(num_videos * clips_per_video, *SHAPE), dtype=np.uint8)
     for number, clip in enumerate(frames):
         video, start = divmod(number, clips_per_video)
         split = "test" if video == 1 else "val" if video == 2 else "train"
         name = classes[video % len(classes)] if classes else ""
         yield Clip(
-            f"v{video}@{start}",
-            f"v{video}",
-            name,
-            "f" * 32,
-            split,
-            f"g{video}",
-            start,
-            2,
-            25.0,
-            motion(clip),
-            clip,
+            f"v{video}@{start}", f"v{video}", name, "f" * 32, split, f"g{video}", start, 2, 25.0, motion(clip), clip
         )
 
 
@@ -177,9 +165,7 @@ def test_the_layout_that_makes_random_reads_fast(store):
         assert frames.compression == "UNCOMPRESSED"
         assert not frames.has_dictionary_page
         assert not frames.is_stats_set
-        assert all(
-            about.schema.column(i).max_definition_level == 0 for i in range(about.num_columns)
-        )  # all required
+        assert all(about.schema.column(i).max_definition_level == 0 for i in range(about.num_columns))  # all required
     schema = pq.read_schema(store / "index.parquet")
     assert "frames" not in schema.names
     assert {"shard", "row"} <= set(schema.names)
@@ -189,8 +175,7 @@ def test_the_layout_that_makes_random_reads_fast(store):
 def test_another_video_rewrites_one_shard(store, tmp_path):
     write_clips(tmp_path / "more", make_clips(11), shape=SHAPE, classes=["a", "b"])
     old, new = (
-        {path.name: path.read_bytes() for path in folder.glob("shard-*")}
-        for folder in (store, tmp_path / "more")
+        {path.name: path.read_bytes() for path in folder.glob("shard-*")} for folder in (store, tmp_path / "more")
     )
     assert len([name for name in new if new[name] != old.get(name)]) == 1
     assert old.keys() <= new.keys()
@@ -370,9 +355,7 @@ def test_shorter_clips_start_anywhere_and_mirrors_are_half(store):
     stream, plain = (BatchStream(clips, batch_size=20, num_frames=4, flip=flip) for flip in (True, False))
     starts, mirrored = [], []
     for step in range(20):
-        for index, cut, seen in zip(
-            stream.indices(step), plain.batch(step)[0], stream.batch(step)[0], strict=True
-        ):
+        for index, cut, seen in zip(stream.indices(step), plain.batch(step)[0], stream.batch(step)[0], strict=True):
             starts += [start for start in range(3) if (clips[index][start : start + 4] == cut).all()]
             mirrored.append(not (cut == seen).all())
             assert (seen == (cut[:, :, ::-1] if mirrored[-1] else cut)).all()

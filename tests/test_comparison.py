@@ -76,10 +76,7 @@ def test_an_unconditional_rival_shares_the_table_without_class_accuracy(project)
 
 def test_fairness_is_said_as_it_is(project):
     same, time, seeds = fairness()
-    assert (
-        same
-        == "Trained on the same clips, 8 frames of 16 \N{MULTIPLICATION SIGN} 16 px; each by its own recipe."
-    )
+    assert same == "Trained on the same clips, 8 frames of 16 \N{MULTIPLICATION SIGN} 16 px; each by its own recipe."
     assert time == "Same wall time: 10 to 10 minutes on a CPU, 2 threads."
     assert "training seeds 0." in seeds
     change("metrics/rival.training.json", seconds=1200.0)
@@ -129,21 +126,10 @@ def test_a_collapsed_run_stands_beside_a_good_one(project):
     """Warnings and the number of draws say how good a run is, not what was measured."""
     for run, about in (("ours", {"num_draws": 5}), ("rival", {"num_draws": 1, "warnings": ["collapsed"]})):
         manifest = json.loads(Path(f"metrics/{run}.manifest.json").read_text())
-        fvd = {
-            "extractor_id": "i3d-0",
-            "real_digest": "d",
-            "num_real": 9,
-            "num_fake": 9,
-            "asks_labels": False,
-        }
-        change(
-            f"metrics/{run}.manifest.json", protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | about}
-        )
+        fvd = {"extractor_id": "i3d-0", "real_digest": "d", "num_real": 9, "num_fake": 9, "asks_labels": False}
+        change(f"metrics/{run}.manifest.json", protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | about})
     assert len(comparison.tables(read_runs())) == 1
-    change(
-        "metrics/rival.manifest.json",
-        protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | {"seed": 1}},
-    )
+    change("metrics/rival.manifest.json", protocols={**manifest["protocols"], "fvd2048_16f_n9": fvd | {"seed": 1}})
     assert not comparison.tables(read_runs())
 
 

@@ -57,9 +57,7 @@ def test_under_autocast_it_computes_in_bfloat16_and_learns_in_float32():
     assert y.dtype == torch.bfloat16
     y.sum().backward()
     assert layer.weight.grad.dtype == torch.float32
-    torch.testing.assert_close(
-        y.float(), F.conv3d(x, layer.weight, layer.bias, padding=1), rtol=0.05, atol=0.05
-    )
+    torch.testing.assert_close(y.float(), F.conv3d(x, layer.weight, layer.bias, padding=1), rtol=0.05, atol=0.05)
 
 
 def test_colours_that_differ_by_a_level_differ_in_bfloat16_too():

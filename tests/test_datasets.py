@@ -80,9 +80,7 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
         write_videos_csv(tmp_path / "videos.csv", videos)
 
 
-@pytest.mark.parametrize(
-    "content", [None, "", "a,b\n1,2\n", "video_id,path,class_name,group,split,bytes,md5\n"]
-)
+@pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n", "video_id,path,class_name,group,split,bytes,md5\n"])
 def test_a_missing_or_wrong_list_is_an_error(tmp_path, content):
     if content is not None:
         (tmp_path / "videos.csv").write_text(content)
@@ -145,9 +143,7 @@ def test_shapes_go_their_way_in_every_clip(shapes_clips):
 
 
 def test_folder_takes_classes_from_folders(tmp_path):
-    touch(
-        tmp_path, "run/a.avi", "run/deep/b.MP4", "walk/a.webm", "walk/notes.txt", "walk/._a.avi", ".git/x.avi"
-    )
+    touch(tmp_path, "run/a.avi", "run/deep/b.MP4", "walk/a.webm", "walk/notes.txt", "walk/._a.avi", ".git/x.avi")
     found = folder.fetch(tmp_path / "out", path=tmp_path)
     names = ["run/a.avi", "run/deep/b.MP4", "walk/a.webm"]
     assert [(v.video_id, v.class_name, v.group, v.path) for v in found] == [
@@ -238,9 +234,7 @@ def test_splits_without_classes(tmp_path):
     ("given", "drawn"), [("train", {"val", "test"}), ("train val", {"test"}), ("train test", {"val"})]
 )
 def test_splits_that_no_folder_names_are_drawn_from_train(tmp_path, given, drawn):
-    names = [
-        f"{split}/{kind}/{n}.avi" for split in given.split() for kind in ("run", "walk") for n in range(10)
-    ]
+    names = [f"{split}/{kind}/{n}.avi" for split in given.split() for kind in ("run", "walk") for n in range(10)]
     videos, notes = folder.find(touch(tmp_path, *names))
     assert notes[0].endswith(f"; {' and '.join(sorted(drawn, reverse=True))} drawn from train by group")
     splits = splits_of(videos)
@@ -314,9 +308,7 @@ def test_a_fold_of_weizmann_tests_on_other_people(strips, tmp_path, fold, strang
 
 
 def test_weizmann_says_what_to_do(tmp_path):
-    with pytest.raises(
-        InputError, match=r"nowhere: no such folder; put MoCoGAN's data/actions there.*option `path`"
-    ):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; put MoCoGAN's data/actions there.*option `path`"):
         weizmann.fetch(tmp_path, path=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: no videos in it"):
@@ -361,9 +353,7 @@ def splits_of(videos, **options):
 
 def some(num_groups, classes=("a",), given=""):
     return [
-        Video(Path("x"), name, f"g{group}", given, f"{name}{group}")
-        for name in classes
-        for group in range(num_groups)
+        Video(Path("x"), name, f"g{group}", given, f"{name}{group}") for name in classes for group in range(num_groups)
     ]
 
 
@@ -395,11 +385,7 @@ def test_another_group_moves_at_most_one_across_each_border(number, val, test, s
     moved = Counter(frozenset([before[name], after[name]]) for name in before if before[name] != after[name])
     assert moved.keys() <= {frozenset(["test", "train"]), frozenset(["train", "val"])}
     assert set(moved.values()) <= {1}
-    wanted = (
-        {"train"}
-        | ({"val"} if val and number >= 3 else set())
-        | ({"test"} if test and number >= 3 else set())
-    )
+    wanted = {"train"} | ({"val"} if val and number >= 3 else set()) | ({"test"} if test and number >= 3 else set())
     assert set(before.values()) == wanted
 
 
@@ -423,9 +409,7 @@ def test_a_seed_is_another_split_and_given_splits_stay():
 
 def test_val_is_cut_from_what_the_lists_train_on():
     """Ten groups, of which the lists give seven to train and three to test."""
-    videos = [
-        replace(video, split="test" if int(video.group[1:]) < 3 else "train") for video in some(10, "ab")
-    ]
+    videos = [replace(video, split="test" if int(video.group[1:]) < 3 else "train") for video in some(10, "ab")]
     splits = splits_of(videos)
     assert {name: Counter(splits[f"a{n}"] for n in range(10))[name] for name in ("train", "val", "test")} == {
         "train": 6, "val": 1, "test": 3,

@@ -168,20 +168,7 @@ def test_both_ranges_of_colour_give_the_same_grey(tmp_path):
     for name, level, tag in (("limited", 126, "tv"), ("full", 128, "pc")):
         planes = np.full((3, 32 * 32 * 3 // 2), 128, np.uint8)
         planes[:, : 32 * 32] = level
-        raw = [
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "yuv420p",
-            "-s",
-            "32x32",
-            "-r",
-            "5",
-            "-color_range",
-            tag,
-            "-i",
-            "-",
-        ]
+        raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "32x32", "-r", "5", "-color_range", tag, "-i", "-"]
         options = ["-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv420p", "-color_range", tag]
         run(*raw, *options, tmp_path / f"{name}.mp4", stdin=planes.tobytes())
         assert (read_frames(tmp_path / f"{name}.mp4")[0] == 128).all(), name
@@ -189,13 +176,7 @@ def test_both_ranges_of_colour_give_the_same_grey(tmp_path):
 
 @pytest.mark.parametrize(
     ("height", "tag", "matrix"),
-    [
-        (718, "", "bt601"),
-        (720, "", "bt709"),
-        (1080, "", "bt709"),
-        (720, "smpte170m", "bt601"),
-        (96, "bt709", "bt709"),
-    ],
+    [(718, "", "bt601"), (720, "", "bt709"), (1080, "", "bt709"), (720, "smpte170m", "bt601"), (96, "bt709", "bt709")],
 )
 def test_video_without_a_colour_tag_is_bt709_from_720_lines_on(tmp_path, height, tag, matrix):
     """Green (0, 255, 0): Y = 16 + 219 kg, Cb = 128 - 112 kg / (1 - kb), Cr = 128 - 112 kg / (1 - kr)."""
@@ -203,9 +184,7 @@ def test_video_without_a_colour_tag_is_bt709_from_720_lines_on(tmp_path, height,
     green = 1 - red - blue
     levels = 16 + 219 * green, 128 - 112 * green / (1 - blue), 128 - 112 * green / (1 - red)
     sizes = 64 * height, 16 * height, 16 * height
-    planes = np.concatenate(
-        [np.full(n, round(level), np.uint8) for n, level in zip(sizes, levels, strict=True)]
-    )
+    planes = np.concatenate([np.full(n, round(level), np.uint8) for n, level in zip(sizes, levels, strict=True)])
     raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"64x{height}", "-r", "5", "-i", "-"]
     path, tags = tmp_path / "a.mp4", ["-vf", f"setparams=colorspace={tag}", "-colorspace", tag] if tag else []
     run(*raw, "-c:v", "libx264", "-qp", "0", *tags, path, stdin=2 * planes.tobytes())
@@ -226,9 +205,7 @@ def test_hdr_has_the_levels_of_its_sdr_twin(tmp_path, transfer):
     x265 = ["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "log-level=error:lossless=1"]
     pixels = ["-pix_fmt", "yuv420p10le", *x265, *tags, "-colorspace", "bt2020nc"]
     hdr = make(tmp_path / "hdr.mp4", "-vf", to_hdr, *pixels, source=bars)
-    sdr = make(
-        tmp_path / "sdr.mkv", "-vf", "scale=in_color_matrix=bt709,format=gbrp", "-c:v", "ffv1", source=bars
-    )
+    sdr = make(tmp_path / "sdr.mkv", "-vf", "scale=in_color_matrix=bt709,format=gbrp", "-c:v", "ffv1", source=bars)
     for size in (None, 64):
         frames, twin = read_frames(hdr, size)[0], read_frames(sdr, size)[0]
         assert frames.dtype == np.uint8
@@ -249,9 +226,7 @@ def test_highlights_above_white_keep_their_order():
 def test_frames_that_say_they_are_interlaced_are_deinterlaced_and_no_others(tmp_path):
     """A file that is progressive, interlaced and progressive again."""
     options = ["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-flags"]
-    plain = make(
-        tmp_path / "plain.h264", *options, "+bitexact", source="testsrc2=192x128:rate=25:duration=0.4"
-    )
+    plain = make(tmp_path / "plain.h264", *options, "+bitexact", source="testsrc2=192x128:rate=25:duration=0.4")
     weave = ["-vf", "tinterlace=interleave_top", *options, "+ilme+ildct"]
     woven = make(tmp_path / "woven.h264", *weave, source="testsrc2=192x128:rate=50:duration=0.4")
     (tmp_path / "both.h264").write_bytes(plain.read_bytes() + woven.read_bytes() + plain.read_bytes())
@@ -286,12 +261,7 @@ def test_pixels_that_are_not_square_are_stretched_before_the_crop(tmp_path):
 def test_a_picture_that_changes_its_size_on_the_way(tmp_path):
     for name, size in (("a", "96x64"), ("b", "64x96")):
         make(
-            tmp_path / f"{name}.h264",
-            "-c:v",
-            "libx264",
-            "-bf",
-            "0",
-            source=f"testsrc2=size={size}:rate=10:duration=1",
+            tmp_path / f"{name}.h264", "-c:v", "libx264", "-bf", "0", source=f"testsrc2=size={size}:rate=10:duration=1"
         )
     both = b"".join((tmp_path / f"{name}.h264").read_bytes() for name in "ab")
     (tmp_path / "both.h264").write_bytes(both)
@@ -385,9 +355,7 @@ def test_no_clip_crosses_a_cut(bikes):
     cut = ClipSpec(16, 9, 5, 12, True, 0.0, 0.0, 10.0)  # reaches over 41 frames
     _, record = cut_video(bikes, cut)
     edges = (0, 30, 76, 137, 187, 242, 250)
-    scenes = [
-        sum(edge <= place for edge in edges) for start in starts_of(record) for place in (start, start + 40)
-    ]
+    scenes = [sum(edge <= place for edge in edges) for start in starts_of(record) for place in (start, start + 40)]
     assert scenes[::2] == scenes[1::2]
     assert set(scenes) == {2, 3, 4, 5}  # The first and the last one are too short.
     assert starts_of(record)[0] == 30
@@ -481,15 +449,7 @@ def test_a_file_that_names_other_files_is_no_video(tmp_path, content):
 def test_a_name_is_a_name_and_no_address(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plain = make(tmp_path / "plain.avi", "-c:v", "ffv1")
-    for name in (
-        "data:x.avi",
-        "pipe:0.avi",
-        "%03d.avi",
-        "concat:a|b.avi",
-        "-i.avi",
-        "a\nb'\".avi",
-        "ü ß.avi",
-    ):
+    for name in ("data:x.avi", "pipe:0.avi", "%03d.avi", "concat:a|b.avi", "-i.avi", "a\nb'\".avi", "ü ß.avi"):
         Path(name).write_bytes(plain.read_bytes())
         assert probe(name).num_frames == 15
         assert len(read_frames(Path(name), 8)[0]) == 15
@@ -525,27 +485,13 @@ def test_an_end_that_an_edit_list_hides_is_not_missing(tmp_path):
 
 def test_frames_that_a_camera_dropped_show_the_one_before_again(tmp_path):
     """Every fourth chunk of the avi is empty; a file that is cut is still found."""
-    options = [
-        "-vf",
-        "select='mod(n,4)'",
-        "-fps_mode",
-        "passthrough",
-        "-c:v",
-        "mpeg4",
-        "-vtag",
-        "xvid",
-        "-q:v",
-        "1",
-    ]
+    options = ["-vf", "select='mod(n,4)'", "-fps_mode", "passthrough", "-c:v", "mpeg4", "-vtag", "xvid", "-q:v", "1"]
     path = make(tmp_path / "a.avi", *options, source=SIX_SECONDS)
     frames, fps = read_frames(path)
     assert (len(frames), fps) == (60, 10)
     assert decode(path, lambda n: False, None).mismatch == ""
     again = [n for n in range(1, 60) if np.array_equal(frames[n], frames[n - 1])]
-    assert again == [
-        1,
-        *range(4, 60, 4),
-    ]  # The first frame that is there is the second; ffmpeg moves it to the start.
+    assert again == [1, *range(4, 60, 4)]  # The first frame that is there is the second; ffmpeg moves it to the start.
     (tmp_path / "cut.avi").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(VideoError, match="cut or damaged"):
         read_frames(tmp_path / "cut.avi")
@@ -582,18 +528,7 @@ def test_a_codec_that_nobody_knows_is_said_to_be(tmp_path):
 
 def test_the_picture_on_a_cover_is_no_video(tmp_path):
     picture = make(tmp_path / "cover.png", "-frames:v", "1", source="color=c=red:size=640x640")
-    both = [
-        "-map",
-        "1:v",
-        "-map",
-        "0:v",
-        "-c:v:0",
-        "png",
-        "-disposition:v:0",
-        "attached_pic",
-        "-c:v:1",
-        "libx264",
-    ]
+    both = ["-map", "1:v", "-map", "0:v", "-c:v:0", "png", "-disposition:v:0", "attached_pic", "-c:v:1", "libx264"]
     make(tmp_path / "film.mp4", "-i", picture, *both, "-pix_fmt:v:1", "yuv420p")
     assert read_frames(tmp_path / "film.mp4")[0].shape == (15, 64, 96, 3)
     make(tmp_path / "song.mp4", "-i", picture, "-map", "0:a", "-map", "1:v", "-c:v", "png", "-disposition:v:0",

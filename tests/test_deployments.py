@@ -45,16 +45,7 @@ def test_deployment_runs_every_stage_in_the_order_of_the_graph(toy):
 def installed(tmp_path_factory):
     """Variables by which a Python finds this project as its editable install does: entry points, and a path."""
     folder = tmp_path_factory.mktemp("installed")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-    ]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     with tempfile.TemporaryDirectory() as source:  # setuptools writes beside the code
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, source)
@@ -68,14 +59,7 @@ def installed(tmp_path_factory):
 def test_a_bare_name_is_a_deployment_of_the_flow(toy, installed):
     names = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
     for name, deployment in (("nightly", "nightly"), ("train-flow/train-flow", "train-flow")):
-        command = [
-            Path(sys.executable).with_name("prefect"),
-            "deployment",
-            "run",
-            name,
-            "--start-in",
-            "9 hours",
-        ]
+        command = [Path(sys.executable).with_name("prefect"), "deployment", "run", name, "--start-in", "9 hours"]
         said = processes.run(command, cwd=toy.root, env={**toy.env, **installed, **names}).stdout
         run = re.search(r"UUID: (\S+)", said)[1]
         found = toy.ask(f"deployments/{toy.ask(f'flow_runs/{run}')['deployment_id']}")
@@ -121,10 +105,7 @@ def test_what_was_paused_stays_paused_at_the_next_start(toy):
     assert deploy() == "nightly: its schedule (cron 0 2 * * *, timezone UTC) stays paused\n"
     assert [schedule["active"] for schedule in nightly()["schedules"]] == [False]
     change({"active": True, "schedule": {"cron": "0 3 * * *", "timezone": "UTC"}})
-    assert (
-        deploy()
-        == "nightly: the server's schedule (cron 0 3 * * *, timezone UTC) gives way to prefect.yaml's\n"
-    )
+    assert deploy() == "nightly: the server's schedule (cron 0 3 * * *, timezone UTC) gives way to prefect.yaml's\n"
     assert [schedule["active"] for schedule in nightly()["schedules"]] == [True]
     assert deploy() == ""
 

@@ -74,14 +74,9 @@ def test_only_what_is_missing_is_asked_for(site, pinned, tmp_path):
     assert site.ranges == ["", "bytes=100000-", "bytes=250000-"]
 
 
-def test_without_validators_a_file_with_a_hash_still_resumes_and_one_without_begins_anew(
-    site, tmp_path, pinned
-):
+def test_without_validators_a_file_with_a_hash_still_resumes_and_one_without_begins_anew(site, tmp_path, pinned):
     site.validators = False
-    for wanted, ranges in (
-        (pinned, ["", "bytes=1000-"]),
-        (PublishedFile("b.bin", pinned.urls), ["", "bytes=1000-"]),
-    ):
+    for wanted, ranges in ((pinned, ["", "bytes=1000-"]), (PublishedFile("b.bin", pinned.urls), ["", "bytes=1000-"])):
         site.plan, site.log = ["cut:1000"], []
         assert fetch(wanted, tmp_path, patience=HASTY).read_bytes() == DATA
         assert site.ranges == ranges  # The sizes agree, which is something to go by.
@@ -92,9 +87,7 @@ def test_another_process_goes_on_where_a_killed_one_stopped(site, pinned, tmp_pa
     code = f"{IMPORTS}; fetch({pinned!r}, {str(tmp_path)!r})"
     part = tmp_path / "a.bin.part"
     with processes.start([sys.executable, "-c", code], cwd=ROOT) as child:
-        processes.wait_for(
-            lambda: part.exists() and part.stat().st_size == 123456, "123,456 bytes", process=child
-        )
+        processes.wait_for(lambda: part.exists() and part.stat().st_size == 123456, "123,456 bytes", process=child)
         child.kill()
     assert names(tmp_path) == ["a.bin.part", "a.bin.part.json"]
     assert fetch(pinned, tmp_path, patience=HASTY).read_bytes() == DATA
@@ -196,10 +189,7 @@ def test_a_disk_that_fills_up_is_told_and_the_transfer_goes_on_later(site, pinne
 def test_a_proxy_of_the_environment_is_used(site, tmp_path, monkeypatch):
     monkeypatch.setenv("http_proxy", site.url)
     monkeypatch.setenv("no_proxy", "")
-    assert (
-        fetch(PublishedFile("a.bin", ("http://data.invalid/a.bin",)), tmp_path, patience=HASTY).read_bytes()
-        == DATA
-    )
+    assert fetch(PublishedFile("a.bin", ("http://data.invalid/a.bin",)), tmp_path, patience=HASTY).read_bytes() == DATA
     assert site.log == [("http://data.invalid/a.bin", "")]
 
 
@@ -221,9 +211,7 @@ def certificate(tmp_path_factory):
         x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
     )
     folder = tmp_path_factory.mktemp("certificate")
-    (folder / "cert.pem").write_bytes(
-        builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    )
+    (folder / "cert.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, *plain))
     return str(folder / "cert.pem"), str(folder / "key.pem")
@@ -237,10 +225,7 @@ def test_a_certificate_is_let_pass_only_for_a_file_whose_hash_is_known(certifica
             fetch(PublishedFile("a.bin", url), tmp_path, patience=HASTY)
         assert site.log == []
         assert upstream(PublishedFile("a.bin", url)) is None
-        assert (
-            fetch(PublishedFile("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes()
-            == DATA
-        )
+        assert fetch(PublishedFile("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes() == DATA
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate[0])  # The user vouches for it.
         assert fetch(PublishedFile("b.bin", url), tmp_path, patience=HASTY).read_bytes() == DATA
 
@@ -252,18 +237,13 @@ def test_a_way_from_https_to_http_is_refused_without_a_hash(certificate, site, t
         url = (f"{secure.url}/x",)
         with pytest.raises(Unavailable, match="without encryption"):
             fetch(PublishedFile("a.bin", url), tmp_path, patience=HASTY)
-        assert (
-            fetch(PublishedFile("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes()
-            == DATA
-        )
+        assert fetch(PublishedFile("a.bin", url, sha256=sha256(DATA)), tmp_path, patience=HASTY).read_bytes() == DATA
 
 
 # Streams.
 
 
-def test_a_stream_transfers_little_more_than_is_read_and_begins_on_disk_the_next_time(
-    site, unpinned, tmp_path
-):
+def test_a_stream_transfers_little_more_than_is_read_and_begins_on_disk_the_next_time(site, unpinned, tmp_path):
     site.files["/a.bin"] = DATA * 100
     for count in (1_000, 2_000_000):
         with stream(unpinned, tmp_path, patience=HASTY) as source:
@@ -282,9 +262,7 @@ def test_a_stream_needs_no_room_for_the_whole_file(site, unpinned, tmp_path):
         source.read(1)
 
 
-def test_a_stream_goes_on_after_a_cut_and_without_a_network_to_the_end_of_what_is_there(
-    site, unpinned, tmp_path
-):
+def test_a_stream_goes_on_after_a_cut_and_without_a_network_to_the_end_of_what_is_there(site, unpinned, tmp_path):
     site.plan = ["cut:1000", "stall:1700"]
     with stream(unpinned, tmp_path, patience=HASTY) as source:
         assert source.read(2000) == DATA[:2000]
@@ -292,10 +270,7 @@ def test_a_stream_goes_on_after_a_cut_and_without_a_network_to_the_end_of_what_i
     site.plan = ["503"] * 9
     with stream(unpinned, tmp_path, patience=HASTY) as source:
         assert source.read(min(have, 2000)) == DATA[:2000]
-    with (
-        pytest.raises(Unavailable, match="503"),
-        stream(unpinned, tmp_path / "new", patience=HASTY) as source,
-    ):
+    with pytest.raises(Unavailable, match="503"), stream(unpinned, tmp_path / "new", patience=HASTY) as source:
         source.read(1)
 
 

@@ -18,10 +18,7 @@ from hrvgan.ops.elementwise import leaky_relu_pool, pixel_norm_act, pixel_norm_a
 pytestmark = pytest.mark.skipif(not jit.lanes(), reason="the kernels are for x86 with AVX2 or AVX-512")
 DTYPES = [dtype for dtype in (torch.float32, torch.bfloat16) if jit.supports(dtype)]
 CHANNELS = [8, 16, 24, 32, 128, 256]
-TOLERANCE = {
-    torch.float32: 1e-6,
-    torch.bfloat16: 4e-3,
-}  # one rounding of what is stored, and half of one more
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 4e-3}  # one rounding of what is stored, and half of one more
 
 
 @pytest.fixture(autouse=True)
@@ -199,9 +196,7 @@ def test_an_argument_that_a_kernel_lacks_is_named():
     x, y, gain = torch.randn(2, 8, 8, 16), torch.empty(2, 8, 8, 16), torch.randn(2, 16)
     tensors = {"x": x, "y": y, "gain": gain, "shfit": gain}
     with pytest.raises(KeyError, match=r"'shift'; known: .*shfit"):
-        jit.launch(
-            elementwise.generate_pixel_norm, Plan(8, False, 16), tensors, items=2, height=8, width=8, span=1
-        )
+        jit.launch(elementwise.generate_pixel_norm, Plan(8, False, 16), tensors, items=2, height=8, width=8, span=1)
 
 
 @pytest.mark.parametrize("factor", [(1, 2, 2), (2, 2, 2)])

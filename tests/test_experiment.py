@@ -128,9 +128,7 @@ def test_a_stage_that_fails_or_is_stopped_leaves_what_it_made_last(project):
     models = digests(project.root / "models")
     (project.root / "toy.py").write_text(TOY)
     for how, number in (("wrong", 0), ("slow", signal.SIGINT)):
-        (project.root / "dvc.yaml").write_text(
-            GRAPH.replace("mkdir", f"python toy.py ${{key}} {how} && mkdir")
-        )
+        (project.root / "dvc.yaml").write_text(GRAPH.replace("mkdir", f"python toy.py ${{key}} {how} && mkdir"))
         with processes.start(["dvc", "repro"], cwd=project.root, env=project.environment()) as repro:
             if number:
                 processes.wait_for((project.root / "began").exists, "the stage", 250, process=repro)

@@ -41,9 +41,7 @@ def test_shapes_come_down_the_whole_road(shapes_clips):
         clips = shapes_clips.split(split)
         assert len(clips) == count
         assert set(clips.labels) == set(range(8))
-    groups = {
-        split: set(shapes_clips.split(split).index["group"].to_pylist()) for split in ("train", "val", "test")
-    }
+    groups = {split: set(shapes_clips.split(split).index["group"].to_pylist()) for split in ("train", "val", "test")}
     assert sum(len(group) for group in groups.values()) == len(set.union(*groups.values())) == 6
 
 
@@ -63,9 +61,7 @@ def test_clips_are_the_frames_that_they_say(tmp_path):
         np.testing.assert_array_equal(clip, frames[start : start + 12 : 3])
 
 
-@pytest.mark.parametrize(
-    ("last", "count", "starts"), [(10, 1, [5]), (10, 3, [0, 5, 10]), (1, 4, [0, 1]), (0, 3, [0])]
-)
+@pytest.mark.parametrize(("last", "count", "starts"), [(10, 1, [5]), (10, 3, [0, 5, 10]), (1, 4, [0, 1]), (0, 3, [0])])
 def test_starts_are_evenly_spread(last, count, starts):
     assert spread(last, count) == starts
 
@@ -91,9 +87,7 @@ def test_a_bad_video_is_left_out_and_listed(tmp_path):
 
 
 def test_the_manifest_keeps_the_splits_of_folders_and_says_so(tmp_path):
-    lengths = {
-        f"{split}/{kind}/{n}.avi": 4 for split in ("train", "test") for kind in ("run", "walk") for n in "123"
-    }
+    lengths = {f"{split}/{kind}/{n}.avi": 4 for split in ("train", "test") for kind in ("run", "walk") for n in "123"}
     write_raw(tmp_path, lengths)
     (tmp_path / "videos" / "train" / "run" / "1.json").write_text("{}")
     extract(list_raw(tmp_path), tmp_path / "clips", **SMALL | {"val_fraction": 0.15, "test_fraction": 0.2})
@@ -141,18 +135,10 @@ def test_too_many_bad_videos_end_it_and_leave_the_old_store(tmp_path):
     extract(raw, tmp_path / "clips", **SMALL)
     before = stored_bytes(tmp_path / "clips")
     (tmp_path / "videos" / "b.avi").write_bytes(b"text")
-    with pytest.raises(
-        InputError,
-        match=r"the 0 of 5 that .*max_bad_fraction allows: .*b\.avi: cannot be decoded",
-    ):
+    with pytest.raises(InputError, match=r"the 0 of 5 that .*max_bad_fraction allows: .*b\.avi: cannot be decoded"):
         extract(list_raw(raw), tmp_path / "clips", **SMALL)
     assert stored_bytes(tmp_path / "clips") == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".clips.parts",
-        "clips",
-        "videos",
-        "videos.csv",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".clips.parts", "clips", "videos", "videos.csv"]
 
 
 def test_a_class_that_ends_empty_is_named_with_its_cause(tmp_path):

@@ -37,8 +37,7 @@ def weights(tmp_path_factory):
     with torch.device("meta"):
         nets = {"c3d": c3d.C3D(), "i3d": i3d.I3D(), "inception": inception_v3.InceptionV3()}
     arrays = {
-        c3d.file_name(name): np.zeros(value.shape, np.float32)
-        for name, value in nets["c3d"].state_dict().items()
+        c3d.file_name(name): np.zeros(value.shape, np.float32) for name, value in nets["c3d"].state_dict().items()
     }
     arrays["fc7/b"][:] = np.linspace(-1, 1, 4096)
     arrays["fc8/b"][:] = np.arange(101)
@@ -50,10 +49,7 @@ def weights(tmp_path_factory):
     for name, net in (("i3d_pretrained_400.pt", nets["i3d"]), (INCEPTION, nets["inception"])):
         # The published files were written before batch norms counted batches.
         state = {key: value for key, value in net.state_dict().items() if "num_batches" not in key}
-        state = {
-            key: torch.ones(v.shape) if "var" in key else 0.1 * torch.randn(v.shape)
-            for key, v in state.items()
-        }
+        state = {key: torch.ones(v.shape) if "var" in key else 0.1 * torch.randn(v.shape) for key, v in state.items()}
         torch.save(state, folder / name)
     return folder
 
@@ -71,19 +67,7 @@ def test_parameter_names_of_the_published_files():
     with torch.device("meta"):
         own = {kind: {k: tuple(v.shape) for k, v in net.state_dict().items()} for kind, net in
                (("c3d", c3d.C3D()), ("i3d", i3d.I3D()), ("inception", inception_v3.InceptionV3()))}  # fmt: skip
-    layers = [
-        "conv1a",
-        "conv2a",
-        "conv3a",
-        "conv3b",
-        "conv4a",
-        "conv4b",
-        "conv5a",
-        "conv5b",
-        "fc6",
-        "fc7",
-        "fc8",
-    ]
+    layers = ["conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b", "fc6", "fc7", "fc8"]
     assert {c3d.file_name(name) for name in own["c3d"]} == {f"{a}/{b}" for a in layers for b in "Wb"}
     assert own["c3d"]["fc6.weight"] == (4096, 8192)
     assert own["i3d"]["Conv3d_1a_7x7.conv3d.weight"] == (64, 3, 7, 7, 7)
@@ -118,9 +102,7 @@ def test_files_of_the_published_layout_load(weights, name, shape, width, classes
     assert np.isfinite(features).all()
     assert extractor.id.startswith(f"{name}-float32-")
     assert len(extractor.id.split("-")[2].removesuffix("_unverified")) == 64
-    assert extractor.id.endswith(
-        "_unverified"
-    )  # Any file of the layout loads; only the published one has the name.
+    assert extractor.id.endswith("_unverified")  # Any file of the layout loads; only the published one has the name.
     assert not extractor.verified
     if name in ("c3d_tgan", "c3d_tganv2"):  # All weights but one are zero: biases come through, rectified.
         np.testing.assert_allclose(features[0], np.linspace(-1, 1, 4096).clip(0), atol=1e-6)
@@ -134,9 +116,7 @@ def test_two_ways_into_c3d():
     clips = np.zeros((1, 16, 20, 20, 3), np.uint8)
     clips[..., 0], clips[..., 2] = 200, 50  # Red, blue.
     mean = torch.arange(171.0).expand(3, 16, 128, 171)
-    first, second = (
-        prepare(torch.as_tensor(clips), mean) for prepare in (c3d.prepare_tgan, c3d.prepare_tganv2)
-    )
+    first, second = (prepare(torch.as_tensor(clips), mean) for prepare in (c3d.prepare_tgan, c3d.prepare_tganv2))
     assert first.shape == second.shape == (1, 3, 16, 112, 112)
     # Constant pictures stay so: what is left is the level, blue first, minus the column of the mean.
     for channel, level in ((0, 50), (1, 0), (2, 200)):
@@ -211,10 +191,7 @@ def test_absent_weights_are_one_sentence(tmp_path):
     with pytest.raises(InputError, match="unknown extractor 'vgg'; known: c3d_tgan"):
         open_extractor("vgg", tmp_path)
     (tmp_path / "i3d_pretrained_400.pt").write_bytes(b"")
-    assert (
-        find_weights(("i3d_torchscript.pt", "i3d_pretrained_400.pt"), tmp_path).name
-        == "i3d_pretrained_400.pt"
-    )
+    assert find_weights(("i3d_torchscript.pt", "i3d_pretrained_400.pt"), tmp_path).name == "i3d_pretrained_400.pt"
 
 
 class Payload:

@@ -115,9 +115,7 @@ def test_a_kill_after_folders_have_changed_places_stops_no_later_one(tmp_path):
     path = tmp_path / "clips"
     path.mkdir()
     (path / "file").write_text("old")
-    killed = (
-        "event == 'shutil.rmtree' and str(args[0]).endswith('.old') and os.kill(os.getpid(), signal.SIGKILL)"
-    )
+    killed = "event == 'shutil.rmtree' and str(args[0]).endswith('.old') and os.kill(os.getpid(), signal.SIGKILL)"
     with program("atomic_folder", path, f"sys.addaudithook(lambda event, args: {killed})") as process:
         assert process.finish() == -signal.SIGKILL
     assert sorted(file.name for file in tmp_path.iterdir()) == [".clips.old", "clips"]

@@ -148,9 +148,7 @@ def test_a_block_that_is_named_hears_of_failed_and_missing_nights(toy):
     def provision(notify: str) -> str:
         text = (ROOT / "prefect.yaml").read_text()
         (toy.root / "prefect.yaml").write_text(text.replace('notify: ""', f'notify: "{notify}"'))
-        soon = (
-            "from datetime import timedelta; from flows import serve; serve.provision(timedelta(seconds=15))"
-        )
+        soon = "from datetime import timedelta; from flows import serve; serve.provision(timedelta(seconds=15))"
         return toy.python("-c", soon)
 
     def names() -> set[str]:
@@ -165,18 +163,12 @@ def test_a_block_that_is_named_hears_of_failed_and_missing_nights(toy):
             toy.python("-c", BLOCK, f"http://127.0.0.1:{server.server_port}")
             assert provision("custom-webhook/desk") == ""
             told = lambda words: [text for text in Desk.told if words in text]  # noqa: E731
-            wait_for(
-                lambda: told("No night: nightly has not ended for 0:00:15"), "a missing night", pause=0.2
-            )
+            wait_for(lambda: told("No night: nightly has not ended for 0:00:15"), "a missing night", pause=0.2)
             toy.temper("bad")
             assert toy.end(toy.start_night())[0] == "FAILED"
             (text,) = wait_for(lambda: told("A night failed"), "a failed night", pause=0.2)
             assert f"fit: {SENTENCE}" in text
-            assert names() == {
-                "silent runs have crashed",
-                "failed nights are told",
-                "missing nights are told",
-            }
+            assert names() == {"silent runs have crashed", "failed nights are told", "missing nights are told"}
             ids = {automation["id"] for automation in toy.ask("automations/filter", {})}
             assert provision("custom-webhook/desk") == ""  # The next start lets them wait on.
             assert {automation["id"] for automation in toy.ask("automations/filter", {})} == ids

@@ -42,10 +42,7 @@ def test_frames_are_resized_as_those_of_a_lossless_video(tmp_path):
 
 @pytest.mark.parametrize("classes", [("run", "walk"), ("", "")])
 def test_folders_of_frames_and_strips_become_clips(tmp_path, classes):
-    videos = {
-        f"{name}/v{number}".strip("/"): noise(8, 16, 20, 3, seed=number)
-        for number, name in enumerate(classes)
-    }
+    videos = {f"{name}/v{number}".strip("/"): noise(8, 16, 20, 3, seed=number) for number, name in enumerate(classes)}
     for name, frames in videos.items():
         write_frames(tmp_path / "videos" / name, frames, "{:04d}.png", first=1)
     strip = noise(8, 16, 16, 3, seed=9)

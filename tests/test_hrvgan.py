@@ -83,9 +83,7 @@ def test_equalised_learning_rate_changes_the_steps_and_not_the_function():
     for network in (equalised.G, equalised.D):
         for name, stored in network.named_parameters():
             if name.endswith("parametrizations.weight.original"):
-                assert stored.std(correction=0).item() == pytest.approx(1), (
-                    name
-                )  # Adam moves all layers alike
+                assert stored.std(correction=0).item() == pytest.approx(1), name  # Adam moves all layers alike
 
 
 def test_modulation_lets_z_reach_the_last_level():

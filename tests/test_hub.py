@@ -43,12 +43,7 @@ class Hub(BaseHTTPRequestHandler):
         elif self.path == f"/api/models/{NAME}/preupload/main":
             asked = json.loads(body)["files"]
             self.answer(
-                {
-                    "files": [
-                        {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
-                        for file in asked
-                    ]
-                }
+                {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in asked]}
             )
         elif self.path.startswith(f"/api/models/{NAME}/commit/main"):
             lines = [json.loads(line) for line in body.splitlines()]

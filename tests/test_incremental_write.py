@@ -69,9 +69,7 @@ def test_one_video_more_decodes_one_and_writes_one_shard(raw, tmp_path):
     assert now.keys() == files.keys()
     assert sum(now[name] != files[name] for name in now) == 1
     # The same bytes as if all had been there from the start, in whatever number of processes.
-    write_videos_csv(
-        tmp_path / "copy" / "videos.csv", folder.fetch(tmp_path, path=tmp_path / "copy" / "videos")
-    )
+    write_videos_csv(tmp_path / "copy" / "videos.csv", folder.fetch(tmp_path, path=tmp_path / "copy" / "videos"))
     for workers in (1, 2):
         extract(tmp_path / "copy", tmp_path / f"fresh{workers}", **SPLIT | {"workers": workers})
         assert stored_bytes(tmp_path / f"fresh{workers}") == stored_bytes(tmp_path / "clips")
@@ -86,9 +84,7 @@ def test_a_renamed_video_is_not_decoded(raw, tmp_path):
     assert "run/v_run_g01_c07.avi" in Clips(tmp_path / "clips").index["video_id"].to_pylist()
 
 
-@pytest.mark.parametrize(
-    "change", [{"frame_step": 2}, {"size": 8}, {"min_motion": 0.1}, {"clips_per_video": 1}]
-)
+@pytest.mark.parametrize("change", [{"frame_step": 2}, {"size": 8}, {"min_motion": 0.1}, {"clips_per_video": 1}])
 def test_other_parameters_decode_all(raw, tmp_path, change):
     extract(raw, tmp_path / "clips", **SPLIT)
     extract(raw, tmp_path / "fresh", **SPLIT | change)
@@ -96,9 +92,7 @@ def test_other_parameters_decode_all(raw, tmp_path, change):
     assert stored_bytes(tmp_path / "clips") == stored_bytes(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize(
-    "change", [{"num_shards": 7}, {"seed": 5}, {"compression": "zstd"}, {"val_fraction": 0}]
-)
+@pytest.mark.parametrize("change", [{"num_shards": 7}, {"seed": 5}, {"compression": "zstd"}, {"val_fraction": 0}])
 def test_what_does_not_touch_the_pixels_decodes_nothing(raw, tmp_path, change):
     extract(raw, tmp_path / "clips", **SPLIT)
     extract(raw, tmp_path / "fresh", **SPLIT | change)

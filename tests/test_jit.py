@@ -28,9 +28,7 @@ def test_the_user_may_choose(value, expected):
     environment = {name: v for name, v in os.environ.items() if name != "HRVGAN_KERNELS"}
     environment |= {"HRVGAN_KERNELS": value} if value else {}
     code = "from hrvgan.ops import cpu; print(cpu.enabled)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == expected
 
 
@@ -84,10 +82,7 @@ def test_without_a_place_to_keep_them_kernels_work(cache):
     cache.write_text("a file in place of the folder")
     x, weight, bias, _ = operands(16, 16, (4, 8, 8), (1, 1, 1), torch.float32)
     assert (
-        error(
-            winograd_conv.convolve(x, weight, bias),
-            reference(*(v.double() for v in (x, weight, bias)), (1, 1, 1)),
-        )
+        error(winograd_conv.convolve(x, weight, bias), reference(*(v.double() for v in (x, weight, bias)), (1, 1, 1)))
         < 1e-5
     )
 

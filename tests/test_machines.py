@@ -80,9 +80,7 @@ def s3_remote(project: Project, tmp_path: Path) -> Iterator[None]:
     with processes.start([sys.executable, "-m", "moto.server", "-p", str(port)], cwd=tmp_path) as server:
         wait_until_healthy(f"{url}/moto-api/", server)
         credentials = {name.lower(): value for name, value in KEYS.items() if "KEY" in name}
-        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **credentials).create_bucket(
-            Bucket="bucket"
-        )
+        boto3.client("s3", endpoint_url=url, region_name="us-east-1", **credentials).create_bucket(Bucket="bucket")
         project.run("dvc", "remote", "add", "-d", "store", "s3://bucket/store")
         project.run("dvc", "remote", "modify", "store", "endpointurl", url)
         yield
@@ -119,12 +117,7 @@ def postgresql() -> Iterator[dict[str, str]]:
 @contextlib.contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[processes.Process]:
     folder.mkdir(exist_ok=True)
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "files"),
-    ]
+    store = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *store]
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with processes.start(command, cwd=folder, env=env) as server:
@@ -168,9 +161,7 @@ class Machine(Project):
 @processes.in_full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("remote", "database"), [(folder_remote, sqlite), (s3_remote, postgresql)])
-def test_a_worker_goes_on_where_another_machine_was_taken_away(
-    origin, tmp_path, monkeypatch, remote, database
-):
+def test_a_worker_goes_on_where_another_machine_was_taken_away(origin, tmp_path, monkeypatch, remote, database):
     """With the same bits and in the same record; and what was made elsewhere comes home."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)

@@ -22,10 +22,7 @@ def archive(tmp_path):
 def test_a_tree_without_git_gets_one_sentence_and_installs_nothing(archive, target):
     done = processes.run(["make", "--no-print-directory", target], cwd=archive, check=False)
     assert done.returncode == 2
-    assert (
-        f"error: {archive} is no Git checkout, and DVC needs one; clone the project, or run: git init"
-        in done.stdout
-    )
+    assert f"error: {archive} is no Git checkout, and DVC needs one; clone the project, or run: git init" in done.stdout
     assert not (archive / ".venv").exists()
 
 

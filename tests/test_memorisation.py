@@ -58,9 +58,7 @@ def test_copies_are_found(references, shapes_clips, tmp_path):
     np.testing.assert_array_equal(left[BAND:], right[BAND:])
     heads = [half[:BAND, -strip:] for half in (left, right)]
     for head, words in zip(heads, ("generated", "nearest training clip"), strict=True):
-        np.testing.assert_array_equal(
-            head, labelled_columns(np.zeros((1, strip, 3), np.uint8), [words])[:BAND]
-        )
+        np.testing.assert_array_equal(head, labelled_columns(np.zeros((1, strip, 3), np.uint8), [words])[:BAND])
     assert picture.shape[0] == 8 * (2 * 32 + GAP) + BAND
 
 

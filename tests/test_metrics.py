@@ -76,9 +76,7 @@ def test_frechet_of_covariances_that_do_not_commute():
     assert frechet_distance(np.zeros(2), s1, np.zeros(2), s2) == pytest.approx(8 - 2 * np.sqrt(14), rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("num_real", "num_fake"), [(60, 50), (60, 8), (8, 60), (8, 6), (12, 12), (2, 2), (13, 12)]
-)
+@pytest.mark.parametrize(("num_real", "num_fake"), [(60, 50), (60, 8), (8, 60), (8, 6), (12, 12), (2, 2), (13, 12)])
 def test_frechet_forms_agree_with_torchmetrics(num_real, num_fake):
     real, fake = normal(num_real, 12, seed=1), normal(num_fake, 12, seed=2, scale=1.5, shift=0.3)
     value = frechet_distance_from_features(real, fake)
@@ -90,9 +88,7 @@ def test_frechet_forms_agree_with_torchmetrics(num_real, num_fake):
     assert value == pytest.approx(frechet_distance_from_features(fake, real), rel=tolerance)
 
 
-FEATURES = st.integers(2, 7).flatmap(
-    lambda n: arrays(np.float64, (n, 3), elements=st.floats(-100, 100, width=32))
-)
+FEATURES = st.integers(2, 7).flatmap(lambda n: arrays(np.float64, (n, 3), elements=st.floats(-100, 100, width=32)))
 
 
 @given(FEATURES, FEATURES)
@@ -370,9 +366,7 @@ def test_an_unknown_public_name_is_an_attribute_error():
 
 
 def test_the_reference_knows_no_metric():
-    code = (
-        "import sys, pipeline.reference; print(*(m for m in sys.modules if m.startswith('hrvgan.metrics')))"
-    )
+    code = "import sys, pipeline.reference; print(*(m for m in sys.modules if m.startswith('hrvgan.metrics')))"
     assert processes.run([sys.executable, "-c", code]).stdout == "\n"
 
 
@@ -406,17 +400,13 @@ def featured(n, label_noise=0.0, seed=0, groups=None, confidence=8.0):
     said = np.where(draw.random(n) < label_noise, draw.integers(4, size=n), labels)
     features = np.eye(4)[labels] + 0.1 * draw.standard_normal((n, 4))
     groups = np.array([f"{seed}-{i}" for i in range(n)]) if groups is None else groups
-    return Features(
-        features.astype(np.float32), (confidence * np.eye(4)[said]).astype(np.float32), labels, groups
-    )
+    return Features(features.astype(np.float32), (confidence * np.eye(4)[said]).astype(np.float32), labels, groups)
 
 
 def good_sets():
     val = featured(40, seed=1)
     sets = {"train": featured(40, seed=2), "val": val, "test": featured(40, seed=3), "exam": val}
-    return sets | {
-        name: Features(val.features + 1, val.logits, val.labels, val.groups) for name in PERTURBATIONS
-    }
+    return sets | {name: Features(val.features + 1, val.logits, val.labels, val.groups) for name in PERTURBATIONS}
 
 
 def failed(sets):

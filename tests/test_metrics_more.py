@@ -35,9 +35,7 @@ def test_moments_and_features_agree_for_any_ddof():
     draw = np.random.default_rng(0)
     real, fake = draw.standard_normal((50, 6)), 2 * draw.standard_normal((40, 6)) + 1
     for ddof in (0, 1):
-        moments = [
-            part for x in (real, fake) for part in (x.mean(axis=0), np.cov(x, rowvar=False, ddof=ddof))
-        ]
+        moments = [part for x in (real, fake) for part in (x.mean(axis=0), np.cov(x, rowvar=False, ddof=ddof))]
         value = frechet_distance_from_features(real, fake, ddof)
         assert frechet_distance(*moments) == pytest.approx(value, rel=1e-9)
     # Equal N: all covariances grow by N / (N - 1), and with them all but the term of the means.
@@ -175,9 +173,7 @@ def test_spatio_temporal_scores_fall_with_noise_and_ms_ssim_is_that_of_torchmetr
     draw = np.random.default_rng(7)
     cells = draw.integers(60, 200, size=(1, 2, 44, 44, 3)).astype(np.uint8)
     real = cells.repeat(4, axis=2).repeat(4, axis=3)  # 176 px
-    noisy = [
-        (real + draw.normal(0, sd, real.shape)).clip(0, 255).round().astype(np.uint8) for sd in (0, 5, 20)
-    ]
+    noisy = [(real + draw.normal(0, sd, real.shape)).clip(0, 255).round().astype(np.uint8) for sd in (0, 5, 20)]
     entropy = [strred(real, fake).item() for fake in noisy]
     assert entropy[0] == 0
     assert entropy[1] < entropy[2] / 4

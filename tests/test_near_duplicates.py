@@ -83,9 +83,7 @@ def test_near_duplicates_are_all_pairs_within_the_tolerance():
     def noisy(video):
         return video + draw.integers(draw.integers(2, 6), size=video.shape, dtype=np.uint8)
 
-    originals = [
-        draw.integers(100, 116, size=(length, 8, 8, 3), dtype=np.uint8) for length in [7, 33, 40, 64] * 5
-    ]
+    originals = [draw.integers(100, 116, size=(length, 8, 8, 3), dtype=np.uint8) for length in [7, 33, 40, 64] * 5]
     videos = [*originals, *(noisy(v)[..., ::-1, :] for v in originals), *originals[:8]]
     videos += [noisy(video[len(video) // 3 :]) for video in originals]
     videos += [noisy(video[: -len(video) // 4]) for video in originals]
@@ -163,22 +161,12 @@ def test_of_copies_the_one_that_is_held_out_stays(splits, stays):
 
 
 def test_near_duplicates_that_lists_put_apart_are_not_trained_on():
-    videos = [
-        video("a", "g1", "train"),
-        video("b", "g2", "test"),
-        video("c", "g3", "train"),
-        video("d", "g4"),
-    ]
+    videos = [video("a", "g1", "train"), video("b", "g2", "test"), video("c", "g3", "train"), video("d", "g4")]
     joined, left_out = join_near_duplicates(videos, [(0, 1), (2, 3)])
     assert left_out == {0: ("twin", "shows the same as b, which is in test")}
     assert [v.group for v in joined] == ["g1", "g2", "g3", "g3"]
     # Also where the chain from one to the other leads over a third that is left out.
-    videos = [
-        video("a", "g1", "train"),
-        video("b", "g2", "train"),
-        video("c", "g3", "val"),
-        video("d", "g4", "test"),
-    ]
+    videos = [video("a", "g1", "train"), video("b", "g2", "train"), video("c", "g3", "val"), video("d", "g4", "test")]
     _, left_out = join_near_duplicates(videos, [(0, 1), (1, 2), (2, 3)])
     assert set(left_out) == {0, 1, 2}
 
@@ -189,14 +177,7 @@ def test_mirrored_and_encoded_anew_from_files_to_splits(tmp_path):
         frames = scene(seed)
         encode(tmp_path / "videos" / f"{seed}.avi", frames, fps=12, **XVID)
         mirrored = np.ascontiguousarray(frames[:, :, ::-1])
-        encode(
-            tmp_path / "videos" / f"{seed}m.mp4",
-            mirrored,
-            fps=12,
-            vcodec="libx264",
-            pix_fmt="yuv420p",
-            crf=30,
-        )
+        encode(tmp_path / "videos" / f"{seed}m.mp4", mirrored, fps=12, vcodec="libx264", pix_fmt="yuv420p", crf=30)
     encode(tmp_path / "videos" / "0again.mkv", scene(0), fps=12, vcodec="libx264", pix_fmt="yuv420p", crf=23)
     raw = list_raw(tmp_path)
     copy = raw / "videos" / "3copy.avi"
@@ -271,9 +252,7 @@ def test_official_lists_do_not_leak(tmp_path):
     encode(tmp_path / "videos" / "mirror.avi", mirrored, fps=12, **XVID)
     lists = {"0.avi": "test", "1.avi": "test"}
     listed = read_videos_csv(list_raw(tmp_path) / "videos.csv")
-    write_videos_csv(
-        tmp_path / "videos.csv", [replace(v, split=lists.get(v.video_id, "train")) for v in listed]
-    )
+    write_videos_csv(tmp_path / "videos.csv", [replace(v, split=lists.get(v.video_id, "train")) for v in listed])
     summary = extract(tmp_path, tmp_path / "clips", **OPTIONS)
     assert (summary["twin"], summary["test"], summary["val"], summary["train"]) == (1, 4, 2, 6)
     assert "mirror.avi" not in Clips(tmp_path / "clips").index["video_id"].to_pylist()

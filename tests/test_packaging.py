@@ -55,16 +55,12 @@ def test_an_editable_install_wins_over_the_folder_of_the_checkout(tmp_path):
     for name in ("pyproject.toml", "README.md", "LICENSE", "hrvgan/__init__.py"):
         (checkout / name).write_bytes((ROOT / name).read_bytes())
     build = "import sys; from setuptools import build_meta; print(build_meta.build_editable(sys.argv[1]))"
-    subprocess.run(
-        [sys.executable, "-c", build, site], cwd=checkout, check=True, capture_output=True, timeout=120
-    )
+    subprocess.run([sys.executable, "-c", build, site], cwd=checkout, check=True, capture_output=True, timeout=120)
     with zipfile.ZipFile(next(site.glob("*.whl"))) as archive:
         archive.extractall(site)
     code = f"import site; site.addsitedir({str(site)!r}); import hrvgan; print(hrvgan.__file__, hrvgan.__version__)"
     command = [sys.executable, "-S", "-c", code]
-    said = subprocess.run(
-        command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60, check=True
-    ).stdout
+    said = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60, check=True).stdout
     assert said == f"{checkout / 'hrvgan/__init__.py'} {hrvgan.__version__}\n"
 
 
@@ -88,22 +84,16 @@ def test_the_installed_wheel_samples_from_a_released_model(wheel, shapes_clips, 
         "--out",
         tmp_path / "a.mp4",
     ]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.mp4").stat().st_size > 1000
     command[command.index(tmp_path / "model")] = "shapes-32"  # the model that comes with the package
     command[-1] = tmp_path / "b.mp4"
-    done = subprocess.run(
-        command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "b.mp4").stat().st_size > 1000
     where = [environment / "bin/python", "-c", "import hrvgan; print(hrvgan.__file__)"]
-    said = subprocess.run(
-        where, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60, check=True
-    ).stdout
+    said = subprocess.run(where, cwd=tmp_path, env={}, capture_output=True, text=True, timeout=60, check=True).stdout
     assert said.strip() == str(site / "hrvgan/__init__.py")
 
 
@@ -115,9 +105,7 @@ def test_the_model_that_comes_with_the_package_draws_what_its_classes_say(tmp_pa
     clips = gan.sample(80, seed=0).numpy().astype(float)
     bright = (clips.max(axis=-1) - 70).clip(min=0)[:, [0, -1]]
     ys, xs = np.mgrid[:32, :32]
-    centres = np.stack(
-        [(bright * axis).sum(axis=(2, 3)) / bright.sum(axis=(2, 3)) for axis in (xs, ys)], axis=-1
-    )
+    centres = np.stack([(bright * axis).sum(axis=(2, 3)) / bright.sum(axis=(2, 3)) for axis in (xs, ys)], axis=-1)
     ways = np.array([shapes.DIRECTIONS[re.sub("Disc|Bar", "", gan.classes[n % 8])] for n in range(80)])
     assert ((np.diff(centres, axis=1)[:, 0] * ways).sum(axis=1) > 32 / 5).mean() >= 0.9
 

@@ -46,11 +46,7 @@ def test_who_dies_or_hangs_is_replaced_and_only_its_item_is_lost(workers):
     items = ["a", "die", "b", "kill", "hang", *"cdefgh", "die", "i"]
     limits = {"hang": 0.5}  # The others are not late on a machine that is busy.
     options = {"workers": workers, "lost": cause_of, "limit": lambda item: limits.get(item, 60)}
-    causes = {
-        "die": "its process died (exit code 7)",
-        "kill": "its process died (SIGKILL)",
-        "hang": "took too long",
-    }
+    causes = {"die": "its process died (exit code 7)", "kill": "its process died (SIGKILL)", "hang": "took too long"}
     results = list(ordered_map(misbehave, items, **options, desc="test", unit="item"))
     assert results == [(item, causes[item]) if item in causes else item for item in items]
     assert not children()

@@ -39,17 +39,11 @@ def edit(tmp_path, monkeypatch):
         ),
         (lambda v: v.update(runs={}), r"params\.yaml: runs names nothing"),
         (lambda v: v.update(train=None), r"params\.yaml: train None: need keys with values"),
-        (
-            lambda v: v["runs"]["laptop"].update(net=None),
-            r"net None in runs\.laptop: need keys with values, \{\}",
-        ),
+        (lambda v: v["runs"]["laptop"].update(net=None), r"net None in runs\.laptop: need keys with values, \{\}"),
         (lambda v: v["runs"]["laptop"].update(seed=-1), r"seed -1 in runs\.laptop: need a whole number, 0"),
         (lambda v: v["runs"]["laptop"].update(seed=None), r"seed None in runs\.laptop: need a whole number"),
         (lambda v: v["runs"]["laptop"].update(seed="a"), r"seed 'a' in runs\.laptop: need a whole number"),
-        (
-            lambda v: v["datasets"]["shapes"].update(options=None),
-            r"options None in datasets\.shapes: need keys",
-        ),
+        (lambda v: v["datasets"]["shapes"].update(options=None), r"options None in datasets\.shapes: need keys"),
         (lambda v: v["runs"].update({"a/b": {}}), r"'a/b' in runs: a name has letters, digits, - and _ only"),
         (lambda v: v["runs"].update({"-x": {}}), r"'-x' in runs: .* and does not begin with -"),
         (lambda v: v["runs"].update({2024: {}}), r"2024 in runs: .*quote one that is a number"),
@@ -97,34 +91,16 @@ def test_an_inactive_name_lists_the_active(edit):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (
-            lambda v: v["datasets"]["shapes"].update(source="shape"),
-            "datasets.shapes.source: unknown source 'shape'",
-        ),
-        (
-            lambda v: v["datasets"]["shapes"].update(watch="data/none"),
-            "datasets.shapes.watch: data/none is not there",
-        ),
-        (
-            lambda v: v["datasets"]["shapes"].update(options={"size": "x"}),
-            "datasets.shapes.options: size 'x'",
-        ),
-        (
-            lambda v: v["datasets"]["shapes"].update(options={"siz": 1}),
-            "unknown key 'siz' in datasets.shapes.options",
-        ),
+        (lambda v: v["datasets"]["shapes"].update(source="shape"), "datasets.shapes.source: unknown source 'shape'"),
+        (lambda v: v["datasets"]["shapes"].update(watch="data/none"), "datasets.shapes.watch: data/none is not there"),
+        (lambda v: v["datasets"]["shapes"].update(options={"size": "x"}), "datasets.shapes.options: size 'x'"),
+        (lambda v: v["datasets"]["shapes"].update(options={"siz": 1}), "unknown key 'siz' in datasets.shapes.options"),
         (lambda v: v["extract"].update(size="32"), "datasets.shapes.clips: size '32': need a whole number"),
         (lambda v: v["extract"].update(workers="all"), "workers 'all': need a whole number or auto"),
         (lambda v: v["extract"].update(num_frames=4), "the model makes 8 frames of 32 px, but extract or"),
-        (
-            lambda v: v["runs"]["laptop"].update(model="hrgan"),
-            "runs.laptop: unknown model 'hrgan'; known: hrvgan",
-        ),
+        (lambda v: v["runs"]["laptop"].update(model="hrgan"), "runs.laptop: unknown model 'hrgan'; known: hrvgan"),
         (lambda v: v["runs"]["laptop"].update(preset="bst"), "runs.laptop: model hrvgan has no preset 'bst'"),
-        (
-            lambda v: v["runs"]["laptop"].update(init_from="models/x"),
-            "runs.laptop.init_from: models/x is not there",
-        ),
+        (lambda v: v["runs"]["laptop"].update(init_from="models/x"), "runs.laptop.init_from: models/x is not there"),
         (
             lambda v: v["runs"].update(
                 laptop={**v["runs"]["laptop"], "init_from": "models/b"},
@@ -136,28 +112,13 @@ def test_an_inactive_name_lists_the_active(edit):
             lambda v: v["runs"]["laptop"]["net"].update(size=24),
             "runs.laptop: hrvgan: size 24 is not known; choose one of 8",
         ),
-        (
-            lambda v: v["runs"]["laptop"]["net"].update(width="x"),
-            "runs.laptop: hrvgan: width 'x': need a number",
-        ),
-        (
-            lambda v: v["runs"]["laptop"]["net"].update(wdth=1),
-            "runs.laptop: model hrvgan has no argument 'wdth'",
-        ),
-        (
-            lambda v: v["train"].update(batch_size="16"),
-            "runs.laptop.train: batch_size '16': need a whole number",
-        ),
-        (
-            lambda v: v["train"].update(seed=1),
-            "unknown key 'seed' in train or runs.laptop.train; known: steps, ",
-        ),
+        (lambda v: v["runs"]["laptop"]["net"].update(width="x"), "runs.laptop: hrvgan: width 'x': need a number"),
+        (lambda v: v["runs"]["laptop"]["net"].update(wdth=1), "runs.laptop: model hrvgan has no argument 'wdth'"),
+        (lambda v: v["train"].update(batch_size="16"), "runs.laptop.train: batch_size '16': need a whole number"),
+        (lambda v: v["train"].update(seed=1), "unknown key 'seed' in train or runs.laptop.train; known: steps, "),
         (lambda v: v["reference"].update(networks="3"), "reference: networks '3': need a whole number"),
         (lambda v: v["sample"].update(clips_per_class=0), "sample: clips_per_class 0: need 1 or more"),
-        (
-            lambda v: v["sample"].update(interpolation_steps=0),
-            "sample: interpolation_steps 0: need 2 or more",
-        ),
+        (lambda v: v["sample"].update(interpolation_steps=0), "sample: interpolation_steps 0: need 2 or more"),
         (lambda v: v["evaluate"].update(protocols="fvd"), "evaluate: protocols 'fvd': need "),
         (
             lambda v: v["evaluate"].update(protocols=["fvd"]),
@@ -168,10 +129,7 @@ def test_an_inactive_name_lists_the_active(edit):
             "evaluate.protocols: 'refnet_fd' is not known; choose of ",
         ),
         (lambda v: v["extract"].update(short="cut"), "short: 'cut' is not known; choose of drop, loop, hold"),
-        (
-            lambda v: v["extract"].update(compression="gzip"),
-            "compression: 'gzip' is not known; choose of none",
-        ),
+        (lambda v: v["extract"].update(compression="gzip"), "compression: 'gzip' is not known; choose of none"),
         (
             lambda v: v["extract"].update(val_fraction=0.5, test_fraction=0.5),
             "datasets.shapes.clips: val_fraction 0.5 and test_fraction 0.5: need both >= 0, sum below 1",
@@ -202,10 +160,7 @@ def test_an_inactive_name_lists_the_active(edit):
             lambda v: v["evaluate"].update(draw=1),
             "unknown key 'draw' in evaluate or runs.laptop.evaluate; known: .*protocols, published_clips",
         ),
-        (
-            lambda v: v["report"].update(real_clips_per_class="1"),
-            "report: real_clips_per_class '1': need a whole",
-        ),
+        (lambda v: v["report"].update(real_clips_per_class="1"), "report: real_clips_per_class '1': need a whole"),
     ],
 )
 def test_the_whole_file_is_checked_before_anything_runs(edit, change, sentence):

@@ -50,9 +50,7 @@ def trains_alike(state, whole):
 def test_the_weights_move_by_more_than_the_tolerance(whole):
     torch.manual_seed(0)
     before = build_model("hrvgan", **part_training.MODEL).state_dict()
-    moved = [
-        (whole["gan"][key] - value).abs().max() for key, value in before.items() if key.endswith("weight")
-    ]
+    moved = [(whole["gan"][key] - value).abs().max() for key, value in before.items() if key.endswith("weight")]
     assert min(moved) > 5e-6
 
 
@@ -84,14 +82,7 @@ def test_processes_clip_alike(tmp_path):
 
 @pytest.mark.faults
 def test_the_command_line_releases_once_and_goes_on_alone(shapes_clips, tmp_path):
-    command = [
-        "train",
-        str(shapes_clips.folder),
-        str(tmp_path / "model"),
-        "--net",
-        "{width: 0.04}",
-        "--train",
-    ]
+    command = ["train", str(shapes_clips.folder), str(tmp_path / "model"), "--net", "{width: 0.04}", "--train"]
     torchrun("-m", "hrvgan.cli", *command, "{steps: 2, batch_size: 4, log_every: 2, save_every: 2}")
     assert hrvgan.load(tmp_path / "model").size == 32
     more = "{steps: 4, batch_size: 4, log_every: 2, save_every: 2}"
@@ -117,9 +108,7 @@ def test_told_to_stop_all_processes_end_at_the_same_step_and_it_is_saved(shapes_
 
 
 def test_a_batch_that_does_not_divide_is_refused(shapes_clips, tmp_path):
-    with pytest.raises(
-        InputError, match=r"batch_size \(4\) must be a multiple of 3: 1 processes, train.accumulate 3"
-    ):
+    with pytest.raises(InputError, match=r"batch_size \(4\) must be a multiple of 3: 1 processes, train.accumulate 3"):
         part_training.run(shapes_clips.folder, tmp_path, accumulate=3)
 
 
@@ -148,9 +137,7 @@ def test_what_is_drawn_is_distributed_as_asked():
     assert (uniform.mean().item(), uniform.var().item()) == pytest.approx((0.5, 1 / 12), abs=0.01)
     assert torch.bincount(whole).tolist() == pytest.approx([10_000] * 4, rel=0.05)
     rows = torch.cat([normal, again])
-    assert (
-        torch.corrcoef(rows).fill_diagonal_(0).abs().max() < 0.1
-    )  # No row repeats another, nor another draw.
+    assert torch.corrcoef(rows).fill_diagonal_(0).abs().max() < 0.1  # No row repeats another, nor another draw.
 
 
 def test_a_part_draws_its_own_rows_alone():
@@ -183,10 +170,7 @@ def test_a_model_may_share_its_fake_between_phases(shapes_clips, tmp_path):
     class Sharing(HRVGAN):
         def phases(self):
             d, g = super().phases()
-            return [
-                Phase("g", g.module, g.optimizer, self.leave),
-                Phase("d", d.module, d.optimizer, self.take),
-            ]
+            return [Phase("g", g.module, g.optimizer, self.leave), Phase("d", d.module, d.optimizer, self.take)]
 
         def leave(self, batch):
             batch.fake = self.G(self.noise(batch), batch.c)

@@ -93,9 +93,7 @@ def test_half_of_an_object_has_the_colour_of_another():
 def test_cells_of_a_checkerboard_are_6_levels_apart(size, cell):
     (clip,) = perturb("checkered", np.full((1, 2, size, size, 3), 100))
     y, x = np.arange(size)[:, None] // cell, np.arange(size) // cell
-    np.testing.assert_array_equal(
-        clip, np.broadcast_to(np.where((y + x) % 2, 97, 103)[..., None], clip.shape)
-    )
+    np.testing.assert_array_equal(clip, np.broadcast_to(np.where((y + x) % 2, 97, 103)[..., None], clip.shape))
 
 
 @pytest.mark.parametrize("n", [1, 3, 20])

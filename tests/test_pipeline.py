@@ -143,14 +143,7 @@ def test_a_backup_brings_back_a_machine(project, tmp_path):
     project.run("dvc", "exp", "save", "--name", "nightly-2026-01-01", **WHO)
     project.run("dvc", "push", "--all-commits")
     project.run("git", "bundle", "create", str(tmp_path / "hrvgan.bundle"), "--all")
-    project.run(
-        "tar",
-        "-czf",
-        str(tmp_path / "state.tgz"),
-        "--exclude=.state/tree",
-        "--exclude=.state/locks",
-        ".state",
-    )
+    project.run("tar", "-czf", str(tmp_path / "state.tgz"), "--exclude=.state/tree", "--exclude=.state/locks", ".state")
     made = {name: digests(project.root / name) for name in ("models", "metrics", "samples", ".state/resume")}
     project.root.rename(tmp_path / "lost")
     Project(tmp_path).run("git", "clone", "-q", "hrvgan.bundle", str(project.root))
@@ -188,9 +181,7 @@ def test_a_metric_reruns_evaluate_and_report_alone(project):
 def test_another_model_touches_its_own_stages_alone(project):
     (project.root / "hrvgan/models/twin.py").write_text(TWIN)
     registry = project.root / "hrvgan/models/__init__.py"
-    registry.write_text(
-        registry.read_text().replace("MODELS = {", 'MODELS = {"twin": "hrvgan.models.twin.Twin",')
-    )
+    registry.write_text(registry.read_text().replace("MODELS = {", 'MODELS = {"twin": "hrvgan.models.twin.Twin",'))
     project.edit_params(lambda v: v["runs"].update(second={**v["runs"]["laptop"], "model": "twin"}))
     own = {"train@second", "sample@second", "evaluate@second"}
     assert project.stale() == own | {"report"}

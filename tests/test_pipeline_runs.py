@@ -64,12 +64,7 @@ def test_mlflow_holds_one_run_a_model(unchanged):
         for folder in ("samples", "model", "evaluation", "videos")
         for file in client.list_artifacts(run.info.run_id, folder)
     }
-    assert {
-        "samples/classes.png",
-        "samples/classes.mp4",
-        "model/MLmodel",
-        "videos/samples-000004.mp4",
-    } <= names
+    assert {"samples/classes.png", "samples/classes.mp4", "model/MLmodel", "videos/samples-000004.mp4"} <= names
 
 
 def test_dvc_plots_shows_pictures_and_every_curve(unchanged):
@@ -87,13 +82,9 @@ def test_a_lost_record_is_made_again_from_the_model(project):
     project.call("tracking", "record", "laptop")
     client, (run,) = project.records("laptop")
     curve = client.get_metric_history(run.info.run_id, "loss/g/adv")
-    assert [point.value for point in curve] == pytest.approx(
-        [float(row["loss/g/adv"]) for row in history(project)]
-    )
+    assert [point.value for point in curve] == pytest.approx([float(row["loss/g/adv"]) for row in history(project)])
     scores = {key for key in run.data.metrics if key.startswith("metric/")}
-    assert scores == {
-        f"metric/{name}" for name in json.loads((project.root / "metrics/laptop.json").read_text())
-    }
+    assert scores == {f"metric/{name}" for name in json.loads((project.root / "metrics/laptop.json").read_text())}
     assert run.data.metrics["metric/gated"] in (0, 1)
     assert {"metric/refnet_kid", "training/steps", "cost/G/parameters"} <= set(run.data.metrics)
     files = {file.path for file in client.list_artifacts(run.info.run_id, "evaluation")}
@@ -132,13 +123,9 @@ def test_more_steps_have_a_record_of_their_own(project):
     """That of the shorter training keeps its params, weights and scores."""
 
     def record(steps: int) -> tuple[str, list[int]]:
-        client, (run,) = project.records(
-            "laptop", f" and params.`train.steps` = '{steps}' and params.seed = '9'"
-        )
+        client, (run,) = project.records("laptop", f" and params.`train.steps` = '{steps}' and params.seed = '9'")
         points = client.get_metric_history(run.info.run_id, "loss/d/adv")
-        assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(
-            run.data.metrics
-        )
+        assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= set(run.data.metrics)
         return run.data.tags["model_digest"], [point.step for point in points]
 
     def train(steps: int) -> str:
@@ -168,10 +155,7 @@ def test_only_records_whose_process_is_gone_are_marked_dead(project, tmp_path, m
     }
     runs = {name: client.create_run(experiment, tags={"run": "laptop", "process": process}).info.run_id
             for name, process in tags.items()}  # fmt: skip
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        MLflowLogger("laptop", {}, "cpu", 10, tmp_path / "run_id") as logger,
-    ):
+    with contextlib.suppress(KeyboardInterrupt), MLflowLogger("laptop", {}, "cpu", 10, tmp_path / "run_id") as logger:
         raise KeyboardInterrupt
     status = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
     assert status == {"KILLED": "KILLED"} | dict.fromkeys(("RUNNING", "elsewhere", "unknown"), "RUNNING")
@@ -194,11 +178,7 @@ def test_a_tracker_that_is_down_stops_nothing(project):
             "train laptop",
             "unknown key 'stepz' in train or runs.laptop.train; known: .*steps",
         ),
-        (
-            lambda v: v["runs"]["laptop"].update(model="hrgan"),
-            "train laptop",
-            "unknown model 'hrgan'; known: .*hrvgan",
-        ),
+        (lambda v: v["runs"]["laptop"].update(model="hrgan"), "train laptop", "unknown model 'hrgan'; known: .*hrvgan"),
         (
             lambda v: v["runs"]["laptop"]["net"].update(size=24),
             "train laptop",
@@ -236,10 +216,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_lost(unchanged, change, comman
 
 
 def made(project: Project) -> dict[str, dict[str, str]]:
-    return {
-        name: digests(project.root / name)
-        for name in ("models/laptop", "data/clips/shapes", "data/raw/shapes")
-    }
+    return {name: digests(project.root / name) for name in ("models/laptop", "data/clips/shapes", "data/raw/shapes")}
 
 
 def test_the_sentence_is_all_that_a_process_says(unchanged):
@@ -362,9 +339,7 @@ def test_read_only_data_suffice_for_what_reads_them_alone(project):
 def test_two_processes_train_a_run(project):
     """By params.yaml under plain DVC; a wrong value is one sentence, and the processes say theirs once."""
     project.edit_params(lambda v: v["train"].update(steps=10, processes=0))
-    assert "error: params.yaml: train.processes 0: need a number from 1 on, or auto" in project.call(
-        "checks", code=1
-    )
+    assert "error: params.yaml: train.processes 0: need a number from 1 on, or auto" in project.call("checks", code=1)
     project.edit_params(lambda v: v["train"].update(processes=2))
     said = project.run("dvc", "repro", "--single-item", "train@laptop")
     assert said.count("laptop: going on from") == 1

@@ -24,17 +24,13 @@ def agree(fast, plain, inputs):
     found = []
     for network, output in zip((fast, plain), outputs, strict=True):
         parameters = dict(network.named_parameters())
-        found.append(
-            torch.autograd.grad((output * weight).sum(), leaves + [parameters[name] for name in names])
-        )
+        found.append(torch.autograd.grad((output * weight).sum(), leaves + [parameters[name] for name in names]))
     for ours, theirs in zip(*found, strict=True):
         scale = max(1.0, theirs.abs().max().item())
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9 * scale)
 
 
-@pytest.mark.parametrize(
-    ("size", "temporal", "width"), [(8, "paper", 0.2), (32, "ancestor", 0.1), (64, "paper", 0.1)]
-)
+@pytest.mark.parametrize(("size", "temporal", "width"), [(8, "paper", 0.2), (32, "ancestor", 0.1), (64, "paper", 0.1)])
 def test_fast_and_plain_networks_are_the_same_function(size, temporal, width):
     torch.manual_seed(0)
     gan = HRVGAN(3, size, temporal=temporal, width=width).double()

@@ -79,26 +79,18 @@ def test_one_that_knows_the_clips_scores_best(shapes_clips):
 def test_pictures_show_the_clip_above_its_predictions(shapes_clips, tmp_path):
     write_predictions(predictor(shapes_clips), shapes_clips, tmp_path, num_clips=2)
     (kind,) = json.loads((tmp_path / "samples.json").read_text())["kinds"]
-    assert [title.rpartition(", ")[2] for title in kind["rows"]] == [
-        "real",
-        "predicted",
-        "predicted again",
-    ] * 2
+    assert [title.rpartition(", ")[2] for title in kind["rows"]] == ["real", "predicted", "predicted again"] * 2
     assert probe(tmp_path / kind["mp4"]).num_frames == 8
 
 
 def test_training_without_clips_to_predict_is_refused(shapes_clips):
     gan = predictor(shapes_clips)
     require_test_clips(gan, shapes_clips)
-    with pytest.raises(
-        InputError, match=r"no test clips, by which a model that predicts is scored; raise extract"
-    ):
+    with pytest.raises(InputError, match=r"no test clips, by which a model that predicts is scored; raise extract"):
         require_test_clips(gan, shapes_clips.split("train"))
 
 
-def test_a_prediction_is_also_scored_on_val_by_which_the_champion_is_chosen(
-    shapes_clips, tmp_path, monkeypatch
-):
+def test_a_prediction_is_also_scored_on_val_by_which_the_champion_is_chosen(shapes_clips, tmp_path, monkeypatch):
     folder = tmp_path / "data/clips"
     folder.mkdir(parents=True)
     (folder / "shapes").symlink_to(shapes_clips.folder)

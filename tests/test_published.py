@@ -76,10 +76,7 @@ def published(site, file: PublishedFile, data: bytes) -> PublishedFile:
 def ucf(avis, tmp_path, monkeypatch):
     """A server with a small UCF101; the module's addresses lead to it."""
     mirror = {f"UCF101/{name}": data for name, data in avis.items()} | {"__MACOSX/._v_YoYo_g01_c01.avi": b"?"}
-    official = [
-        rar_writer.member(f"UCF-101/{name.split('_')[1]}/{spelled(name)}", data)
-        for name, data in avis.items()
-    ]
+    official = [rar_writer.member(f"UCF-101/{name.split('_')[1]}/{spelled(name)}", data) for name, data in avis.items()]
     monkeypatch.setenv("HRVGAN_DOWNLOADS", str(tmp_path / "downloads"))
     with Site() as site:
         monkeypatch.setattr(ucf101, "ZIP", published(site, ucf101.ZIP, zipped(mirror)))
@@ -256,9 +253,7 @@ def test_golf_names_the_broken_file_that_has_to_go(site, tmp_path):
     data[50_000:50_100] = bytes(100)
     part.write_bytes(data)
     for again in "23":
-        with pytest.raises(
-            InputError, match=r"golf\.tar\.bz2\.part: a broken archive .*; delete it and fetch it"
-        ):
+        with pytest.raises(InputError, match=r"golf\.tar\.bz2\.part: a broken archive .*; delete it and fetch it"):
             golf.fetch(tmp_path / again, max_clips=4, url=url)
     part.unlink()
     assert len(golf.fetch(tmp_path / "4", max_clips=4, url=url)) == 4
@@ -268,9 +263,7 @@ def test_golf_names_the_broken_file_that_has_to_go(site, tmp_path):
 
 
 def test_aeroplane_says_why_it_cannot_be_downloaded(tmp_path):
-    with pytest.raises(
-        InputError, match=r"nowhere: no such folder; the Aeroplane set was never published.*`path`"
-    ):
+    with pytest.raises(InputError, match=r"nowhere: no such folder; the Aeroplane set was never published.*`path`"):
         aeroplane.fetch(tmp_path, path=tmp_path / "nowhere")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/a.avi").write_bytes(b"?")
@@ -308,9 +301,7 @@ def test_new_data_upstream_is_noticed_and_nothing_else_runs(avis, tmp_path):
         asked = len(site.log)
         assert project.repro("download@mine") == set()
         assert len(site.log) == asked
-        assert project.repro("--single-item", "--force", "upstream@mine") == {
-            "upstream@mine"
-        }  # As every night.
+        assert project.repro("--single-item", "--force", "upstream@mine") == {"upstream@mine"}  # As every night.
         assert len(site.log) == asked + 1
         assert project.repro("download@mine") == set()
         site.files["/mine.zip"] = zipped(avis)

@@ -37,9 +37,7 @@ def test_halves_share_no_group_and_are_balanced():
             assert np.bincount(real.labels[half]).tolist() == [6, 6, 6, 6]
     assert len({tuple(first) for first, _ in pairs}) > 1
     assert all(
-        (a == b).all()
-        for p, q in zip(pairs, halvings(real, 5, seed=0), strict=True)
-        for a, b in zip(p, q, strict=True)
+        (a == b).all() for p, q in zip(pairs, halvings(real, 5, seed=0), strict=True) for a, b in zip(p, q, strict=True)
     )
 
 
@@ -61,16 +59,12 @@ def test_training_clips_in_the_place_of_generated_ones():
     counts = [np.bincount(drawn.labels)[0] for drawn in draw_substitutes(train, None, 60, 50, seed=0)]
     assert np.mean(counts) == pytest.approx(40, abs=2)  # binomial: sd 3.65, of the mean 0.52
     assert np.std(counts) == pytest.approx(3.65, abs=1.2)
-    (unknown,) = draw_substitutes(
-        train, np.array([2, 2, 2, 2]), 4, 1, seed=0
-    )  # No training clips of the class.
+    (unknown,) = draw_substitutes(train, np.array([2, 2, 2, 2]), 4, 1, seed=0)  # No training clips of the class.
     assert len(set(unknown.groups)) == 4
 
 
 def test_clips_apart_from_all_others():
-    real = clips(
-        [f"g{g}" for g in range(30) for _ in range(4)], [label % 3 for label in range(30) for _ in range(4)]
-    )
+    real = clips([f"g{g}" for g in range(30) for _ in range(4)], [label % 3 for label in range(30) for _ in range(4)])
     for n, found in ((10, 10), (60, 60), (200, 60)):
         rest, some = apart(real, n, seed=0)
         assert len(some) == found
@@ -97,12 +91,7 @@ def test_real_clips_are_test_clips_if_there_are_any():
     many, none = clips([f"g{i}" for i in range(40)], [0] * 40), clips([], np.empty(0, int))
     few = many.take(np.arange(10))
     held_out = reference_baseline({"train": many, "val": few, "test": few}, 2, seed=0)
-    assert (held_out.split, len(held_out.real), len(held_out.val), len(held_out.train)) == (
-        "test",
-        10,
-        10,
-        10,
-    )
+    assert (held_out.split, len(held_out.real), len(held_out.val), len(held_out.train)) == ("test", 10, 10, 10)
     assert [tuple(map(len, pair)) for pair in held_out.pairs] == [(5, 5)] * 2
     # Too few for a number at the same N.
     assert reference_baseline({"train": few, "val": none, "test": many}, 2, seed=0).train is None

@@ -12,12 +12,7 @@ from hrvgan.clipstore.writer import Clip, write_clips
 from hrvgan.errors import InputError
 from hrvgan.evaluation.evaluate import Comparison, evaluate_published, measure, table
 from hrvgan.evaluation.real_baseline import RealBaseline, reference_baseline, shares
-from hrvgan.evaluation.reference_scores import (
-    NUM_FAKE,
-    evaluate_networks,
-    featurise_draws,
-    score_network,
-)
+from hrvgan.evaluation.reference_scores import NUM_FAKE, evaluate_networks, featurise_draws, score_network
 from hrvgan.evaluation.sources import SAMPLE_BATCH
 from hrvgan.features import Features, load_features
 from hrvgan.features.inception_v3 import InceptionV3

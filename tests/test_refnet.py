@@ -175,11 +175,7 @@ def test_training_learns_the_classes_of_one_batch(shapes_clips):
 def test_the_folder_of_a_reference(quick, shapes_clips):
     folder, info = quick
     assert json.loads((folder / "refnet.json").read_text()) == info
-    assert sorted(file.name for file in folder.iterdir()) == [
-        "features.npz",
-        "refnet.json",
-        "refnet.safetensors",
-    ]
+    assert sorted(file.name for file in folder.iterdir()) == ["features.npz", "refnet.json", "refnet.safetensors"]
     assert info["labelled"]
     assert info["classes"] == info["answers"] == shapes_clips.classes
     assert info["num_clips"] == {"train": 64, "val": 16, "test": 16}

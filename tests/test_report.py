@@ -7,15 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_project import (
-    DIRECTIONS,
-    SCORES,
-    make_project,
-    make_scores,
-    make_store,
-    write_params,
-    write_report,
-)
+from report_project import DIRECTIONS, SCORES, make_project, make_scores, make_store, write_params, write_report
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
@@ -67,17 +59,7 @@ class References(HTMLParser):
 
 def test_everything_is_on_the_page(project):
     text = page()
-    for name in [
-        *DIRECTIONS,
-        *SCORES,
-        "31.4",
-        "± 1.4",
-        "4.61",
-        "35.1",
-        "3.87",
-        "0.995",
-        "\N{MINUS SIGN}0.00210",
-    ]:
+    for name in [*DIRECTIONS, *SCORES, "31.4", "± 1.4", "4.61", "35.1", "3.87", "0.995", "\N{MINUS SIGN}0.00210"]:
         assert name in text, name
     for words in [
         "1,700 steps",
@@ -104,9 +86,7 @@ def test_everything_is_on_the_page(project):
 def test_it_is_one_file_of_sound_html(project):
     references = References(page())
     assert references.open == []
-    assert {reference.split(":")[0] for reference in references.found if not reference.startswith("#")} == {
-        "data"
-    }
+    assert {reference.split(":")[0] for reference in references.found if not reference.startswith("#")} == {"data"}
     assert {reference[1:] for reference in references.found if reference.startswith("#")} <= references.ids
 
 
@@ -147,9 +127,7 @@ def test_another_process_writes_the_same_bytes_and_a_wrong_setting_leaves_them(p
     assert Path("report/index.html").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "path", ["data/clips/shapes", "models/laptop/history.csv", "metrics/laptop.manifest.json"]
-)
+@pytest.mark.parametrize("path", ["data/clips/shapes", "models/laptop/history.csv", "metrics/laptop.manifest.json"])
 def test_a_page_comes_out_without(project, path):
     shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
     assert "laptop" in page()

@@ -195,9 +195,7 @@ def test_told_to_stop_it_saves_and_ends_with_the_same_bits(shapes_clips, tmp_pat
 
 
 @pytest.mark.parametrize(("save_every", "step"), [(1, 2), (100, 0)])
-def test_a_second_ctrl_c_ends_at_once_and_names_the_step_of_the_state(
-    shapes_clips, tmp_path, save_every, step
-):
+def test_a_second_ctrl_c_ends_at_once_and_names_the_step_of_the_state(shapes_clips, tmp_path, save_every, step):
     state, hooks = tmp_path / "state.pt", signal.getsignal(signal.SIGINT)
 
     def stop_twice(step, _):
@@ -231,9 +229,7 @@ def test_every_argument_that_changes_a_step_is_refused(shapes_clips, tmp_path):
     start(shapes_clips.folder, state, steps=1)
     before = state.read_bytes()
     for key, value in CHANGED.items():
-        with pytest.raises(
-            InputError, match=rf"the state of a training with {key} .*, not {value}; put that back"
-        ):
+        with pytest.raises(InputError, match=rf"the state of a training with {key} .*, not {value}; put that back"):
             start(shapes_clips.folder, state, **{key: value})
     assert state.read_bytes() == before
 
@@ -259,9 +255,7 @@ def test_no_state_is_an_error_in_one_sentence(shapes_clips, tmp_path, whole, kin
         torch.save(torch.zeros(3), state)
     else:
         length = whole.stat().st_size
-        state.write_bytes(
-            {"text": b"no state", "empty": b"", "cut short": whole.read_bytes()[: length // 2]}[kind]
-        )
+        state.write_bytes({"text": b"no state", "empty": b"", "cut short": whole.read_bytes()[: length // 2]}[kind])
     assert read_state(state, "step", 0) == 0
     with pytest.raises(InputError, match=r"state\.pt: not a state of this model"):
         start(shapes_clips.folder, state)

@@ -40,9 +40,7 @@ class Copy:
     def start(self) -> subprocess.Popen:
         environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen(
-            [sys.executable, "-c", SERVER], cwd=self.root, env=environment, text=True, **pipes
-        )
+        return subprocess.Popen([sys.executable, "-c", SERVER], cwd=self.root, env=environment, text=True, **pipes)
 
     def digests(self) -> dict[str, str]:
         self.server.stdin.write("\n")

@@ -119,9 +119,7 @@ def test_classes_that_no_font_can_write_are_numbered(tmp_path, capsys):
     assert written["\ue001"][0] == written["class 1"][0]
     assert written["\ue001"][1] == ["a", "class 1: \ue001", "c"]
     assert (tmp_path / "0" / "two.txt").read_text(encoding="utf-8") == "class 1: \ue001\n"
-    assert capsys.readouterr().out.split() == [
-        str(tmp_path / name) for name in ("0/two.png", "0/two.txt", "1/two.png")
-    ]
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in ("0/two.png", "0/two.txt", "1/two.png")]
 
 
 def test_pictures_say_how_many_classes_they_show(tmp_path):
@@ -144,11 +142,7 @@ def test_strips_of_long_clips_are_wrapped():
         top = BAND + row * cell
         line = picture[top : top + cell, margin:].reshape(cell, 16, cell, 3).swapaxes(0, 1)[:, :96, :96]
         assert np.array_equal(line, clip[:16])
-        rest = (
-            picture[top + cell : top + 2 * cell, margin:]
-            .reshape(cell, 16, cell, 3)
-            .swapaxes(0, 1)[:, :96, :96]
-        )
+        rest = picture[top + cell : top + 2 * cell, margin:].reshape(cell, 16, cell, 3).swapaxes(0, 1)[:, :96, :96]
         assert np.array_equal(rest[:2], clip[16:])
         assert rest[2:].max() == 0
     labels = labelled_rows(picture[BAND:, margin:], ["BarUp", "frame 17", "DiscUp", "frame 17"])

@@ -88,9 +88,7 @@ def test_a_folder_of_videos(tmp_path):
     for number in range(3):
         (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
         write_video(
-            tmp_path / "ab"[number % 2] / f"{number}.mp4",
-            np.full((6, 16, 16, 3), 80 * number, np.uint8),
-            fps=8,
+            tmp_path / "ab"[number % 2] / f"{number}.mp4", np.full((6, 16, 16, 3), 80 * number, np.uint8), fps=8
         )
     source = open_source(tmp_path)
     assert source.classes == ["a", "b"]
@@ -188,11 +186,7 @@ def test_arrays_may_have_labels(tmp_path):
     sources = [open_source(tmp_path / name) for name in ("a.npz", "b.npz", "c.npz")]
     assert [source.classes for source in sources] == [["x", "y", "z"], ["0", "1", "2"], []]
     assert sources[0].labels.tolist() == sources[1].labels.tolist() == [0, 1, 2, 0, 1, 2]
-    for labels, message in (
-        (["a"] * 6, "whole numbers"),
-        ([0] * 5, "need 6"),
-        ([3] * 6, "up to 3, but there are 3"),
-    ):
+    for labels, message in ((["a"] * 6, "whole numbers"), ([0] * 5, "need 6"), ([3] * 6, "up to 3, but there are 3")):
         np.savez(tmp_path / "bad.npz", frames=clips, labels=labels, classes=["x", "y", "z"])
         with pytest.raises(InputError, match=f"bad.npz: labels.*{message}"):
             open_source(tmp_path / "bad.npz")
@@ -240,9 +234,7 @@ def test_a_split_of_what_has_none(shapes_clips, shapes_raw, tmp_path):
     features = str(tmp_path / "features.npy")
     with pytest.raises(SystemExit, match=r"features.npy: features have no splits; leave out --split"):
         cli.main(["score", "--real", features, "--fake", features, "--split", "test"])
-    with pytest.raises(
-        InputError, match=r"tset: 0 clip\(s\), need at least 2; the splits are train, val, test"
-    ):
+    with pytest.raises(InputError, match=r"tset: 0 clip\(s\), need at least 2; the splits are train, val, test"):
         open_source(shapes_clips.folder, "tset")
 
 
@@ -298,9 +290,7 @@ def test_scores_floor_and_draws_by_hand(files):
     metrics, manifest = score_sources([entry], source, other, lambda name: mean_colours(), num=5)
     assert list(metrics) == ["fvd2048_16f_n5"]
     colours = clips.mean(axis=(1, 2, 3)) / 255
-    values = [
-        frechet_distance_from_features(sets.baseline.real.features, fake.features) for fake in sets.fakes
-    ]
+    values = [frechet_distance_from_features(sets.baseline.real.features, fake.features) for fake in sets.fakes]
     assert metrics["fvd2048_16f_n5"]["value"] == pytest.approx(np.mean(values))
     assert metrics["fvd2048_16f_n5"]["sd"] == pytest.approx(np.std(values, ddof=1))
     np.testing.assert_allclose(sets.baseline.real.features, colours[spread(21, 10)][spread(10, 5)], rtol=1e-5)
@@ -362,9 +352,7 @@ def test_features_of_real_clips_are_kept(files, tmp_path):
     extractor = Extractor("counting", 4, counting)
 
     def score(seed):
-        return compare_sources(
-            entry, extractor, source, source, FeatureCache(tmp_path / "cache"), num=5, seed=seed
-        )
+        return compare_sources(entry, extractor, source, source, FeatureCache(tmp_path / "cache"), num=5, seed=seed)
 
     results = [score(seed) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(results[0].baseline.real.features, results[1].baseline.real.features)
@@ -402,10 +390,7 @@ def test_collapse_is_a_warning():
     assert collapse_warnings(real, rows(RNG.standard_normal((40, 3)), np.eye(2)[np.arange(40) % 2])) == []
     assert "vary 0" in collapse_warnings(real, rows(np.ones((40, 3))))[0]
     assert "copies" in collapse_warnings(real, rows(np.repeat(RNG.standard_normal((4, 3)), 10, axis=0)))[0]
-    assert (
-        "same class"
-        in collapse_warnings(real, rows(RNG.standard_normal((40, 3)), np.eye(2)[np.zeros(40, int)]))[0]
-    )
+    assert "same class" in collapse_warnings(real, rows(RNG.standard_normal((40, 3)), np.eye(2)[np.zeros(40, int)]))[0]
 
 
 # Comparing
@@ -430,10 +415,7 @@ def test_only_like_is_compared_with_like():
             compare([(scores, first), (scores, {"protocols": {"fvd": {**fact, key: value}}})])
     with pytest.raises(InputError, match="not scored by the same protocol"):
         compare([(scores, first), (scores, {"protocols": {"fvd_n5": fact}})])
-    assert (
-        differences("fvd", first, {"protocols": {"fvd": {**fact, "num_draws": 1, "warnings": ["collapsed"]}}})
-        == []
-    )
+    assert differences("fvd", first, {"protocols": {"fvd": {**fact, "num_draws": 1, "warnings": ["collapsed"]}}}) == []
 
 
 def test_predictions_are_compared_by_their_clips():
@@ -483,9 +465,7 @@ def test_score_clips_and_compare(reference, shapes_clips, shapes_raw, tmp_path, 
     assert list((tmp_path / "home" / "hrvgan" / "features").glob("*.npz"))  # Real clips, for the next time.
     cli.main(["compare", str(tmp_path / "store.json"), str(tmp_path / "videos.json")])
     assert "refnet_kid" in capsys.readouterr().out
-    cli.main(
-        [*common, "--fake", str(shapes_raw), "--out", str(tmp_path / "more.json"), "--protocol", "refnet_fd"]
-    )
+    cli.main([*common, "--fake", str(shapes_raw), "--out", str(tmp_path / "more.json"), "--protocol", "refnet_fd"])
     with pytest.raises(SystemExit, match="refnet_fd cannot be compared: different number of generated clips"):
         cli.main(["compare", str(tmp_path / "store.json"), str(tmp_path / "more.json")])
 
@@ -507,9 +487,7 @@ def test_results_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
 def test_score_features(tmp_path, capsys):
     probs = RNG.dirichlet(np.ones(4), size=60)
     np.savez(tmp_path / "a.npz", features=RNG.standard_normal((60, 5)), probs=probs, extractor="vgg-1")
-    np.savez(
-        tmp_path / "b.npz", features=RNG.standard_normal((50, 5)) + 1, probs=probs[:50], extractor="vgg-1"
-    )
+    np.savez(tmp_path / "b.npz", features=RNG.standard_normal((50, 5)) + 1, probs=probs[:50], extractor="vgg-1")
     np.savez(tmp_path / "c.npz", features=RNG.standard_normal((50, 5)), extractor="vgg-2")
     np.save(tmp_path / "d.npy", RNG.standard_normal((9, 5)).astype(np.float32))
     score = ["score", "--real", str(tmp_path / "a.npz"), "--fake"]
@@ -539,17 +517,7 @@ def test_all_given_features_are_used(tmp_path, capsys):
     np.save(tmp_path / "real.npy", real)
     np.save(tmp_path / "fake.npy", fake)
     out = tmp_path / "out.json"
-    cli.main(
-        [
-            "score",
-            "--real",
-            str(tmp_path / "real.npy"),
-            "--fake",
-            str(tmp_path / "fake.npy"),
-            "--out",
-            str(out),
-        ]
-    )
+    cli.main(["score", "--real", str(tmp_path / "real.npy"), "--fake", str(tmp_path / "fake.npy"), "--out", str(out)])
     metrics, manifest = (json.loads(path.read_text()) for path in (out, out.with_suffix(".manifest.json")))
     assert metrics["features_fd"] == frechet_distance_from_features(real, fake)
     assert metrics["features_kid"] == pytest.approx(kernel_distance(real, fake), rel=1e-12)
@@ -563,20 +531,10 @@ def test_a_network_that_a_file_names_is_not_proven(tmp_path, capsys):
     digest = "0" * 64
     features, out = RNG.standard_normal((40, 400)), tmp_path / "out.json"
     np.savez(tmp_path / "a.npz", features=features, extractor=f"i3d_kinetics400-float32-{digest}")
-    command = [
-        "score",
-        "--real",
-        str(tmp_path / "a.npz"),
-        "--fake",
-        str(tmp_path / "a.npz"),
-        "--out",
-        str(out),
-    ]
+    command = ["score", "--real", str(tmp_path / "a.npz"), "--fake", str(tmp_path / "a.npz"), "--out", str(out)]
     cli.main([*command, "--protocol", "fvd2048_16f"])
     assert set(json.loads(out.read_text())) == {"fvd2048_16f_n40_unverified"}
-    about = json.loads(out.with_suffix(".manifest.json").read_text())["protocols"][
-        "fvd2048_16f_n40_unverified"
-    ]
+    about = json.loads(out.with_suffix(".manifest.json").read_text())["protocols"]["fvd2048_16f_n40_unverified"]
     assert about["extractor_id"] == f"i3d_kinetics400-float32-{digest}_unverified"
 
 
@@ -587,16 +545,7 @@ def test_refnet_by_given_features(tmp_path, capsys):
     about = {"features": RNG.standard_normal((40, 3)), "logits": logits, "extractor": "refnet-0123"}
     for name, more in (("a.npz", {"labels": labels}), ("b.npz", {})):
         np.savez(tmp_path / name, **about, **more)
-    command = [
-        "score",
-        "--real",
-        str(tmp_path / "a.npz"),
-        "--protocol",
-        "refnet_acc",
-        "--out",
-        str(out),
-        "--fake",
-    ]
+    command = ["score", "--real", str(tmp_path / "a.npz"), "--protocol", "refnet_acc", "--out", str(out), "--fake"]
     cli.main([*command, str(tmp_path / "a.npz")])
     assert json.loads(out.read_text())["refnet_acc_unverified"] == pytest.approx(0.75)
     with pytest.raises(SystemExit, match="write them as `labels` into both files"):

@@ -60,9 +60,7 @@ def test_dependencies_of_a_stage_are_what_its_program_imports(stage):
     body = STAGES[stage].get("do", STAGES[stage])
     program = re.match(r"python -m (pipeline\.\w+)", body["cmd"]).group(1).replace(".", "/")
     declared = {dep for dep in body["deps"] if re.match(r"(hrvgan|pipeline)/", dep)}
-    found = closure(
-        f"{program}.py" if (ROOT / f"{program}.py").is_file() else f"{program}/__init__.py", set()
-    )
+    found = closure(f"{program}.py" if (ROOT / f"{program}.py").is_file() else f"{program}/__init__.py", set())
     if stage in ("upstream", "download"):  # A source's helpers are left out on purpose: see dvc.yaml.
         found.add("hrvgan/datasets/${item.source}.py")
     if "hrvgan/models/${item.model}.py" in declared:
@@ -112,9 +110,7 @@ def test_the_core_does_without(library):
 
 def test_only_the_tracking_room_knows_mlflow():
     users = {
-        f.parent.name
-        for f in (ROOT / "pipeline").rglob("*.py")
-        if any(n.startswith("mlflow") for n in imported(f))
+        f.parent.name for f in (ROOT / "pipeline").rglob("*.py") if any(n.startswith("mlflow") for n in imported(f))
     }
     assert users == {"tracking"}
 
@@ -135,9 +131,7 @@ def test_reading_clips_needs_no_video_library():
     assert done.stderr.strip() == "set()"
 
 
-@pytest.mark.parametrize(
-    "module", [*DATASETS.values(), *(name.rpartition(".")[0] for name in MODELS.values())]
-)
+@pytest.mark.parametrize("module", [*DATASETS.values(), *(name.rpartition(".")[0] for name in MODELS.values())])
 def test_registered_modules_exist(module):
     assert importlib.import_module(module).__doc__
 
@@ -252,9 +246,7 @@ def test_an_addition_is_one_file_and_one_line(kind, tmp_path):
     assert (done.stdout.strip(), done.returncode) == (printed, 0), done.stderr
     files = {file.relative_to(tmp_path) for file in tmp_path.rglob("*.py")}
     touched = {
-        str(f)
-        for f in files
-        if not (ROOT / f).exists() or (ROOT / f).read_bytes() != (tmp_path / f).read_bytes()
+        str(f) for f in files if not (ROOT / f).exists() or (ROOT / f).read_bytes() != (tmp_path / f).read_bytes()
     }
     assert touched == {new, registry}
 

@@ -103,12 +103,7 @@ def test_trainings_that_differ_in_their_seed_have_a_parent_with_mean_and_sd(stor
 
     def train(seed: int, score: float, steps: int = 8) -> str:
         values = {"seed": str(seed), "train.steps": str(steps)}
-        tags = {
-            "run": "laptop",
-            "model": "hrvgan",
-            "dataset": "shapes",
-            "sweep": seeds.sweep_of(values, "d1"),
-        }
+        tags = {"run": "laptop", "model": "hrvgan", "dataset": "shapes", "sweep": seeds.sweep_of(values, "d1")}
         run_id = client.create_run(experiment, tags=tags).info.run_id
         client.log_batch(run_id, params=[Param(key, value) for key, value in values.items()])
         client.log_metric(run_id, "metric/refnet_fd", score)
@@ -152,9 +147,7 @@ def test_the_ui_opens_on_the_runs(store):
         with opener.open(f"http://127.0.0.1:{port}{asked}", timeout=60) as answer:
             shown = json.load(answer)["experiment"]
         assert shown["name"] == "hrvgan"
-        (shared,) = [
-            json.loads(tag["value"]) for tag in shown["tags"] if "sharedViewState.hrvgan" in tag["key"]
-        ]
+        (shared,) = [json.loads(tag["value"]) for tag in shown["tags"] if "sharedViewState.hrvgan" in tag["key"]]
         assert {"metrics.`metric/refnet_fd`", "params.`seed`"} <= set(shared["selectedColumns"])
         assert [chart.get("step") for chart in shared["compareRunCharts"]] == [None, 500]
         assert (shared["orderByKey"], shared["orderByAsc"]) == ("metrics.`metric/refnet_fd`", True)
@@ -169,10 +162,7 @@ def test_a_tracker_that_is_away_is_a_warning(tmp_path, monkeypatch, capfd):
         monkeypatch.setenv(name, value)
     (tmp_path / "videos.parquet").write_bytes(b"")
     tracking.log_clips("mine", tmp_path / "videos.parquet", {}, {})
-    assert (
-        "warning: the clips of mine are not recorded in MLflow at http://127.0.0.1:9"
-        in capfd.readouterr().err
-    )
+    assert "warning: the clips of mine are not recorded in MLflow at http://127.0.0.1:9" in capfd.readouterr().err
 
 
 def test_a_tracker_that_stands_still_is_a_warning(tmp_path, monkeypatch, capfd):

@@ -88,9 +88,7 @@ def test_a_folder_without_model_says_how_to_make_one(tmp_path):
 def test_processes_of_one_training_do_not_share_a_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with (
-        pytest.raises(
-            InputError, match="'cuda:0': each process of a training takes a GPU of its own; write cuda"
-        ),
+        pytest.raises(InputError, match="'cuda:0': each process of a training takes a GPU of its own; write cuda"),
         distributed.joined(torch.device("cuda:0")),
     ):
         pass
@@ -111,19 +109,13 @@ def test_processes_of_one_training_do_not_share_a_gpu(monkeypatch):
         ({}, {"flip": "no"}, r"train\.flip 'no': need true or false"),
         ({}, {"device": "cuda:99"}, r"device 'cuda:99': torch sees \d+ GPUs"),
         ({}, {"save_every": 3}, r"train\.save_every"),
-        (
-            {},
-            {"batch_size": 4, "accumulate": 4},
-            r"each part of a step has 1 clips.* in pairs .*a multiple of 8",
-        ),
+        ({}, {"batch_size": 4, "accumulate": 4}, r"each part of a step has 1 clips.* in pairs .*a multiple of 8"),
         ({}, {"batch_size": 3}, "each part of a step has 3 clips"),
         ({}, {"accumulate": 0}, r"train\.accumulate 0: need 1 or more"),
         ({}, {"lr_decay": 1}, r"train\.lr_decay: learning rates are 0 from step 1 on, but train\.steps is 2"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(
-    shapes_clips, tmp_path, model, training, sentence
-):
+def test_what_cannot_work_is_refused_before_anything_starts(shapes_clips, tmp_path, model, training, sentence):
     with pytest.raises(InputError, match=sentence):
         train(tiny(**model), shapes_clips, tmp_path / "state.pt", **{"steps": 2, **QUICK, **training})
     assert not list(tmp_path.iterdir())
@@ -139,16 +131,11 @@ def test_divergence_stops_and_keeps_the_last_good_state(shapes_clips, tmp_path):
 
         def phases(self):
             d, g = super().phases()
-            return [
-                d,
-                replace(g, after=lambda step: self.G.rgb.bias.data.fill_(math.nan if step == 3 else 0)),
-            ]
+            return [d, replace(g, after=lambda step: self.G.rgb.bias.data.fill_(math.nan if step == 3 else 0))]
 
     poisoned = Poisoned(**TINY)
     poisoned.name, poisoned.arguments = "hrvgan", build_model("hrvgan", **TINY).arguments
-    with pytest.raises(
-        InputError, match=rf"diverged by step 4: .*ema/distance not finite; {state} is the last good"
-    ):
+    with pytest.raises(InputError, match=rf"diverged by step 4: .*ema/distance not finite; {state} is the last good"):
         train(poisoned, shapes_clips, state, steps=20, **QUICK)
     assert state.read_bytes() == good
 
@@ -185,9 +172,7 @@ def test_bfloat16_changes_results_by_less_than_another_seed_does(shapes_raw, tmp
         _, (rows[name],) = train(gan, clips, tmp_path / f"{name}.pt", **{**recipe, **changed})
         drawn[name] = gan.generate(gan.latent(8, 0), gan.cycle_labels(8)).detach()
     for key, value in rows["float32"].items():
-        rel = (
-            0.25 if key == "grad/g" else 0.05
-        )  # Of six trainings, 20 % and 13 % apart in two, and below 5 % in four.
+        rel = 0.25 if key == "grad/g" else 0.05  # Of six trainings, 20 % and 13 % apart in two, and below 5 % in four.
         assert rows["bfloat16"][key] == pytest.approx(value, rel=rel, abs=0.02), key
     # About half as far: Adam makes whole steps of gradients that are mostly rounding. How much of them is, and how far
     # a seed is from another, differs, so the farthest of three seeds counts.
@@ -211,15 +196,7 @@ def test_the_history_holds_what_a_gan_trainer_looks_at_and_nothing_that_never_re
     _, history = train(tiny(), shapes_clips, tmp_path / "state.pt", steps=2, **QUICK,
                        log_losses=lambda step, values: said.append(values))  # fmt: skip
     row = history[0]
-    assert {
-        "logits/real",
-        "logits/fake",
-        "grad/d",
-        "grad/g",
-        "ema/distance",
-        "loss/d/r1",
-        "loss/g/adv",
-    } < set(row)
+    assert {"logits/real", "logits/fake", "grad/d", "grad/g", "ema/distance", "loss/d/r1", "loss/g/adv"} < set(row)
     timings = set(said[0]) - set(row)
     assert timings == {"speed/clips_per_s", "speed/data_wait", "speed/peak_memory_gb"}
     assert 0 <= said[0]["speed/data_wait"] < 1

@@ -37,9 +37,7 @@ def xvid(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "codec", "pix_fmt"), [("a.avi", "huffyuv", "rgb24"), ("a.mkv", "ffv1", "bgr0")]
-)
+@pytest.mark.parametrize(("name", "codec", "pix_fmt"), [("a.avi", "huffyuv", "rgb24"), ("a.mkv", "ffv1", "bgr0")])
 def test_lossless_videos_come_back_frame_by_frame(tmp_path, name, codec, pix_fmt):
     frames = noise(23, 37, 51, 3)  # Odd sizes, and a number of frames that no key frame interval divides.
     encode(tmp_path / name, frames, fps=12.5, vcodec=codec, pix_fmt=pix_fmt)
@@ -139,9 +137,7 @@ def test_sound_alone_is_no_video(tmp_path):
 
 def test_strips_lie_or_stand(tmp_path):
     frames = noise(7, 8, 8, 3)
-    Image.fromarray(np.concatenate(list(frames), axis=1)).convert("RGBA").save(
-        tmp_path / "lying.jpg", format="png"
-    )
+    Image.fromarray(np.concatenate(list(frames), axis=1)).convert("RGBA").save(tmp_path / "lying.jpg", format="png")
     Image.fromarray(np.concatenate(list(frames), axis=0)).save(tmp_path / "standing.png")
     for name in ("lying.jpg", "standing.png"):
         read, fps = read_frames(tmp_path / name)
@@ -184,9 +180,7 @@ def test_written_video_plays_in_a_browser(tmp_path):
     read, fps = read_frames(tmp_path / "a.mp4")
     assert fps == 12
     assert abs(read[:, :47, :63].astype(int) - frames).mean() < 6
-    assert (
-        abs(read[0, 22:26, 4:12].mean((0, 1)) - (230, 60, 20)).max() < 8
-    )  # The colours are right, not only near.
+    assert abs(read[0, 22:26, 4:12].mean((0, 1)) - (230, 60, 20)).max() < 8  # The colours are right, not only near.
 
 
 def test_written_gif_has_every_frame(tmp_path):
@@ -211,14 +205,7 @@ def test_a_failed_encoding_leaves_nothing(tmp_path):
 def test_tile_puts_clips_row_by_row():
     clips = np.arange(1, 4, dtype=np.uint8)[:, None, None, None, None] * np.ones((1, 2, 1, 1, 3), np.uint8)
     grid = tile(clips, columns=2, gap=1, enlarge=2)
-    picture = [
-        [1, 1, 0, 2, 2, 0],
-        [1, 1, 0, 2, 2, 0],
-        [0] * 6,
-        [3, 3, 0, 0, 0, 0],
-        [3, 3, 0, 0, 0, 0],
-        [0] * 6,
-    ]
+    picture = [[1, 1, 0, 2, 2, 0], [1, 1, 0, 2, 2, 0], [0] * 6, [3, 3, 0, 0, 0, 0], [3, 3, 0, 0, 0, 0], [0] * 6]
     assert grid.shape == (2, 6, 6, 3)
     np.testing.assert_array_equal(grid[0, ..., 0], picture)
     np.testing.assert_array_equal(grid[1], grid[0])
@@ -273,6 +260,4 @@ def test_labels_stand_above_their_columns(shape):
     np.testing.assert_array_equal(alone[..., 100:, :], above[..., :50, :])
     narrow = grids.labelled_columns(picture, ["a name of some length", *["x"] * 5])[..., :band, :, :]
     lone = grids.labelled_columns(picture, ["", *["x"] * 5])[..., :band, :, :]
-    np.testing.assert_array_equal(
-        narrow[..., 25:, :], lone[..., 25:, :]
-    )  # It does not reach into the next one.
+    np.testing.assert_array_equal(narrow[..., 25:, :], lone[..., 25:, :])  # It does not reach into the next one.

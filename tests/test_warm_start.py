@@ -49,9 +49,7 @@ def test_what_does_not_fit_is_drawn_anew_and_named(shapes_clips, released, capsy
     said = capsys.readouterr().err
     assert "G.levels.32px.1.layer, " in said
     assert "weight, " not in said
-    fresh = new_model(
-        shapes_clips, "hrvgan", preset="best", net={**NET, "beta": 0.5, "num_classes": 0}, seed=1
-    )
+    fresh = new_model(shapes_clips, "hrvgan", preset="best", net={**NET, "beta": 0.5, "num_classes": 0}, seed=1)
     assert torch.equal(gan.G.fc.weight, fresh.G.fc.weight)
 
 
@@ -103,6 +101,4 @@ def test_a_larger_model_with_rgb_skips_starts_as_the_same_function(tmp_path, rgb
         seen = F.adaptive_avg_pool3d(clips, (8, 16, 16))
         assert torch.allclose(large.D(clips, c), small.D(seen, c), atol=1e-5)
     large.loss_g(large.D(large.G(z, c), c), torch.zeros(3)).backward()  # and yet it learns
-    assert all(
-        large.get_parameter(f"{name}.weight").grad.abs().max() > 0 for name in ("G.rgb", "G.small_rgbs.2")
-    )
+    assert all(large.get_parameter(f"{name}.weight").grad.abs().max() > 0 for name in ("G.rgb", "G.small_rgbs.2"))

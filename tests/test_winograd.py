@@ -64,8 +64,7 @@ def test_schemes_in_one_dimension(scheme):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("factor", FACTORS, ids=str)
 @pytest.mark.parametrize(
-    ("c_in", "c_out", "size"),
-    [(32, 64, (4, 10, 16)), (16, 16, (6, 8, 12)), (48, 24, (8, 8, 8)), (8, 8, (4, 8, 8))],
+    ("c_in", "c_out", "size"), [(32, 64, (4, 10, 16)), (16, 16, (6, 8, 12)), (48, 24, (8, 8, 8)), (8, 8, (4, 8, 8))]
 )
 def test_a_convolution_and_its_gradients(c_in, c_out, size, factor, dtype, lanes, monkeypatch):
     """With registers of AVX-512, and as with AVX2."""
@@ -77,18 +76,13 @@ def test_a_convolution_and_its_gradients(c_in, c_out, size, factor, dtype, lanes
     y = reference(*leaves, factor)
     wanted = torch.autograd.grad(y, leaves, g.double())
     assert error(winograd_conv.convolve(x, weight, bias, factor), y.detach()) < TOLERANCE[dtype]
-    for mine, its in zip(
-        winograd_conv.gradients(g, x, weight, factor, (True, True, True)), wanted, strict=True
-    ):
+    for mine, its in zip(winograd_conv.gradients(g, x, weight, factor, (True, True, True)), wanted, strict=True):
         assert error(mine, its) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_layers_learn_through_the_kernels(dtype):
-    for layer, factor in (
-        (Conv3d(16, 32, 3, padding=1), (1, 1, 1)),
-        (UpConv3d(16, 32, (1, 2, 2)), (1, 2, 2)),
-    ):
+    for layer, factor in ((Conv3d(16, 32, 3, padding=1), (1, 1, 1)), (UpConv3d(16, 32, (1, 2, 2)), (1, 2, 2))):
         x = torch.randn(2, 16, 8, 8, 8, requires_grad=True)
         assert winograd_conv.supports(x, 32, factor)
         with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
@@ -166,9 +160,7 @@ def test_results_depend_on_no_threads_and_no_neighbours(dtype, monkeypatch):
 def test_what_the_kernels_leave_to_torch(shape, c_out, why):
     layer, x = Conv3d(shape[1], c_out, 3, padding=1), torch.randn(shape)
     assert not winograd_conv.supports(x, c_out), why
-    torch.testing.assert_close(
-        layer(x), F.conv3d(x, layer.weight, layer.bias, padding=1), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(layer(x), F.conv3d(x, layer.weight, layer.bias, padding=1), rtol=1e-4, atol=1e-5)
 
 
 def test_float64_is_left_to_torch():
@@ -185,9 +177,7 @@ def test_a_step_of_training_has_the_gradients_that_it_has_with_torch(monkeypatch
         step.batch.real, step.batch.c = step.batch.real[:2], step.batch.c[:2]
         for phase in step.phases:
             parameters = list(phase.module.parameters())
-            made = torch.autograd.grad(
-                sum(phase.loss(step.batch).values()), parameters, materialize_grads=True
-            )
+            made = torch.autograd.grad(sum(phase.loss(step.batch).values()), parameters, materialize_grads=True)
             found.append(torch.cat([g.flatten() for g in made]))
         return found
 
@@ -200,9 +190,7 @@ def test_plans_are_of_whole_rows_and_vectors(lanes, monkeypatch):
     monkeypatch.setattr(jit, "lanes", lambda: lanes)
     axes = [schemes(factor) for factor in FACTORS] + [(DOWN, DOWN, DOWN), (SAME, DOWN, DOWN)]
     channels = [8, 16, 24, 32, 48, 64, 128, 512]
-    for these, dtype, c_in, c_out in itertools.product(
-        axes, (torch.float32, torch.bfloat16), channels, channels
-    ):
+    for these, dtype, c_in, c_out in itertools.product(axes, (torch.float32, torch.bfloat16), channels, channels):
         plan = Plan.of_convolution(these, dtype, c_in, c_out)
         assert plan.tiles % plan.rows == 0
         assert c_out % plan.wide == c_in % plan.lanes == 0

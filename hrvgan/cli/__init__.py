@@ -20,9 +20,7 @@ from hrvgan.ops.allocator import keep_freed_memory
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="hrvgan", description="Conditional spatio-temporal GANs that generate video."
-    )
+    parser = argparse.ArgumentParser(prog="hrvgan", description="Conditional spatio-temporal GANs that generate video.")
     parser.add_argument("--version", action="version", version=f"hrvgan {hrvgan.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
     for function, (help, words) in COMMANDS.items():
@@ -123,25 +121,17 @@ def info(
     from hrvgan.nn.cost import layer_table, process_bytes
 
     if folder and (model or preset or net):
-        raise InputError(
-            f"{folder}: is a model already; leave out --model, --preset and --net, or the folder"
-        )
+        raise InputError(f"{folder}: is a model already; leave out --model, --preset and --net, or the folder")
     gan = load(folder) if folder else build_model(model or "hrvgan", preset=preset, **net)
-    print(
-        f"{gan.name}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes"
-    )
+    print(f"{gan.name}: {gan.num_frames} frames of {gan.size}x{gan.size} px, {gan.num_classes or 'no'} classes")
     if folder:
         about = json.loads((released_folder(folder) / "model.json").read_text(encoding="utf-8"))
-        print(
-            f"trained for {about['steps']:,} steps on {about['dataset']} (clips {about['data_digest'][:12]})"
-        )
+        print(f"trained for {about['steps']:,} steps on {about['dataset']} (clips {about['data_digest'][:12]})")
         print(f"classes: {', '.join(gan.classes) or 'none'}; {gan.fps:g} frames a second")
         print(f"arguments: {about['arguments']}")
     print(layer_table(gan))
     gigabytes = process_bytes(gan, batch_size, precision) / 1e9
-    print(
-        f"training in {precision}, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries"
-    )
+    print(f"training in {precision}, {batch_size} clips a step: about {gigabytes:.2g} GB besides the libraries")
 
 
 def extract(folder: Path, store: Path, *, extract: dict) -> None:
@@ -182,9 +172,7 @@ def check(store: Path) -> None:
 
     clips = Clips(store)
     if damaged := clips.damaged():
-        raise InputError(
-            f"{store}: {len(damaged)} damaged clips, {damaged[0]} first; extract the data set again"
-        )
+        raise InputError(f"{store}: {len(damaged)} damaged clips, {damaged[0]} first; extract the data set again")
     print(f"{store}: {len(clips)} clips are as they were written")
 
 
@@ -222,10 +210,7 @@ def pull(name: str, out: Path) -> None:
 
 
 # Help of arguments that several commands have.
-WORDS = {
-    "seed": "of all that is random",
-    "device": "auto, cpu, cuda or cuda:1; auto is a GPU where there is one",
-}
+WORDS = {"seed": "of all that is random", "device": "auto, cpu, cuda or cuda:1; auto is a GPU where there is one"}
 MODELS = "hrvgan, vgan, tgan or mocogan"
 PRESET = "arguments by name; the model's own defaults without"
 STORE = "a clip store, such as data/clips/shapes"

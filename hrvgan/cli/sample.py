@@ -72,9 +72,7 @@ def interpolate(
 
     check_output(out)
     if videos and to_seed is not None:
-        raise InputError(
-            "--to-seed: a walk between two real videos starts and ends at them; leave out one of both"
-        )
+        raise InputError("--to-seed: a walk between two real videos starts and ends at them; leave out one of both")
     gan = load(model, device)
     check_grid(out, num + 2 * bool(videos), gan.size, "lower --num")
     labels = [gan.label(name) if name else 0 for name in (class_name, to_class or class_name)]
@@ -136,16 +134,9 @@ def first_frames(gan, video: Path, least: int, most: int):
         every, rate = read_frames(video, gan.size)
         frames = list(every[:: max(1, round(rate / gan.fps))][:most])
     else:
-        decode(
-            video,
-            lambda n: n < most,
-            lambda n, picture: frames.append(picture(gan.size, gan.crop)),
-            fps=gan.fps,
-        )
+        decode(video, lambda n: n < most, lambda n, picture: frames.append(picture(gan.size, gan.crop)), fps=gan.fps)
     if len(frames) < least:
-        raise InputError(
-            f"{video}: {len(frames)} frames at {gan.fps:g} a second, need {least}; take a longer video"
-        )
+        raise InputError(f"{video}: {len(frames)} frames at {gan.fps:g} a second, need {least}; take a longer video")
     return np.stack(frames)
 
 

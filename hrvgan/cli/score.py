@@ -67,13 +67,9 @@ def of_features(real: Path, fake: Path, names: list[str]) -> tuple:
     protocols, by = [protocol(name) for name in names] or of_extractor("given"), sources[0].extractor
     for entry in protocols:
         if entry.extractor not in ("given", by.partition("-")[0]):
-            raise InputError(
-                f"{entry.name} needs features of {entry.extractor}; these are of {by or 'unnamed'}"
-            )
+            raise InputError(f"{entry.name} needs features of {entry.extractor}; these are of {by or 'unnamed'}")
         if entry.asks_labels and not all(source.labelled for source in sources):
-            raise InputError(
-                f"{entry.name} needs the classes asked for; write them as `labels` into both files"
-            )
+            raise InputError(f"{entry.name} needs the classes asked for; write them as `labels` into both files")
     return protocols, sources, lambda name: precomputed_extractor(sources[0])
 
 
@@ -99,9 +95,7 @@ def gates_of(reference: Path, real: Path) -> dict:
     if not (real / INDEX).exists():
         reason = f"whether {reference} was trained and examined on those of {real} is unknown; give their clip store"
     elif Clips(real).digest != examined:
-        reason = (
-            f"{reference} was trained and examined on other clips than {real}; score by their own reference"
-        )
+        reason = f"{reference} was trained and examined on other clips than {real}; score by their own reference"
     else:
         return verdict(check_gates(load_features(reference / "features.npz")))
     return {"gated": False, "ungated": [f"clips: {reason}"]}
@@ -150,9 +144,7 @@ def compare(results: list[Path]) -> None:
     print(f"{'':<24}{columns}" + ("   rank stability" if ranks else ""))
     for name, entries in rows.items():
         stability = f"{ranks[name]:>17.2f}" if name in ranks else ""
-        values = "".join(
-            f"{entry['value']:>{width}.4g}" for entry, width in zip(entries, widths, strict=True)
-        )
+        values = "".join(f"{entry['value']:>{width}.4g}" for entry, width in zip(entries, widths, strict=True))
         print(f"{name:<24}{values}{stability}")
     ungated = [name for name, manifest in manifests.items() if manifest.get("ungated")]
     if ungated and any(name.startswith("refnet_") for name in rows):

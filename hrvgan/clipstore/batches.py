@@ -41,9 +41,7 @@ class BatchStream:
         if not len(clips):
             raise InputError(f"{clips.folder}: no clips in this split; extract more or change the splits")
         if num_frames and num_frames > stored:
-            raise InputError(
-                f"{clips.folder}: clips of {stored} frames, need {num_frames}; extract longer ones"
-            )
+            raise InputError(f"{clips.folder}: clips of {stored} frames, need {num_frames}; extract longer ones")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} of {world_size}")
         self.clips, self.batch_size, self.seed = clips, batch_size, seed

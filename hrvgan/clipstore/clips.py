@@ -119,9 +119,7 @@ def _read_index(folder: Path) -> tuple[pa.Table, dict]:
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder}: not a clip store ({error}); run the extract stage first") from error
     if metadata.get("format") != FORMAT or not {*COLUMNS, *LOCATION} <= set(table.column_names):
-        raise InputError(
-            f"{folder}: a clip store of format {metadata.get('format')}, not {FORMAT}; extract it again"
-        )
+        raise InputError(f"{folder}: a clip store of format {metadata.get('format')}, not {FORMAT}; extract it again")
     for shard in set(table["shard"].to_pylist()):
         if not (folder / shard_name(shard)).is_file():
             raise InputError(f"{folder / shard_name(shard)}: missing; extract the data set again")

@@ -21,8 +21,7 @@ def summary(clips: Clips) -> str:
         f"{clips.folder}: {len(clips):,} clips of {frames} frames, {width}x{height} px, {clips.fps:g} a second",
         f"digest   {clips.digest}",
         f"videos   {videos:,} in {len(set(clips.index['group'].to_pylist())):,} groups",
-        "splits   "
-        + ", ".join(f"{splits[name]:,} {name} ({groups[name]} groups)" for name in SPLITS if splits[name]),
+        "splits   " + ", ".join(f"{splits[name]:,} {name} ({groups[name]} groups)" for name in SPLITS if splits[name]),
         "motion   " + ", ".join(f"{value:.2f} {name}" for value, name in quartiles) + " levels",
     ]
     if clips.classes:

@@ -120,9 +120,7 @@ class Layout:
     @classmethod
     def of(cls, parents: Sequence[tuple[str, ...]]) -> "Layout":
         """Layout of videos with the folders `parents`, from the root down."""
-        level = next(
-            (level for level in range(max(map(len, parents))) if _names_splits(parents, level)), None
-        )
+        level = next((level for level in range(max(map(len, parents))) if _names_splits(parents, level)), None)
         if level is None:
             depth = _depth_around(parents)
             return cls(parents[0][:depth], depth)
@@ -192,9 +190,7 @@ def _split_notes(layout: Layout, videos: Sequence[Video]) -> Iterator[str]:
 
 def _other_notes(others: Sequence[Path]) -> Iterator[str]:
     if others:
-        kinds = Counter(
-            "hidden" if file.name.startswith(".") else file.suffix.lower() or file.name for file in others
-        )
+        kinds = Counter("hidden" if file.name.startswith(".") else file.suffix.lower() or file.name for file in others)
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         examples = ", ".join(file.as_posix() for file in others[:3])
         yield f"{len(others)} files are no videos and left out ({counts}), for example {examples}"

@@ -75,9 +75,7 @@ def class_names(**options) -> list[str]:
     return sorted(f"{shape}{direction}" for shape in SHAPES for direction in DIRECTIONS)
 
 
-def _make(
-    job: tuple[int, str, str, int], out: Path, size: int, num_frames: int, textured: bool, seed: int
-) -> Video:
+def _make(job: tuple[int, str, str, int], out: Path, size: int, num_frames: int, textured: bool, seed: int) -> Video:
     number, shape, direction, copy = job
     name, group = f"{shape}{direction}", f"g{number:02d}"
     path = out / name / f"v_{name}_{group}_c{copy:02d}.avi"

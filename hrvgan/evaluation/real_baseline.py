@@ -35,9 +35,7 @@ def reference_baseline(sets: dict[str, Features], num_halvings: int, seed: int) 
         return RealBaseline(real, pairs, split=split)
     rng, every = np.random.default_rng(seed), np.arange(len(train))
     same_number = train.take(_thin(every, train.labels, len(real), rng)) if len(train) >= len(real) else None
-    return RealBaseline(
-        real, pairs, train=same_number, val=val if val and len(val) >= 4 else None, split=split
-    )
+    return RealBaseline(real, pairs, train=same_number, val=val if val and len(val) >= 4 else None, split=split)
 
 
 def shares(labels: np.ndarray, num: int) -> np.ndarray:
@@ -45,9 +43,7 @@ def shares(labels: np.ndarray, num: int) -> np.ndarray:
     return np.sort(labels)[spread(len(labels), num)]
 
 
-def draw_substitutes(
-    train: Features, asked: np.ndarray | None, num: int, draws: int, seed: int
-) -> list[Features]:
+def draw_substitutes(train: Features, asked: np.ndarray | None, num: int, draws: int, seed: int) -> list[Features]:
     """`draws` sets of `num` training clips, drawn at random, in the place of generated ones.
 
     They have the classes `asked` for (num,) or, as of a generator that takes no class, some by chance. A clip is drawn

@@ -49,9 +49,7 @@ def evaluate_networks(
         check_classes(gan, info)
         baselines.append(reference_baseline(sets, num_halvings, seed))
     asked = shares(baselines[0].real.labels, NUM_FAKE if num_clips == "auto" else num_clips)
-    fakes = featurise_draws(
-        gan, [net for net, _, _ in networks], [asked] * draws, networks[0][1]["clip_shape"], seed
-    )
+    fakes = featurise_draws(gan, [net for net, _, _ in networks], [asked] * draws, networks[0][1]["clip_shape"], seed)
     results = [
         score_network(gan, info, sets, baseline, drawn, seed)
         for (_, info, sets), baseline, drawn in zip(networks, baselines, fakes, strict=True)
@@ -66,12 +64,7 @@ def evaluate_networks(
 
 
 def score_network(
-    gan: VideoGAN,
-    info: dict,
-    sets: dict[str, Features],
-    baseline: RealBaseline,
-    fakes: list[Features],
-    seed: int,
+    gan: VideoGAN, info: dict, sets: dict[str, Features], baseline: RealBaseline, fakes: list[Features], seed: int
 ) -> tuple[dict, dict]:
     """(metrics, manifest) of `gan` by the network `info`: features `fakes` of its draws against those of real clips."""
     asked = fakes[0].labels

@@ -76,9 +76,7 @@ class FolderSource(ClipSource):
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
         return self.read_shrunk(rows, frames, None)
 
-    def read_shrunk(
-        self, rows: np.ndarray, frames: FrameRange, shrink: Shrink | None
-    ) -> Iterator[np.ndarray]:
+    def read_shrunk(self, rows: np.ndarray, frames: FrameRange, shrink: Shrink | None) -> Iterator[np.ndarray]:
         jobs = [(self.files[row].path, row) for row in rows.tolist()]
         large = any(_num_pixels(path) > LARGE for path, _ in jobs)
         cut = functools.partial(try_decode, frames=frames, shrink=shrink if large else None)
@@ -88,9 +86,7 @@ class FolderSource(ClipSource):
         clips = ordered_map(cut, jobs, workers=workers, lost=lost, lead=1, desc="decode", unit="video")
         yield from _batches(self._good(rows, clips, frames))
 
-    def _good(
-        self, rows: np.ndarray, clips: Iterable[np.ndarray | str], frames: FrameRange
-    ) -> Iterator[np.ndarray]:
+    def _good(self, rows: np.ndarray, clips: Iterable[np.ndarray | str], frames: FrameRange) -> Iterator[np.ndarray]:
         """The clips without those, given as a cause, that are too short or broken. Raises Undefined if they are more
         than `most_bad`."""
         for row, clip in zip(rows.tolist(), clips, strict=True):
@@ -144,9 +140,7 @@ class ArraySource(NumpySource):
 
     def read(self, rows: np.ndarray, frames: FrameRange) -> Iterator[np.ndarray]:
         wanted, clips = set(rows.tolist()), enumerate(self._stream())
-        yield from _batches(
-            frames(clip, row, f"{self.name}, clip {row}") for row, clip in clips if row in wanted
-        )
+        yield from _batches(frames(clip, row, f"{self.name}, clip {row}") for row, clip in clips if row in wanted)
 
     def _stream(self) -> Iterator[np.ndarray]:
         size = int(np.prod(self.shape[1:]))
@@ -227,10 +221,7 @@ class PrecomputedSource(NumpySource):
         self.features = clip_rows(stored["features"], f"{path}: features")
         self.logits = _logits(path, stored, len(self.features))
         num_classes = self.logits.shape[1]
-        self.labels, self.labelled = (
-            _labels(path, stored, len(self.features), num_classes),
-            "labels" in stored,
-        )
+        self.labels, self.labelled = (_labels(path, stored, len(self.features), num_classes), "labels" in stored)
         self.extractor = str(stored.get("extractor", ""))
         self.classes = [str(label) for label in range(num_classes)] if num_classes > 1 else []
 

@@ -56,9 +56,7 @@ class ClipSource:
         """uint8 batches (n, T, H, W, 3) of the clips `rows`, ascending, but for those that it notes in `bad`."""
         raise NotImplementedError
 
-    def read_shrunk(
-        self, rows: np.ndarray, frames: FrameRange, shrink: Callable | None
-    ) -> Iterator[np.ndarray]:
+    def read_shrunk(self, rows: np.ndarray, frames: FrameRange, shrink: Callable | None) -> Iterator[np.ndarray]:
         """The same; a source of large clips applies `shrink` to each frame, for float batches (n, 3, T, h, w)."""
         return self.read(rows, frames)
 
@@ -135,9 +133,7 @@ class FeatureCache:
         return self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npz"
 
 
-def featurise(
-    extractor: Extractor, source: ClipSource, rows: np.ndarray, frames: FrameRange
-) -> dict[str, np.ndarray]:
+def featurise(extractor: Extractor, source: ClipSource, rows: np.ndarray, frames: FrameRange) -> dict[str, np.ndarray]:
     """The `rows` (N,) of `source`, ascending, but for bad ones; their features (N, D) and logits (N, K). Memory grows
     by these alone."""
     with bar(desc=f"features of {source.name}", total=len(rows), unit="clip") as progress:

@@ -124,9 +124,7 @@ def _cut_strip(path: Path, spec: ClipSpec, on_clip: OnClip) -> tuple["_ClipBuild
     return builder, DecodeResult(len(frames), PICTURES_FPS, (), len(frames), len(frames))
 
 
-def _cut_frames(
-    path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float
-) -> tuple["_ClipBuilder", DecodeResult]:
+def _cut_frames(path: Path, spec: ClipSpec, on_clip: OnClip, deadline: float) -> tuple["_ClipBuilder", DecodeResult]:
     """Decode with the length that the header declares; decode again if length or scenes differ from that guess.
 
     Most files need one pass.

@@ -57,9 +57,7 @@ def extract(
     Raises InputError, and leaves `out` unchanged, if more than `max_bad_fraction` of the videos cannot be decoded or
     are in classes without clips, if the disk is full, or if another process is extracting to `out`.
     """
-    spec = ClipSpec(
-        size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge
-    )
+    spec = ClipSpec(size, num_frames, frame_step, clips_per_video, crop, min_motion, fps, scene_cut, short, enlarge)
     # Check now what would otherwise fail after all is decoded.
     splits.check_fractions(val_fraction, test_fraction)
     writer.check_compression(compression)
@@ -155,9 +153,7 @@ def select(
     return [videos[number] for number in kept], manifest
 
 
-def index(
-    videos: Sequence[Video], outcomes: Outcomes, spec: ClipSpec
-) -> tuple[list[tuple[dict, ReadFrames]], dict]:
+def index(videos: Sequence[Video], outcomes: Outcomes, spec: ClipSpec) -> tuple[list[tuple[dict, ReadFrames]], dict]:
     """Index row and reader of each clip of `videos`, and the metadata of their store."""
     classes, rows = sorted({video.class_name for video in videos} - {""}), []
     for video in videos:

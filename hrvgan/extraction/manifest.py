@@ -32,9 +32,7 @@ SUMMARY = ("video_id", "class_name", "failure", "cause")  # columns that a perso
 class Manifest:
     """Every listed video with its record, and the reason if none of its clips are in the store."""
 
-    def __init__(
-        self, videos: Sequence[Video], records: Sequence[Record], left_out: dict[int, tuple[str, str]]
-    ):
+    def __init__(self, videos: Sequence[Video], records: Sequence[Record], left_out: dict[int, tuple[str, str]]):
         """`left_out`: index of a video -> failure and cause that are not in its record. `notes` may be added to."""
         self.notes, self.rows = [], []
         for number, (video, record) in enumerate(zip(videos, records, strict=True)):
@@ -90,16 +88,12 @@ class Manifest:
         if pairs:
             count, example = len({video.video_id for pair in pairs for video in pair}), _names(pairs[0])
             self.notes.append(f"{count} videos show the same as others and share their groups, as {example}")
-        if still := [
-            row["video_id"] for row in self.rows if row["clips"] and hardly_changes(row["fingerprint"])
-        ]:
+        if still := [row["video_id"] for row in self.rows if row["clips"] and hardly_changes(row["fingerprint"])]:
             self.notes.append(
                 f"{len(still)} videos hardly change, as {still[0]}: among them only equal files are known as copies"
             )
         if apart := [pair for pair in pairs if pair[0].class_name != pair[1].class_name]:
-            self._warn(
-                f"{len(apart)} pairs show the same in two classes, as {_names(apart[0])}; look at their labels"
-            )
+            self._warn(f"{len(apart)} pairs show the same in two classes, as {_names(apart[0])}; look at their labels")
 
     def _warn(self, warning: str) -> None:
         self.warnings.insert(0, warning)

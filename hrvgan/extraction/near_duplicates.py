@@ -41,9 +41,7 @@ def _step(num_frames: int) -> int:
 
 def fingerprint(frames: Sequence[np.ndarray]) -> bytes:
     """Fingerprint of a video by its `shown_frames`, uint8 (H, W, 3): as many bytes each as CELLS has values."""
-    cells = [
-        Image.fromarray(frame).resize((GRID, GRID), Image.Resampling.BOX).convert("YCbCr") for frame in frames
-    ]
+    cells = [Image.fromarray(frame).resize((GRID, GRID), Image.Resampling.BOX).convert("YCbCr") for frame in frames]
     return b"".join(cell.tobytes() for cell in cells)
 
 
@@ -140,9 +138,7 @@ def join_near_duplicates(
     near-duplicate: the one in test stays, otherwise the one in val.
     """
     first, left_out, joined, held_out = {}, {}, [], ("", *SPLITS)
-    copies = [
-        (first.setdefault(video.md5, number), number) for number, video in enumerate(videos) if video.md5
-    ]
+    copies = [(first.setdefault(video.md5, number), number) for number, video in enumerate(videos) if video.md5]
     for numbers in _components([*pairs, *copies]):
         numbers.sort(key=lambda number: (-held_out.index(videos[number].split), number))
         best, originals = videos[numbers[0]], {}

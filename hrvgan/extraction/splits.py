@@ -11,9 +11,7 @@ from hrvgan.extraction.videos import Video
 LARGE = 200  # groups, from which on independent hashes give the fractions closely enough
 
 
-def assign_splits(
-    videos: Sequence[Video], *, val_fraction: float, test_fraction: float, seed: int = 0
-) -> list[Video]:
+def assign_splits(videos: Sequence[Video], *, val_fraction: float, test_fraction: float, seed: int = 0) -> list[Video]:
     """Give every video without a split the split of its group.
 
     Groups are ordered by a hash; the first ones are test, the last ones val, the rest train. Another video of a known
@@ -39,9 +37,7 @@ def assign_splits(
 
 def check_fractions(val_fraction: float, test_fraction: float) -> None:
     if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
-        raise InputError(
-            f"val_fraction {val_fraction} and test_fraction {test_fraction}: need both >= 0, sum below 1"
-        )
+        raise InputError(f"val_fraction {val_fraction} and test_fraction {test_fraction}: need both >= 0, sum below 1")
 
 
 def _official_splits(videos: Sequence[Video]) -> dict[str, str]:

@@ -115,9 +115,7 @@ def _video(row: dict, folder: Path) -> Video:
 def write_notes(folder: Path, notes: Sequence[str]) -> None:
     if notes:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / NOTES).write_text(
-            "".join(f"{note}\n" for note in notes), encoding="utf-8", errors="backslashreplace"
-        )
+        (folder / NOTES).write_text("".join(f"{note}\n" for note in notes), encoding="utf-8", errors="backslashreplace")
 
 
 def read_notes(folder: Path) -> list[str]:

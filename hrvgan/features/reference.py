@@ -13,16 +13,7 @@ from hrvgan.clipstore.clips import SPLITS, Clips
 from hrvgan.errors import InputError
 from hrvgan.features import Features, save_features
 from hrvgan.features.perturbations import PERTURBATIONS, colours_apart, half_speed, shuffled
-from hrvgan.features.refnet import (
-    RefNet,
-    Task,
-    batch_size_for,
-    calibrate,
-    changes,
-    featurise,
-    fit,
-    save_refnet,
-)
+from hrvgan.features.refnet import RefNet, Task, batch_size_for, calibrate, changes, featurise, fit, save_refnet
 from hrvgan.progress import bar
 
 GAIN_OF, MOST_GAIN = 64, 50.0

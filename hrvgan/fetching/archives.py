@@ -72,13 +72,7 @@ def unpack(
 
 
 def unpack_tar(
-    source: io.BufferedReader,
-    archive: Path,
-    out: Path,
-    *,
-    max_bytes: int,
-    max_members: int,
-    target_path: TargetPath,
+    source: io.BufferedReader, archive: Path, out: Path, *, max_bytes: int, max_members: int, target_path: TargetPath
 ) -> Iterator[Path]:
     """Unpack a tar, tar.gz, tar.bz2 or tar.xz from a stream as far as its files are asked for; yield their paths.
 

@@ -32,9 +32,7 @@ def downloads() -> Path:
     return Path(os.environ.get("HRVGAN_DOWNLOADS", "data/downloads"))
 
 
-def fetch(
-    file: PublishedFile, folder: str | Path, *, refresh: bool = False, patience: Patience = PATIENCE
-) -> Path:
+def fetch(file: PublishedFile, folder: str | Path, *, refresh: bool = False, patience: Patience = PATIENCE) -> Path:
     """Download `file` into `folder` unless it is there; return its path after checking size and hash.
 
     Its addresses are tried in turn; an interrupted transfer resumes, also in another process. Two processes that want
@@ -120,9 +118,7 @@ def mismatch(path: Path, file: PublishedFile) -> str:
 
 
 @contextlib.contextmanager
-def stream(
-    file: PublishedFile, folder: str | Path, *, patience: Patience = PATIENCE
-) -> Iterator[io.BufferedReader]:
+def stream(file: PublishedFile, folder: str | Path, *, patience: Patience = PATIENCE) -> Iterator[io.BufferedReader]:
     """Stream `file` from byte 0, downloading only as many bytes as are read.
 
     These bytes stay in `folder`, so that the next stream starts on disk. Without a network only the bytes on disk are

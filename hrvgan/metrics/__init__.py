@@ -37,8 +37,6 @@ def _load_protocols() -> dict:
     """Name -> Protocol of every metric; those of refnet also as `features_*`, for precomputed features."""
     entries = [entry for name in METRICS for entry in importlib.import_module(f"{__name__}.{name}").PROTOCOLS]
     entries += [
-        entry.of_precomputed_features()
-        for entry in entries
-        if entry.extractor == "refnet" and not entry.asks_labels
+        entry.of_precomputed_features() for entry in entries if entry.extractor == "refnet" and not entry.asks_labels
     ]
     return {entry.name: entry for entry in entries}

@@ -51,9 +51,7 @@ def _score_of(real: Features, fake: Features, protocol: Protocol) -> float:
     return inception_score(softmax(fake.logits), protocol.splits, protocol.eps)
 
 
-_inception = partial(
-    Protocol, statistic=_score_of, context="ceiling", needs_labels=True, uses_real=False, splits=1
-)
+_inception = partial(Protocol, statistic=_score_of, context="ceiling", needs_labels=True, uses_real=False, splits=1)
 _tgan = partial(
     _inception,
     num_clips=9984,

@@ -55,8 +55,7 @@ def kernel_distance_subsets(
     whole_number(size, "size", 2)
     size, rng = min(size, len(real), len(fake)), np.random.default_rng(seed)
     values = [
-        kernel_distance(*(rows[rng.permutation(len(rows))[:size]] for rows in (real, fake)))
-        for _ in range(subsets)
+        kernel_distance(*(rows[rng.permutation(len(rows))[:size]] for rows in (real, fake))) for _ in range(subsets)
     ]
     return float(np.mean(values)), float(np.std(values))
 

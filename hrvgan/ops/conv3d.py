@@ -187,9 +187,7 @@ def transposed_weight_matrix(factor: Triple) -> Tensor:
     return functools.reduce(torch.kron, [torch.tensor(FLIP_AND_DOUBLE if f == 2 else FLIP) for f in factor])
 
 
-def upsample_conv3d_reference(
-    x: Tensor, weight: Tensor, bias: Tensor | None, factor: Triple, matrix: Tensor
-) -> Tensor:
+def upsample_conv3d_reference(x: Tensor, weight: Tensor, bias: Tensor | None, factor: Triple, matrix: Tensor) -> Tensor:
     """x (N, C, T, H, W), weight (C', C, 3, 3, 3) -> (N, C', T * factor[0], H * factor[1], W * factor[2]), with
     matrix = transposed_weight_matrix(factor)."""
     size = [4 if f == 2 else 3 for f in factor]

@@ -101,9 +101,7 @@ class LeakyReLUPool(torch.autograd.Function):
     def forward(ctx: FunctionCtx, x: Tensor, slope: float, factor: Triple) -> Tensor:
         y, signs = pool_with_signs(x, slope, factor)
         ctx.save_for_backward(signs)
-        ctx.gradients = [
-            partial(f, slope=slope, factor=factor) for f in (pool_gradient, pool_double_gradient)
-        ]
+        ctx.gradients = [partial(f, slope=slope, factor=factor) for f in (pool_gradient, pool_double_gradient)]
         return y
 
     @staticmethod

@@ -147,9 +147,7 @@ def long_latents(gan: VideoGAN, numbers: range, num_frames: int, seed: int) -> T
     return torch.from_numpy(np.stack(rows))
 
 
-def invert(
-    gan: VideoGAN, clips: Tensor, c: Tensor, *, steps: int = 200, lr: float = 0.05, seed: int = 0
-) -> Tensor:
+def invert(gan: VideoGAN, clips: Tensor, c: Tensor, *, steps: int = 200, lr: float = 0.05, seed: int = 0) -> Tensor:
     """Latents from which `gan.generate(z, c)` draws `clips` (N, 3, T, H, W) in [-1, 1] as nearly as was found.
 
     It starts from E(clips) where the model has an encoder, else from a random z, and takes `steps` steps of Adam on
@@ -157,9 +155,7 @@ def invert(
     """
     if clips.shape[2:] != (gan.num_frames, gan.size, gan.size):
         sides, made = tuple(clips.shape[2:]), (gan.num_frames, gan.size, gan.size)
-        raise InputError(
-            f"clips of {sides} (frames, height, width); the model makes {made}: cut and resize them first"
-        )
+        raise InputError(f"clips of {sides} (frames, height, width); the model makes {made}: cut and resize them first")
     gan.eval().requires_grad_(False)
     clips, c = clips.to(gan.device), c.to(gan.device)
     z = start_latents(gan, clips, seed).requires_grad_()
@@ -268,9 +264,7 @@ def write_clip(folder: Path, gan: VideoGAN, label: int, title: str, clip: np.nda
     return {"class": title, "mp4": name, "seed": seed}
 
 
-def write_predictions(
-    gan: VideoGAN, clips: Clips, folder: Path, *, seed: int = 0, num_clips: int = 6
-) -> None:
+def write_predictions(gan: VideoGAN, clips: Clips, folder: Path, *, seed: int = 0, num_clips: int = 6) -> None:
     """Fills `folder` with prediction.png/.mp4 and samples.json: below each other how clips went on, and two guesses."""
     some = np.linspace(0, len(clips) - 1, min(num_clips, len(clips))).astype(int)
     real, labels = clips.read(some)[:, : gan.num_frames], clips.labels[some]

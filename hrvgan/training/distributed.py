@@ -27,9 +27,7 @@ def world_size() -> int:
 def joined(device: torch.device) -> Iterator[torch.device]:
     """Joins the process group of torchrun for the time of the block; yields the device of this process."""
     if device.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
-        raise InputError(
-            f"device {str(device)!r}: each process of a training takes a GPU of its own; write cuda"
-        )
+        raise InputError(f"device {str(device)!r}: each process of a training takes a GPU of its own; write cuda")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)

@@ -172,9 +172,7 @@ def check_clips(gan: VideoGAN, clips: Clips, batch_size: int) -> None:
     if gan.num_classes not in (0, clips.num_classes):
         raise InputError(f"{clips.folder}: {clips.num_classes} classes, but the model has {gan.num_classes}")
     if len(clips) < batch_size:
-        raise InputError(
-            f"{clips.folder}: {len(clips)} clips to train on; lower train.batch_size ({batch_size})"
-        )
+        raise InputError(f"{clips.folder}: {len(clips)} clips to train on; lower train.batch_size ({batch_size})")
 
 
 def check_settings(gan: VideoGAN, settings: dict) -> None:

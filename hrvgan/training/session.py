@@ -27,9 +27,7 @@ from hrvgan.training import distributed
 NOT_A_STATE = (RuntimeError, LookupError, TypeError, ValueError, EOFError, OSError, UnpicklingError)
 
 
-def new_model(
-    store: Clips, name: str, *, preset: str, net: dict, seed: int, init_from: str | Path = ""
-) -> VideoGAN:
+def new_model(store: Clips, name: str, *, preset: str, net: dict, seed: int, init_from: str | Path = "") -> VideoGAN:
     """The model `name` for the clips of `store`, with weights drawn from `seed`; then those of the released model in
     the folder `init_from`, if one is given."""
     torch.manual_seed(seed)

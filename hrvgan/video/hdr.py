@@ -38,9 +38,7 @@ def _light(transfer: int) -> np.ndarray:
     signal = np.linspace(0, 1, 65536)
     if transfer == PQ:  # BT.2100, table 4
         power = signal ** (32 / 2523)
-        nits = 10_000 * (np.maximum(power - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * power)) ** (
-            8192 / 1305
-        )
+        nits = 10_000 * (np.maximum(power - 107 / 128, 0) / (2413 / 128 - 2392 / 128 * power)) ** (8192 / 1305)
     else:  # BT.2100, table 5; the OOTF on each channel, as zimg does it
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         nits = HLG_PEAK * np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12) ** 1.2

@@ -92,9 +92,7 @@ def read_strip(path: str | Path, size: int | None) -> np.ndarray:
     return np.stack([np.asarray(frame) for frame in resize])
 
 
-def encode(
-    path: str | Path, frames: np.ndarray, *, fps: float, chain: Callable | None = None, **options
-) -> None:
+def encode(path: str | Path, frames: np.ndarray, *, fps: float, chain: Callable | None = None, **options) -> None:
     """Encode uint8 (T, H, W, 3) with ffmpeg: `chain` adds filters, `options` are the output's.
 
     Output bytes are deterministic: no dates, no versions, one thread. The file is written whole or not at all.

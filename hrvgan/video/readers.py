@@ -50,9 +50,7 @@ def open_reader(path: str | Path, deadline: float = math.inf) -> Iterator["Packe
             if stream is None or stream.disposition & Disposition.attached_pic:  # cover art
                 raise VideoError(f"{path}: no video stream in it; remove the file or replace it")
             if stream.codec_context is None:
-                raise VideoError(
-                    f"{path}: its codec is unknown here; encode it with another one, or remove it"
-                )
+                raise VideoError(f"{path}: its codec is unknown here; encode it with another one, or remove it")
             stream.codec_context.thread_count = 1  # Parallel over videos is faster than inside one.
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             yield PacketReader(container, stream, path, deadline)

@@ -65,10 +65,7 @@ def render(runs: list[RunResults], *, title: str = "HRVGAN report", real_clips_p
     environment.filters["count"] = count
     environment.globals |= {"embed_picture": embed_picture, "embed_video": embed_video, "SPLITS": SPLITS}
     return environment.get_template("index.html.j2").render(
-        title=title,
-        runs=runs,
-        chapters=[chapter(run, real_clips_per_class) for run in runs],
-        comparison=comparison,
+        title=title, runs=runs, chapters=[chapter(run, real_clips_per_class) for run in runs], comparison=comparison
     )
 
 
@@ -95,9 +92,7 @@ def chapter(run: RunResults, real_clips_per_class: int) -> dict:
     }
 
 
-def screens(
-    run: RunResults, clips: Clips | None, class_name: str, num_real: int
-) -> list[tuple[str, str, "Media"]]:
+def screens(run: RunResults, clips: Clips | None, class_name: str, num_real: int) -> list[tuple[str, str, "Media"]]:
     """(kind, caption, video) of the generated clips of a class, then of real ones of the same length and size."""
     generated = [
         ("generated", "generated", embed_video(run.sample_folder / clip["mp4"]))
@@ -121,9 +116,7 @@ def frames_ahead(run: RunResults) -> list[tuple[str, str]]:
 def curves(run: RunResults) -> list[tuple[str, str]]:
     """(column, chart) of each column of history.csv."""
     return [
-        (name, curve(f"{run.name} {name}", *columns))
-        for name, columns in history(run).items()
-        if len(columns[0]) > 1
+        (name, curve(f"{run.name} {name}", *columns)) for name, columns in history(run).items() if len(columns[0]) > 1
     ]
 
 

@@ -27,9 +27,7 @@ def curve(name: str, steps: np.ndarray, values: np.ndarray) -> Markup:
     """A chart of the recorded values as a thin line and of their running mean as a thick one."""
     mean = running_mean(values)
     across = _axis(0, max(float(steps[-1]), 1), LEFT, WIDTH - RIGHT)(_thin(steps))
-    label = (
-        f"{name}: from {tidy(mean[0])} at step {steps[0]:,.0f} to {tidy(mean[-1])} at step {steps[-1]:,.0f}"
-    )
+    label = f"{name}: from {tidy(mean[0])} at step {steps[0]:,.0f} to {tidy(mean[-1])} at step {steps[-1]:,.0f}"
     lines = {"raw": _thin(values), "mean": _thin(mean)}
     return _panel(label, across, lines, _robust_range(values), ("0", f"step {steps[-1]:,.0f}"))
 
@@ -42,14 +40,10 @@ def against(name: str, model: np.ndarray, copy: np.ndarray) -> Markup:
         f"the copied last frame {tidy(copy[0])} and {tidy(copy[-1])}"
     )
     lines = {"copy": copy, "mean": model}
-    return _panel(
-        label, across, lines, _robust_range(np.r_[model, copy]), ("1 frame ahead", f"{len(model)} frames")
-    )
+    return _panel(label, across, lines, _robust_range(np.r_[model, copy]), ("1 frame ahead", f"{len(model)} frames"))
 
 
-def _panel(
-    label: str, across: np.ndarray, lines: dict, limits: tuple[float, float], ends: tuple[str, str]
-) -> Markup:
+def _panel(label: str, across: np.ndarray, lines: dict, limits: tuple[float, float], ends: tuple[str, str]) -> Markup:
     """Lines ({class: values} over the positions `across`) on a grid, with the words `ends` below the x axis."""
     up = _axis(*limits, HEIGHT - BOTTOM, TOP)
     polylines = "".join(

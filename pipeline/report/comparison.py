@@ -184,9 +184,7 @@ def csv_settings(run: RunResults) -> dict:
         "batch_size": run.settings["train"].get("batch_size"),
         "width": run.model.get("arguments", {}).get("width"),
         **{f"{key}_{name.lower()}": number for name, network in networks for key, number in network.items()},
-        **{
-            key: run.training.get(key) for key in ("steps", "clips_seen", "seconds", "clips_per_s", "machine")
-        },
+        **{key: run.training.get(key) for key in ("steps", "clips_seen", "seconds", "clips_per_s", "machine")},
     }
 
 

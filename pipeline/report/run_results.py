@@ -62,9 +62,7 @@ class RunResults:
     def shown(self) -> dict:
         """The scores that may be shown; those of published networks do not depend on the gates."""
         entries = {name: entry for name, entry in self.scores.items() if isinstance(entry, dict)}
-        return {
-            name: entry for name, entry in entries.items() if self.gated or not name.startswith("refnet_")
-        }
+        return {name: entry for name, entry in entries.items() if self.gated or not name.startswith("refnet_")}
 
     @property
     def takes_class(self) -> bool:
@@ -168,12 +166,7 @@ class Score:
         # A landmark of fewer clips than the score says of how many.
         sizes = {key: f" (n = {entry[key + '_n']:.0f})" for key in numbers if f"{key}_n" in entry}
         self.marks = [
-            Mark(
-                glyph,
-                words + sizes.get(key, ""),
-                fixed(numbers[key], decimals(numbers[key])),
-                place(numbers[key]),
-            )
+            Mark(glyph, words + sizes.get(key, ""), fixed(numbers[key], decimals(numbers[key])), place(numbers[key]))
             for key, (glyph, words) in LANDMARKS.items()
             if key in numbers
         ]

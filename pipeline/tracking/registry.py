@@ -71,9 +71,7 @@ def promote(run: str, rescore: Rescore | None = None) -> str:
     return sentence
 
 
-def comparable(
-    client, run: str, run_id: str, name: str, new: Result, best: Result, rescore: Rescore | None
-) -> Result:
+def comparable(client, run: str, run_id: str, name: str, new: Result, best: Result, rescore: Rescore | None) -> Result:
     """The result of the champion, made by MLflow run `run_id`, by the yardstick of `new`: scored anew, and recorded, if
     it was another one. A champion that cannot be scored so keeps its old result, and the reason is printed."""
     if not rescore or not differences(name, new[1], best[1]):
@@ -99,9 +97,7 @@ def roll_back(run: str) -> tuple[str, str]:
         client, _ = connect()
         champion = champion_of(client, run)
         if not champion or BEFORE not in champion.tags:
-            raise InputError(
-                f"{run}: no champion before {champion.version if champion else 'any'} to go back to"
-            )
+            raise InputError(f"{run}: no champion before {champion.version if champion else 'any'} to go back to")
         before = champion.tags[BEFORE]
         client.set_registered_model_alias(run, ALIAS, before)
         client.set_model_version_tag(run, champion.version, RETIRED, "true")

@@ -16,11 +16,7 @@ from pipeline.tracking import connect, uri
 
 HOST = "127.0.0.1"
 VIEW = "hrvgan"  # name of the shared view of the runs
-SCORES = [
-    name
-    for name, protocol in PROTOCOLS.items()
-    if protocol.title and protocol.extractor in ("refnet", "pixels")
-]
+SCORES = [name for name, protocol in PROTOCOLS.items() if protocol.title and protocol.extractor in ("refnet", "pixels")]
 # Of charts, in this order; the names of the later ones are how names of metrics begin.
 SECTIONS = ["Settings and scores", "metric", "loss/d", "loss/g", "logits", "grad"]
 WIDTH = 170  # pixels of a column: names of scores are long
@@ -68,9 +64,7 @@ def share_view(client, experiment: str) -> None:
     """Store the view that the link names as MLflow's UI stores those that are shared: scores and settings as columns,
     the chart of settings against the first score, and the last samples side by side; the UI makes those of curves."""
     columns = [f"metrics.`metric/{name}`" for name in SCORES] + [f"params.`{name}`" for name in SETTINGS]
-    sections = [
-        {"uuid": f"{VIEW}-{name}", "name": name, "display": True, "isReordered": True} for name in SECTIONS
-    ]
+    sections = [{"uuid": f"{VIEW}-{name}", "name": name, "display": True, "isReordered": True} for name in SECTIONS]
     sections[0]["columns"] = 1  # The charts take the whole width.
     charts = [
         {"type": "PARALLEL", "selectedParams": AXES, "selectedMetrics": ["metric/refnet_fd"], "showAllRuns": False},

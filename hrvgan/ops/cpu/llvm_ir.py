@@ -165,9 +165,7 @@ class Code(ir.IRBuilder):
         """sum of row[i] * values[i], with one multiplication for each absolute value of a coefficient but 1."""
         total = None
         for size in sorted({abs(f) for f in row if f}):
-            plus, minus = (
-                [v for v, f in zip(values, row, strict=True) if f == size * sign] for sign in (1, -1)
-            )
+            plus, minus = ([v for v, f in zip(values, row, strict=True) if f == size * sign] for sign in (1, -1))
             part = functools.reduce(self.fadd, plus) if plus else self.fneg(minus.pop())
             part = functools.reduce(self.fsub, minus, part)
             part = part if size == 1 else self.fmul(part, self.constant(F32, size))

@@ -161,9 +161,7 @@ def multiply(
             c.put_vector(c.combine(matrix_row, sums[i::size]), products, start + away)
 
 
-def put_outputs(
-    k: TileProgram, products: Value, tile: Number, row: Number, channel: Number, column: Number
-) -> None:
+def put_outputs(k: TileProgram, products: Value, tile: Number, row: Number, channel: Number, column: Number) -> None:
     """Stores a tile of y, in `lanes` channels."""
     c, plan = k.code, k.plan
     here = channel + column
@@ -295,9 +293,7 @@ def generate_weight_gradient_transform(plan: Plan, layout: Layout) -> ir.Module:
     size = args["c_in"] * args["c_out"]  # of a point
     with k.items() as c_in, c.loop(args["c_out"], plan.lanes) as c_out:
         here, start = c_in * args["c_out"] + c_out, (c_out * args["c_in"] + c_in) * 27
-        sums = functools.cache(
-            lambda *index, here=here: c.vector_at(args["x"], here + size * plan.point(*index))
-        )
+        sums = functools.cache(lambda *index, here=here: c.vector_at(args["x"], here + size * plan.point(*index)))
         for index, value in enumerate(transformed(c, Gt, sums)):
             c.put_strided(value, args["y"], start + index, args["c_in"] * 27)
     return k.module

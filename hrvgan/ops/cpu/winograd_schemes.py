@@ -59,18 +59,12 @@ SAME = Scheme(
 # Nearest upsampling by 2, then three weights (g, h, k): 3 products, where a transposed convolution has 4. The two
 # outputs of x[i] are s x[i] + g (x[i - 1] - x[i]) and s x[i] + k (x[i + 1] - x[i]), with s = g + h + k.
 UP = Scheme(
-    Bt=((1, -1, 0), (0, 1, 0), (0, -1, 1)),
-    G=((1, 0, 0), (1, 1, 1), (0, 0, 1)),
-    At=((1, 1, 0), (0, 1, 1)),
-    step=1,
+    Bt=((1, -1, 0), (0, 1, 0), (0, -1, 1)), G=((1, 0, 0), (1, 1, 1), (0, 0, 1)), At=((1, 1, 0), (0, 1, 1)), step=1
 )
 
 # The adjoint of UP, its gradient w.r.t. x, for flipped weights as with SAME: (k, h, g).
 DOWN = Scheme(
-    Bt=((0, -1, 0, 1), (0, 1, 1, 0), (1, 0, -1, 0)),
-    G=((0, 0, 1), (1, 1, 1), (1, 0, 0)),
-    At=((1, 1, 1),),
-    step=2,
+    Bt=((0, -1, 0, 1), (0, 1, 1, 0), (1, 0, -1, 0)), G=((0, 0, 1), (1, 1, 1), (1, 0, 0)), At=((1, 1, 1),), step=2
 )
 
 Axes = tuple[Scheme, Scheme, Scheme]

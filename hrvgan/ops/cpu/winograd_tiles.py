@@ -19,9 +19,7 @@ def transformed(c: Code, matrices: Sequence[Matrix], value: Element) -> Iterator
     height, width = len(along_h[0]), len(along_w[0])
     for row in along_d:
         seen, factors = zip(*((i, f) for i, f in enumerate(row) if f), strict=True)
-        plane = [
-            [c.combine(factors, [value(i, j, k) for i in seen]) for k in range(width)] for j in range(height)
-        ]
+        plane = [[c.combine(factors, [value(i, j, k) for i in seen]) for k in range(width)] for j in range(height)]
         for row_h in along_h:
             line = [c.combine(row_h, column) for column in zip(*plane, strict=True)]
             yield from (c.combine(row_w, line) for row_w in along_w)
