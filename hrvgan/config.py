@@ -21,7 +21,7 @@ RANGES = {
         ("steps", "batch_size", "accumulate", "log_every", "save_every", "sample_every", "samples_per_class"),
         AT_LEAST_1,
     ),
-    **dict.fromkeys(("minutes", "lr_decay", "clip_grad", "seed"), AT_LEAST_0),
+    **dict.fromkeys(("minutes", "lr_decay", "clip_grad", "seed", "score_every"), AT_LEAST_0),
     "ema": (0, 1),
     # of models
     "width": (1e-3, math.inf),

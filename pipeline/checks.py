@@ -26,7 +26,7 @@ from hrvgan.training.loop import check_settings, train
 from pipeline import params
 from pipeline.evaluate import evaluate_model
 from pipeline.report import render
-from pipeline.train import SETTABLE
+from pipeline.train import SETTABLE, require_reference
 
 # Section -> function whose keyword-only arguments it holds.
 FUNCTIONS = {"reference": build_reference, "report": render}
@@ -75,6 +75,7 @@ def check_run(name: str, config: dict, runs: list[str]) -> None:
     with params.blamed(f"train or runs.{name}.train"):
         check_settings(gan, {**train.__kwdefaults__, **config["train"]})
         params.device(config)
+    require_reference(name, config)
     start, others = Path(config["init_from"]), [Path("models", run) for run in runs if run != name]
     if start not in others and not start.exists():
         raise InputError(

@@ -30,8 +30,8 @@ LOCK = Path("dvc.lock")
 ENTRIES = {
     "datasets": {"source": str, "watch": str, "options": dict, "clips": dict},
     "runs": {
-        "dataset": str, "model": str, "preset": str, "seed": int, "init_from": str, "net": dict, "train": dict,
-        "sample": dict, "evaluate": dict,
+        "dataset": str, "model": str, "preset": str, "seed": int, "init_from": str, "score_with": str,
+        "net": dict, "train": dict, "sample": dict, "evaluate": dict,
     },
 }  # fmt: skip
 OVERRIDABLE = ("train", "sample", "evaluate")  # sections of which a run may change values
@@ -242,7 +242,10 @@ def rename(wanted: dict, conf: Path, name: str) -> None:
     for kind in ENTRIES:
         (entry,) = wanted[kind].values()
         wanted[kind] = {name: entry}
-    wanted["runs"][name]["dataset"] = name
+    run = wanted["runs"][name]
+    run["dataset"] = name
+    if Path(run["score_with"]).parent == Path("data/reference"):
+        run["score_with"] = f"data/reference/{name}"
 
 
 def name_of_folder(folder: Path) -> str:

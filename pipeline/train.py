@@ -19,6 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
+from hrvgan.evaluation.snapshots import snapshot_score
 from hrvgan.files import write_json
 from hrvgan.nn import checkpoint
 from hrvgan.nn.base import VideoGAN
@@ -31,7 +32,7 @@ from pipeline.tracking import record
 from pipeline.tracking.mlflow_logger import MLflowLogger
 
 # Signature of what params.yaml may set in section train: the seed is the run's, the loggers are added here.
-SETTABLE = functools.partial(train, seed=0, log_losses=None, log_samples=None)
+SETTABLE = functools.partial(train, seed=0, log_losses=None, log_samples=None, score=None)
 
 
 def main(run: str) -> None:
@@ -47,23 +48,34 @@ def main(run: str) -> None:
             init_from=init_from,
         )  # fmt: skip
     require_test_clips(gan, store)
+    require_reference(run, config)
     with resume_folder(run, gan, store, config) as resume:
         state, is_first = resume / "state.pt", distributed.rank() == 0
         arguments, logger = {**config["train"], "seed": config["seed"]}, contextlib.nullcontext()
         if is_first:  # Of several processes only the first one logs.
             logger = MLflowLogger(run, gan.arguments, str(params.device(config)), gan.fps, resume / "run_id")
             arguments |= {"log_losses": logger.losses, "log_samples": logger.samples}
+            if arguments.get("score_every"):
+                arguments["score"] = snapshot_score(gan, config["score_with"])
         with logger:
             with params.blamed(where):
                 average, history = train(gan, store.split("train"), state, **arguments)
             if is_first:
                 data = {"dataset": config["dataset"], "data_digest": store.digest}
+                if arguments.get("keep") == "best":
+                    data["weights_of_step"] = best_step(history)
                 checkpoint.release(Path("models") / run, gan, average, history, data)
         if is_first:
             batch_size = config["train"].get("batch_size", train.__kwdefaults__["batch_size"])
             cost = training_cost(state, batch_size, gan.device)
             write_json(Path("metrics") / f"{run}.training.json", cost)
             record(run, "train")
+
+
+def best_step(history: list[dict]) -> int:
+    """The step whose weights `train.keep: best` releases: that of the lowest score; the last where none is scored."""
+    scored = [(row["score/refnet_fd"], row["step"]) for row in history if "score/refnet_fd" in row]
+    return min(scored)[1] if scored else history[-1]["step"]
 
 
 def training_cost(state: Path, batch_size: int, device: torch.device) -> dict:
@@ -97,6 +109,16 @@ def require_test_clips(gan: VideoGAN, store: Clips) -> None:
         raise InputError(
             f"{store.folder}: no test clips, by which a model that predicts is scored; "
             "raise extract.test_fraction, or give the data set more groups (source videos) a class"
+        )
+
+
+def require_reference(run: str, config: dict) -> None:
+    """Raises InputError if the run is to be scored while it trains, and names no reference of its data set."""
+    wanted, needed = config["train"].get("score_every", 0), f"data/reference/{config['dataset']}"
+    if wanted and Path(config["score_with"]) != Path(needed):
+        raise InputError(
+            f"{params.FILE}: train.score_every {wanted}, but runs.{run}.score_with is {config['score_with']}; "
+            f"set it to {needed}, which DVC then makes first, or train.score_every to 0"
         )
 
 

@@ -13,7 +13,8 @@ def add_another_of_each(values: dict) -> None:
     """Params with two data sets and two runs of different models."""
     shapes, laptop = values["datasets"]["shapes"], values["runs"]["laptop"]
     values["datasets"]["mine"] = {**shapes, "source": "folder", "watch": "conf/folder.yaml"}
-    rival = {"dataset": "mine", "model": "vgan", "init_from": "hrvgan/models/vgan.py"}
+    own = "hrvgan/models/vgan.py"
+    rival = {"dataset": "mine", "model": "vgan", "init_from": own, "score_with": own}
     values["runs"]["rival"] = {**laptop, **rival}
 
 

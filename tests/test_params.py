@@ -100,6 +100,10 @@ def test_an_inactive_name_lists_the_active(edit):
         (lambda v: v["extract"].update(num_frames=4), "the model makes 8 frames of 32 px, but extract or"),
         (lambda v: v["runs"]["laptop"].update(model="hrgan"), "runs.laptop: unknown model 'hrgan'; known: hrvgan"),
         (lambda v: v["runs"]["laptop"].update(preset="bst"), "runs.laptop: model hrvgan has no preset 'bst'"),
+        (
+            lambda v: v["train"].update(score_every=10),
+            "train.score_every 10, but runs.laptop.score_with is hrvgan/models/hrvgan.py; set it to data/",
+        ),
         (lambda v: v["runs"]["laptop"].update(init_from="models/x"), "runs.laptop.init_from: models/x is not there"),
         (
             lambda v: v["runs"].update(

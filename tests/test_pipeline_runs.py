@@ -247,6 +247,23 @@ def test_a_run_starts_from_another_which_is_then_trained_before_it(project):
     assert running(project.run("dvc", "repro", "--dry", "train@tuned")) == ["train@laptop", "train@tuned"]
 
 
+def test_a_run_that_is_scored_while_it_trains_releases_the_best_weights(project):
+    """DVC then makes the reference before it trains."""
+    project.edit_params(lambda v: v["train"].update(steps=12, score_every=2, keep="best"))
+    project.edit_params(lambda v: v["runs"]["laptop"].update(score_with="data/reference/shapes"))
+    assert "going on from" in project.run("dvc", "repro", "train@laptop")
+    scores = {int(row["step"]): float(row["score/refnet_fd"]) for row in history(project) if row["score/refnet_fd"]}
+    assert list(scores) == [6, 8, 10, 12]  # The first four steps were made without.
+    model = project.root / "models/laptop"
+    described = json.loads((model / "model.json").read_text())
+    assert (described["steps"], described["weights_of_step"]) == (12, min(scores, key=scores.get))
+    (record,) = [run for run in project.records("laptop")[1] if run.data.params["train.steps"] == "12"]
+    assert record.data.metrics["score/refnet_fd"] == pytest.approx(scores[12])
+    refnet = project.root / "hrvgan/features/refnet.py"
+    refnet.write_text(f"{refnet.read_text()}\nEDITED = True\n")
+    assert running(project.run("dvc", "repro", "--dry", "train@laptop")) == ["reference@shapes"]
+
+
 @contextlib.contextmanager
 def holder(project: Project, lock: str) -> Iterator[processes.Process]:
     """A process that holds `lock`, an expression, until its stdin is closed."""

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+import hrvgan
 from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.writer import Clip, write_clips
 from hrvgan.errors import InputError
 from hrvgan.evaluation.evaluate import Comparison, evaluate_published, measure, table
 from hrvgan.evaluation.real_baseline import RealBaseline, reference_baseline, shares
 from hrvgan.evaluation.reference_scores import NUM_FAKE, evaluate_networks, featurise_draws, score_network
+from hrvgan.evaluation.snapshots import snapshot_score
 from hrvgan.evaluation.sources import SAMPLE_BATCH
 from hrvgan.features import Features, load_features
 from hrvgan.features.inception_v3 import InceptionV3
@@ -347,3 +349,28 @@ def test_videos_without_labels(splits, tmp_path):
     assert ("train" in metrics["refnet_fd"]) == ("test" in splits)
     assert any("pretext" in note for note in manifest["notes"])
     assert len(load_features(tmp_path / "features.npz")["noisy"]) == 10 * splits.count("val")
+
+
+def test_a_score_while_training_tells_skill_and_is_the_same_again(reference, shapes_clips):
+    skilled, untrained = hrvgan.load("shapes-32"), build_model("hrvgan", num_classes=8, size=32, width=0.1)
+    skilled.classes = untrained.classes = list(shapes_clips.classes)
+    score = snapshot_score(skilled, reference, num_clips=64)
+    (name, first), (_, second) = (*score(skilled).items(), *score(untrained.eval()).items())
+    assert name == "refnet_fd"
+    assert first < second / 4
+    assert score(skilled) == {"refnet_fd": first}
+
+
+def test_a_score_while_training_is_of_clips_that_the_network_knows(reference, shapes_clips):
+    large = build_model("hrvgan", num_classes=8, size=64, width=0.04)
+    large.classes = list(shapes_clips.classes)
+    with pytest.raises(InputError, match=r"knows clips of \(8, 32, 32, 3\), the model makes \(16, 64, 64, 3\)"):
+        snapshot_score(large, reference)
+    large.classes = ["cats", "dogs"]
+    with pytest.raises(
+        InputError, match="the model makes the classes cats, dogs, the reference network was trained on"
+    ):
+        snapshot_score(large, reference)
+    predicts = build_model("hrvgan", num_classes=8, size=32, width=0.04, task="predict")
+    with pytest.raises(InputError, match="a model that predicts is scored by stage `evaluate` alone"):
+        snapshot_score(predicts, reference)

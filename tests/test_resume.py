@@ -39,6 +39,11 @@ def same_state(first, second):
     for part in ("history", "partial", "meter", "bfloat16"):
         assert first[part] == second[part]
     assert first["step"] == second["step"]
+    assert bool(first["best"]) == bool(second["best"])
+    if best := first["best"]:
+        other = second["best"]
+        assert (best["step"], best["score"]) == (other["step"], other["score"])
+        assert all(torch.equal(tensor, other["weights"][key]) for key, tensor in best["weights"].items())
     for part in ("gan", "average"):
         assert first[part].keys() == second[part].keys()
         assert all(torch.equal(first[part][key], second[part][key]) for key in first[part])
@@ -62,6 +67,36 @@ def test_more_steps_continue(shapes_clips, tmp_path, whole):
     start(shapes_clips.folder, state, steps=5)
     start(shapes_clips.folder, state, log_every=1, save_every=4)  # When to report and save changes no step.
     same_state(state, whole)
+
+
+def test_the_best_of_the_scored_averages_is_kept_over_a_stop(shapes_clips, tmp_path):
+    """Whatever the score: here the distance of the mean brightness from what it was at step 6."""
+    at_step_6, _ = start(shapes_clips.folder, tmp_path / "six.pt", steps=6)
+
+    def brightness(network) -> float:
+        gan = build_model("hrvgan", **TINY)
+        gan.G.load_state_dict(network.state_dict())
+        return float(gan.eval().sample(8, seed=0).float().mean())
+
+    scored = {"score_every": 2, "keep": "best", "save_every": 2, "log_every": 2}
+    scored["score"] = lambda gan: {"off": abs(brightness(gan.G) - brightness(at_step_6))}
+    logged = []
+    scored["log_losses"] = lambda step, values: logged.append((step, values))
+    whole, history = start(shapes_clips.folder, tmp_path / "whole.pt", **scored)
+    start(shapes_clips.folder, tmp_path / "parts.pt", **{**scored, "steps": 5})
+    start(shapes_clips.folder, tmp_path / "parts.pt", **{**scored, "steps": 8})
+    parts, again = start(shapes_clips.folder, tmp_path / "parts.pt", **scored)
+    same_state(tmp_path / "parts.pt", tmp_path / "whole.pt")
+    assert history == again
+    scores = {row["step"]: row["score/off"] for row in history}
+    assert list(scores) == [2, 4, 6, 8, 10, 12]
+    assert scores[6] == 0
+    assert all(scores[step] > 0 for step in scores if step != 6)
+    for network in (whole, parts):
+        assert all(torch.equal(tensor, at_step_6.state_dict()[key]) for key, tensor in network.state_dict().items())
+    assert [(step, values["score/off"]) for step, values in logged if "score/off" in values][:6] == [*scores.items()]
+    last, _ = start(shapes_clips.folder, tmp_path / "whole.pt", **{**scored, "keep": "last"})
+    assert not torch.equal(last.state_dict()["rgb.weight"], whole.state_dict()["rgb.weight"])
 
 
 def test_more_steps_leave_no_trace_of_where_it_stopped(shapes_clips, tmp_path):

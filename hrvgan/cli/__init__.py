@@ -80,11 +80,12 @@ def add_command(commands, function: Callable, help: str, words: dict[str, str | 
 
 def train(
     clips: Path, out: Path, *, model: str = "hrvgan", preset: str = "", net: dict, train: dict, seed: int = 0,
-    init_from: str = "",
+    init_from: str = "", reference: Path | None = None,
 ) -> None:  # fmt: skip
     """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
     from hrvgan.clipstore.clips import Clips
+    from hrvgan.evaluation.snapshots import snapshot_score
     from hrvgan.files import locked
     from hrvgan.nn.checkpoint import check_out, release
     from hrvgan.training import distributed, loop
@@ -94,11 +95,12 @@ def train(
     check_out(out)
     store, first = Clips(clips), distributed.rank() == 0
     gan = new_model(store, model, preset=preset, net=net, seed=seed, init_from=init_from)
+    score = snapshot_score(gan, reference) if reference else None
     state, lock = out.with_name(f"{out.name}.state.pt"), out.with_name(f".{out.name}.lock")
     if first and (done := read_state(state, "step", 0)):
         print(f"{state}: going on from step {done}", file=sys.stderr)
     with locked(lock, f"training of {out}") if first else contextlib.nullcontext():
-        average, history = loop.train(gan, store.split("train"), state, seed=seed, **train)
+        average, history = loop.train(gan, store.split("train"), state, seed=seed, score=score, **train)
         if first:
             release(out, gan, average, history, {"dataset": clips.name, "data_digest": store.digest})
             print(f"{out}: released after {history[-1]['step']} steps; {state} continues it with more")
@@ -224,6 +226,7 @@ COMMANDS: dict[Callable, tuple[str, dict]] = {
         "net": "arguments of the model, e.g. '{width: 0.25}'",
         "train": "arguments of training, e.g. '{steps: 4000}'",
         "init_from": "folder of a released model whose weights to start from",
+        "reference": "folder of stage `reference`, whose network scores every train.score_every steps",
     }),
     **sample.COMMANDS,
     **score.COMMANDS,

@@ -28,9 +28,10 @@ def train(
     batch_size: int = 16, accumulate: int = 1, seed: int = 0, ema: float = 0.995, lr_decay: int = 0,
     clip_grad: float = 0.0, flip: bool = False, class_balanced: bool = False, precision: str = "auto",
     device: str = "auto", log_every: int = 10, save_every: int = 100, sample_every: int = 200,
-    samples_per_class: int = 2,
+    samples_per_class: int = 2, score_every: int = 0, keep: str = "last",
     log_losses: Callable[[int, dict[str, float]], None] = lambda step, values: None,
     log_samples: Callable[[int, Tensor], None] = lambda step, clips: None,
+    score: Callable[[VideoGAN], dict[str, float]] | None = None,
 ) -> tuple[nn.Module, list[dict]]:  # fmt: skip
     """Trains `gan` in place on `clips` for `steps` iterations in all; returns the EMA of G, and the history.
 
@@ -48,6 +49,9 @@ def train(
         class_balanced: whether every batch shows the classes equally often, however many clips they have.
         precision: float32, bfloat16 (autocast), or auto: bfloat16 where the device multiplies it faster. A `state`
             that began with auto keeps the precision that this meant then, on whatever device it goes on.
+        score_every: steps between two calls of `score` with `gan`, which then generates with the EMA; 0 = none. What it
+            returns goes into the history and to `log_losses`, as score/<name>.
+        keep: which EMA is returned: the `last`, or of those scored the `best`, that whose first score is lowest.
         log_losses: called every `log_every` steps with the means since the last call, and the speed.
         log_samples: called every `sample_every` steps with clips (n, T, H, W, 3) uint8 of the EMA, same z each time.
 
@@ -58,6 +62,10 @@ def train(
     check_values("train.", train, arguments)
     check_clips(gan, clips, batch_size)
     check_settings(gan, arguments)
+    if score_every and not score:
+        raise InputError(
+            f"train.score_every {score_every}: no reference to score by is given (`hrvgan train --reference`)"
+        )
     with distributed.joined(pick_device(device)) as place, stop_signals(state) as told_to_stop:
         session = Session(gan.to(place), identity(gan, clips, **arguments), use_bfloat16(precision, place))
         begin(session, state, steps, minutes)
@@ -70,6 +78,8 @@ def train(
                 progress.set_postfix_str(summary(values), refresh=False)
             if distributed.rank() == 0 and (done % sample_every == 0 or last):
                 log_samples(done, preview(gan, session.average, samples_per_class, clips))
+            if distributed.rank() == 0 and score_every and done % score_every == 0:
+                log_losses(done, score_average(session, clips, score))
 
             # Save.
             stop = told_to_stop(whole)
@@ -80,6 +90,8 @@ def train(
             if stop and not last:
                 end_at_signal(progress, done, stop)
     average = with_batch_norm_statistics(gan, session.average, clips)
+    if keep == "best" and session.best:
+        average.load_state_dict(session.best["weights"])
     gan.G.load_state_dict(average.state_dict())
     return average, session.history + session.partial
 
@@ -88,11 +100,13 @@ ROWS_OF_IMBALANCE = 30  # of the history: 300 steps, if one is logged every 10
 
 # Arguments of `train` that change no step: a training resumes with other values of these.
 FREE = (
-    "steps", "minutes", "device", "log_every", "save_every", "sample_every", "samples_per_class", "log_losses",
-    "log_samples",
+    "steps", "minutes", "device", "log_every", "save_every", "sample_every", "samples_per_class", "score_every", "keep",
+    "log_losses", "log_samples", "score",
 )  # fmt: skip
+KEEP = ("last", "best")
 # Arguments that a user sets in section train; the seed stands in the run, for weights are drawn from it too.
-SETTINGS = [key for key in train.__kwdefaults__ if key not in ("seed", "log_losses", "log_samples")]
+CALLBACKS = ("log_losses", "log_samples", "score")
+SETTINGS = [key for key in train.__kwdefaults__ if key not in ("seed", *CALLBACKS)]
 
 
 def identity(gan: VideoGAN, clips: Clips, **arguments) -> dict:
@@ -128,6 +142,20 @@ def report(
         say_imbalance(session)
     if distributed.rank() == 0:
         log_losses(session.step, {**values, **session.meter.timings()})
+    return values
+
+
+def score_average(session: Session, clips: Clips, score: Callable[[VideoGAN], dict[str, float]]) -> dict[str, float]:
+    """Adds what `score` makes of the EMA to the last row of the history, keeps the EMA if it is the best one so far,
+    and returns the scores."""
+    average = with_batch_norm_statistics(session.gan, session.average, clips)
+    with swapped_generator(session.gan, average):
+        values = {f"score/{name}": value for name, value in score(session.gan).items()}
+    session.history[-1].update(values)
+    first = next(iter(values.values()))
+    if not session.best or first < session.best["score"]:
+        weights = {name: tensor.clone() for name, tensor in average.state_dict().items()}
+        session.best = {"step": session.step, "score": first, "weights": weights}
     return values
 
 
@@ -196,6 +224,15 @@ def check_settings(gan: VideoGAN, settings: dict) -> None:
         raise InputError(
             f"train.lr_decay: learning rates are 0 from step {lr_decay} on, but train.steps is {steps}; raise lr_decay "
             "to at least as many steps, or set it to 0 to keep the rates constant"
+        )
+    if settings["keep"] not in KEEP:
+        raise InputError(f"train.keep {settings['keep']!r} is not known; choose one of {', '.join(KEEP)}")
+    if settings["keep"] == "best" and not settings["score_every"]:
+        raise InputError("train.keep best: nothing is scored; set train.score_every, or keep to last")
+    if settings["score_every"] % log_every:
+        raise InputError(
+            f"train.score_every ({settings['score_every']}) must be a multiple of train.log_every ({log_every}), "
+            "so that scores stand in rows of the history"
         )
     if save_every % log_every:
         raise InputError(

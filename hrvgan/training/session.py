@@ -94,7 +94,7 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-PROGRESS = ("step", "history", "partial", "seconds", "saved")  # fields that a state file holds as they are
+PROGRESS = ("step", "history", "partial", "best", "seconds", "saved")  # fields that a state file holds as they are
 
 
 class Session:
@@ -108,6 +108,7 @@ class Session:
         self.history: list[dict] = []
         # A last row of fewer than `log_every` steps, dropped when training continues.
         self.partial: list[dict] = []
+        self.best: dict | None = None  # of the averages scored: its step, score and weights
         self.seconds = 0.0  # of training so far, over all resumes
         self.saved = 0.0  # the same, at the last state but one
         self.began = 0.0  # time.monotonic() less `seconds`, at the start or resume
@@ -175,7 +176,7 @@ def resume(path: str | Path, session: Session) -> None:
         session.average.load_state_dict(state["average"])
         for phase in session.phases:
             phase.optimizer.load_state_dict(state["optimizers"][phase.name])
-        state.setdefault("saved", 0.0)  # Earlier versions did not write it.
+        state = {"saved": 0.0, "best": None, **state}  # Earlier versions did not write these.
         for name in PROGRESS:
             setattr(session, name, state[name])
         session.meter.sums, session.meter.counts = state["meter"]
