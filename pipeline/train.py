@@ -19,7 +19,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.evaluation.snapshots import snapshot_score
+from hrvgan.evaluation.snapshots import kept_step, snapshot_score
 from hrvgan.files import write_json
 from hrvgan.nn import checkpoint
 from hrvgan.nn.base import VideoGAN
@@ -62,20 +62,13 @@ def main(run: str) -> None:
                 average, history = train(gan, store.split("train"), state, **arguments)
             if is_first:
                 data = {"dataset": config["dataset"], "data_digest": store.digest}
-                if arguments.get("keep") == "best":
-                    data["weights_of_step"] = best_step(history)
+                data |= kept_step(history, arguments.get("keep"))
                 checkpoint.release(Path("models") / run, gan, average, history, data)
         if is_first:
             batch_size = config["train"].get("batch_size", train.__kwdefaults__["batch_size"])
             cost = training_cost(state, batch_size, gan.device)
             write_json(Path("metrics") / f"{run}.training.json", cost)
             record(run, "train")
-
-
-def best_step(history: list[dict]) -> int:
-    """The step whose weights `train.keep: best` releases: that of the lowest score; the last where none is scored."""
-    scored = [(row["score/refnet_fd"], row["step"]) for row in history if "score/refnet_fd" in row]
-    return min(scored)[1] if scored else history[-1]["step"]
 
 
 def training_cost(state: Path, batch_size: int, device: torch.device) -> dict:

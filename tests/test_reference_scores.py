@@ -1,5 +1,6 @@
 """Scores of generators whose skill is known: real clips, real clips gone wrong, and noise."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import hrvgan
+from hrvgan import cli
 from hrvgan.clipstore.clips import Clips
 from hrvgan.clipstore.writer import Clip, write_clips
 from hrvgan.errors import InputError
@@ -374,3 +376,16 @@ def test_a_score_while_training_is_of_clips_that_the_network_knows(reference, sh
     predicts = build_model("hrvgan", num_classes=8, size=32, width=0.04, task="predict")
     with pytest.raises(InputError, match="a model that predicts is scored by stage `evaluate` alone"):
         snapshot_score(predicts, reference)
+
+
+def test_a_training_without_pipeline_is_scored_by_a_folder(reference, shapes_clips, tmp_path):
+    rows = {"batch_size": 4, "log_every": 1, "save_every": 1, "score_every": 1, "keep": "best"}
+    cli.train(
+        shapes_clips.folder, tmp_path / "model", net={"width": 0.04}, train={"steps": 3, **rows}, reference=reference
+    )
+    described = json.loads((tmp_path / "model/model.json").read_text())
+    with open(tmp_path / "model/history.csv", newline="") as file:
+        scores = {int(row["step"]): float(row["score/refnet_fd"]) for row in csv.DictReader(file)}
+    assert described["weights_of_step"] == min(scores, key=scores.get)
+    gan = hrvgan.load(tmp_path / "model")
+    assert snapshot_score(gan, reference)(gan)["refnet_fd"] == pytest.approx(min(scores.values()), rel=1e-6)

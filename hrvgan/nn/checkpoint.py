@@ -18,12 +18,11 @@ GONE = ("grow_clips",)  # arguments of earlier versions, which changed nothing i
 PRETRAINED = Path(__file__).parents[1] / "pretrained"  # released models that come with the package
 
 
-def release(
-    out: str | Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict[str, str]
-) -> None:
+def release(out: str | Path, gan: VideoGAN, average: nn.Module, history: list[dict], data: dict) -> None:
     """Writes the released model to the folder `out`; its bytes depend on the training alone.
 
-    `data` names the training data: "dataset" (a name) and "data_digest" (Clips.digest).
+    `data` names the training data: "dataset" (a name) and "data_digest" (Clips.digest); what else it holds goes into
+    model.json, too.
     """
     description = {
         "name": gan.name,
