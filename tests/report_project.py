@@ -62,6 +62,7 @@ def write_params(folder: Path, runs: dict[str, str]) -> None:
         "preset": "best",
         "seed": 0,
         "init_from": "",
+        "score_with": "",
         "net": {"size": SIZE},
         "train": {"steps": 1700},
         "sample": {},
