@@ -19,12 +19,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hrvgan.clipstore.clips import Clips
 from hrvgan.errors import InputError
-from hrvgan.evaluation.snapshots import kept_step, snapshot_score
+from hrvgan.evaluation.snapshots import snapshot_score
 from hrvgan.files import write_json
 from hrvgan.nn import checkpoint
 from hrvgan.nn.base import VideoGAN
 from hrvgan.training import distributed
-from hrvgan.training.loop import train
+from hrvgan.training.loop import CALLBACKS, kept_step, train
 from hrvgan.training.session import new_model
 from pipeline import params, stage
 from pipeline.resume_state import resume_folder
@@ -32,7 +32,7 @@ from pipeline.tracking import record
 from pipeline.tracking.mlflow_logger import MLflowLogger
 
 # Signature of what params.yaml may set in section train: the seed is the run's, the loggers are added here.
-SETTABLE = functools.partial(train, seed=0, log_losses=None, log_samples=None, score=None)
+SETTABLE = functools.partial(train, seed=0, **dict.fromkeys(CALLBACKS))
 
 
 def main(run: str) -> None:
@@ -49,14 +49,13 @@ def main(run: str) -> None:
         )  # fmt: skip
     require_test_clips(gan, store)
     require_reference(run, config)
+    score = snapshot_score(gan, config["score_with"]) if config["train"].get("score_every") else None
     with resume_folder(run, gan, store, config) as resume:
         state, is_first = resume / "state.pt", distributed.rank() == 0
-        arguments, logger = {**config["train"], "seed": config["seed"]}, contextlib.nullcontext()
+        arguments, logger = {**config["train"], "seed": config["seed"], "score": score}, contextlib.nullcontext()
         if is_first:  # Of several processes only the first one logs.
             logger = MLflowLogger(run, gan.arguments, str(params.device(config)), gan.fps, resume / "run_id")
             arguments |= {"log_losses": logger.losses, "log_samples": logger.samples}
-            if arguments.get("score_every"):
-                arguments["score"] = snapshot_score(gan, config["score_with"])
         with logger:
             with params.blamed(where):
                 average, history = train(gan, store.split("train"), state, **arguments)

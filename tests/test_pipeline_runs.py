@@ -363,7 +363,11 @@ def test_two_processes_train_a_run(project):
     assert steps(project) == [2, 4, 6, 8, 10]
     cost = json.loads((project.root / "metrics/laptop.training.json").read_text())
     assert cost["machine"].endswith(", 2 threads")
-    project.edit_params(lambda v: v["train"].update(batch_size=3, steps=12))
+    project.edit_params(lambda v: v["runs"]["laptop"].update(score_with="data/reference/shapes"))
+    project.edit_params(lambda v: v["train"].update(steps=12, score_every=2, keep="best"))
+    project.run("dvc", "repro", "--single-item", "train@laptop")
+    assert [row["step"] for row in history(project) if row["score/refnet_fd"]] == ["12"]
+    project.edit_params(lambda v: v["train"].update(batch_size=3, steps=14))
     said = project.run(sys.executable, "-m", "pipeline.train", "laptop", code=1)
     assert sum(line.startswith("error: ") for line in said.splitlines()) == 1
     assert "Traceback" not in said

@@ -85,7 +85,7 @@ def train(
     """Train on the training split of CLIPS and release the model to OUT. The same command resumes. Under
     `torchrun --nproc-per-node=N -m hrvgan.cli train ...` N processes share each batch."""
     from hrvgan.clipstore.clips import Clips
-    from hrvgan.evaluation.snapshots import kept_step, snapshot_score
+    from hrvgan.evaluation.snapshots import snapshot_score
     from hrvgan.files import locked
     from hrvgan.nn.checkpoint import check_out, release
     from hrvgan.training import distributed, loop
@@ -102,7 +102,7 @@ def train(
     with locked(lock, f"training of {out}") if first else contextlib.nullcontext():
         average, history = loop.train(gan, store.split("train"), state, seed=seed, score=score, **train)
         if first:
-            data = {"dataset": clips.name, "data_digest": store.digest} | kept_step(history, train.get("keep"))
+            data = {"dataset": clips.name, "data_digest": store.digest} | loop.kept_step(history, train.get("keep"))
             release(out, gan, average, history, data)
             print(f"{out}: released after {history[-1]['step']} steps; {state} continues it with more")
 

@@ -14,7 +14,7 @@ from hrvgan.features.refnet import featurise, load_refnet
 from hrvgan.metrics.frechet import frechet_distance_from_features
 from hrvgan.nn.base import VideoGAN
 
-NAME, NUM_CLIPS = "refnet_fd", 256
+NUM_CLIPS = 256
 
 
 def snapshot_score(
@@ -39,12 +39,6 @@ def snapshot_score(
 
     def score(gan: VideoGAN) -> dict[str, float]:
         features = [featurise(net, [videos])[0] for videos in sample_chunks(gan, asked, [seed])]
-        return {NAME: frechet_distance_from_features(real.features, np.concatenate(features))}
+        return {"refnet_fd": frechet_distance_from_features(real.features, np.concatenate(features))}
 
     return score
-
-
-def kept_step(history: list[dict], keep: str | None) -> dict[str, int]:
-    """What model.json says of weights that `train.keep: best` has chosen: {"weights_of_step": ...}, else nothing."""
-    scored = [(row[f"score/{NAME}"], row["step"]) for row in history if f"score/{NAME}" in row]
-    return {"weights_of_step": min(scored)[1]} if keep == "best" and scored else {}

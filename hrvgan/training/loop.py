@@ -49,8 +49,7 @@ def train(
         class_balanced: whether every batch shows the classes equally often, however many clips they have.
         precision: float32, bfloat16 (autocast), or auto: bfloat16 where the device multiplies it faster. A `state`
             that began with auto keeps the precision that this meant then, on whatever device it goes on.
-        score_every: steps between two calls of `score` with `gan`, which then generates with the EMA; 0 = none. What it
-            returns goes into the history and to `log_losses`, as score/<name>.
+        score_every: steps between two calls of `score`, on the EMA; its values are logged as score/<name>; 0 = none.
         keep: which EMA is returned: the `last`, or of those scored the `best`, that whose first score is lowest.
         log_losses: called every `log_every` steps with the means since the last call, and the speed.
         log_samples: called every `sample_every` steps with clips (n, T, H, W, 3) uint8 of the EMA, same z each time.
@@ -59,13 +58,7 @@ def train(
     weights are no longer finite; `state` is then the last good one.
     """
     arguments = {key: value for key, value in locals().items() if key in train.__kwdefaults__}
-    check_values("train.", train, arguments)
-    check_clips(gan, clips, batch_size)
-    check_settings(gan, arguments)
-    if score_every and not score:
-        raise InputError(
-            f"train.score_every {score_every}: no reference to score by is given (`hrvgan train --reference`)"
-        )
+    check_arguments(gan, clips, arguments)
     with distributed.joined(pick_device(device)) as place, stop_signals(state) as told_to_stop:
         session = Session(gan.to(place), identity(gan, clips, **arguments), use_bfloat16(precision, place))
         begin(session, state, steps, minutes)
@@ -76,10 +69,7 @@ def train(
             if whole or last:
                 values = report(session, state, whole, log_losses)
                 progress.set_postfix_str(summary(values), refresh=False)
-            if distributed.rank() == 0 and (done % sample_every == 0 or last):
-                log_samples(done, preview(gan, session.average, samples_per_class, clips))
-            if distributed.rank() == 0 and score_every and done % score_every == 0:
-                log_losses(done, score_average(session, clips, score))
+            show(session, clips, arguments, last)
 
             # Save.
             stop = told_to_stop(whole)
@@ -89,23 +79,21 @@ def train(
                     break
             if stop and not last:
                 end_at_signal(progress, done, stop)
-    average = with_batch_norm_statistics(gan, session.average, clips)
-    if keep == "best" and session.best:
-        average.load_state_dict(session.best["weights"])
+    average = chosen_average(session, clips, keep)
     gan.G.load_state_dict(average.state_dict())
     return average, session.history + session.partial
 
 
 ROWS_OF_IMBALANCE = 30  # of the history: 300 steps, if one is logged every 10
 
+CALLBACKS = ("log_losses", "log_samples", "score")
 # Arguments of `train` that change no step: a training resumes with other values of these.
 FREE = (
     "steps", "minutes", "device", "log_every", "save_every", "sample_every", "samples_per_class", "score_every", "keep",
-    "log_losses", "log_samples", "score",
+    *CALLBACKS,
 )  # fmt: skip
 KEEP = ("last", "best")
 # Arguments that a user sets in section train; the seed stands in the run, for weights are drawn from it too.
-CALLBACKS = ("log_losses", "log_samples", "score")
 SETTINGS = [key for key in train.__kwdefaults__ if key not in ("seed", *CALLBACKS)]
 
 
@@ -145,18 +133,52 @@ def report(
     return values
 
 
+def show(session: Session, clips: Clips, arguments: dict, last: bool) -> None:
+    """Logs samples and scores of the EMA, in the first process, at the steps for which `arguments` of `train` ask."""
+    if distributed.rank():
+        return
+    if session.step % arguments["sample_every"] == 0 or last:
+        made = preview(session.gan, session.average, arguments["samples_per_class"], clips)
+        arguments["log_samples"](session.step, made)
+    if arguments["score_every"] and session.step % arguments["score_every"] == 0:
+        arguments["log_losses"](session.step, score_average(session, clips, arguments["score"]))
+
+
 def score_average(session: Session, clips: Clips, score: Callable[[VideoGAN], dict[str, float]]) -> dict[str, float]:
     """Adds what `score` makes of the EMA to the last row of the history, keeps the EMA if it is the best one so far,
     and returns the scores."""
     average = with_batch_norm_statistics(session.gan, session.average, clips)
     with swapped_generator(session.gan, average):
         values = {f"score/{name}": value for name, value in score(session.gan).items()}
-    session.history[-1].update(values)
-    first = next(iter(values.values()))
-    if not session.best or first < session.best["score"]:
-        weights = {name: tensor.clone() for name, tensor in average.state_dict().items()}
-        session.best = {"step": session.step, "score": first, "weights": weights}
+    row = session.history[-1]
+    row.update(values)
+    if best_row(session.history) is row:
+        session.best = {name: tensor.clone() for name, tensor in average.state_dict().items()}
     return values
+
+
+def chosen_average(session: Session, clips: Clips, keep: str) -> nn.Module:
+    """The last EMA, or the best one where that is to be kept and one was scored."""
+    average = with_batch_norm_statistics(session.gan, session.average, clips)
+    if keep == "best" and session.best:
+        average.load_state_dict(session.best)
+    return average
+
+
+def best_row(history: list[dict]) -> dict | None:
+    """The row whose first score is lowest, the earliest of equal ones; None if nothing was scored."""
+
+    def first_score(row: dict) -> float:
+        return next((value for key, value in row.items() if key.startswith("score/")), math.inf)
+
+    best = min(history, key=first_score, default={})
+    return best if first_score(best) < math.inf else None
+
+
+def kept_step(history: list[dict], keep: str | None) -> dict[str, int]:
+    """What model.json says of weights that `keep` "best" has chosen: {"weights_of_step": ...}, else nothing."""
+    row = best_row(history) if keep == "best" else None
+    return {"weights_of_step": row["step"]} if row else {}
 
 
 def say_imbalance(session: Session) -> None:
@@ -187,6 +209,15 @@ def preview(gan: VideoGAN, average: nn.Module, per_class: int, clips: Clips) -> 
         numbers = np.linspace(0, len(clips) - 1, count).astype(int)
         real, c = torch.from_numpy(clips.read(numbers)), torch.from_numpy(clips.labels[numbers])
         return gan.predict(real, c, seed=0)
+
+
+def check_arguments(gan: VideoGAN, clips: Clips, arguments: dict) -> None:
+    """Raises InputError for `arguments` of `train` that are wrong by themselves, or for this model and these clips."""
+    check_values("train.", train, arguments)
+    check_clips(gan, clips, arguments["batch_size"])
+    check_settings(gan, arguments)
+    if (every := arguments["score_every"]) and not arguments["score"]:
+        raise InputError(f"train.score_every {every}: no reference to score by is given (`hrvgan train --reference`)")
 
 
 def check_clips(gan: VideoGAN, clips: Clips, batch_size: int) -> None:

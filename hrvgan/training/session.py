@@ -108,7 +108,7 @@ class Session:
         self.history: list[dict] = []
         # A last row of fewer than `log_every` steps, dropped when training continues.
         self.partial: list[dict] = []
-        self.best: dict | None = None  # of the averages scored: its step, score and weights
+        self.best: dict | None = None  # weights of the best of the averages that were scored
         self.seconds = 0.0  # of training so far, over all resumes
         self.saved = 0.0  # the same, at the last state but one
         self.began = 0.0  # time.monotonic() less `seconds`, at the start or resume
