@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from hrvgan.clipstore.layout import to_float, to_uint8
 from hrvgan.evaluation.gates import check_gates
 from hrvgan.features import load_features
 from hrvgan.features.perturbations import FAULTS, PERTURBATIONS, colours_apart, half_speed, shuffled
 from hrvgan.features.reference import build_reference
-from hrvgan.features.refnet import with_faults
+from hrvgan.features.refnet import featurise, load_refnet, with_faults
+from hrvgan.metrics.frechet import frechet_distance_from_features
 from tests import processes
 
 RNG = np.random.default_rng(0)
@@ -98,15 +100,16 @@ def test_cells_of_a_checkerboard_are_6_levels_apart(size, cell):
 
 @pytest.mark.parametrize("n", [1, 3, 20])
 def test_what_the_network_learns_of_faults(n):
-    """The clips as they are, then each with a fault; two colours twice as often as each of the others."""
+    """Each clip with one fault; two colours twice as often as each of the others."""
     video = torch.rand(n, 3, 4, 16, 16) * 2 - 1
-    both, numbers = with_faults(video, np.random.default_rng(0))
-    assert (both[:n] == video).all()
-    assert (numbers[:n] == 0).all()
-    assert both.shape == (2 * n, 3, 4, 16, 16)
-    assert both.abs().max() <= 1
-    if n == 20:
-        assert dict(zip(FAULTS, np.bincount(numbers[n:])[1:], strict=True)) == {
+    spoilt, strengths = with_faults(video, np.random.default_rng(0))
+    assert spoilt.shape == video.shape
+    assert spoilt.abs().max() <= 1
+    assert ((strengths > 0).sum(dim=1) == 1).all()
+    assert 0.1 <= strengths.amax(dim=1).min() <= strengths.max() <= 2
+    if n == 20:  # With a clip a fault there is no other to take a colour from.
+        assert (spoilt != video).flatten(1).any(dim=1).all()
+        assert dict(zip(FAULTS, (strengths > 0).sum(dim=0).tolist(), strict=True)) == {
             "warped": 4, "ghosted": 4, "two-coloured": 8, "checkered": 4,
         }  # fmt: skip
 
@@ -120,8 +123,25 @@ def test_faults_have_strengths():
 @pytest.mark.faults
 @processes.in_full
 @pytest.mark.timeout(900)
-def test_the_network_sees_them_all(shapes_clips, tmp_path):
+def test_the_network_sees_them_all_in_proportion(shapes_clips, tmp_path):
     """Half a minute of training, by the parameters of the stage `reference`."""
     build_reference(shapes_clips, tmp_path)
-    gates = check_gates(load_features(tmp_path / "features.npz"))
-    assert [gate.sentence for gate in gates if not gate.passed] == []
+    sets = load_features(tmp_path / "features.npz")
+    assert [gate.sentence for gate in check_gates(sets) if not gate.passed] == []
+
+    val = shapes_clips.split("val").read(np.arange(len(shapes_clips.split("val"))))
+    net = load_refnet(tmp_path)[0]
+
+    def moved(clips: np.ndarray) -> float:
+        return frechet_distance_from_features(sets["val"].features, featurise(net, [clips])[0])
+
+    for name, fault in FAULTS.items():
+        weak, strong = (moved(of_strength(fault, val, strength)) for strength in (0.25, 1))
+        assert weak < strong / (1 if name == "two-coloured" else 4)  # Which the network learns last, and least evenly.
+    unseen = np.random.default_rng(0).normal(0, 1, val.shape)
+    assert moved((val + unseen).round().clip(0, 255).astype(np.uint8)) < 0.1
+
+
+def of_strength(fault, clips: np.ndarray, strength: float) -> np.ndarray:
+    video = to_float(torch.as_tensor(clips))
+    return to_uint8(fault(video, np.random.default_rng(0), np.full(len(clips), strength))).numpy()

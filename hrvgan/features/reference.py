@@ -17,20 +17,21 @@ from hrvgan.features.refnet import RefNet, Task, batch_size_for, calibrate, chan
 from hrvgan.progress import bar
 
 GAIN_OF, MOST_GAIN = 64, 50.0
+DETAIL_GAIN = 3.0
 COLOURS_OF, COLOURS_APART = 64, 2.0
 MEAN_OF = 32  # Clips in the mean clip of a class: enough for a blur, few enough for memory.
 
 
 def build_reference(
     clips: Clips, out: Path, *, seed: int = 0, networks: int = 1, steps: int = 300, batch_size: int = 20,
-    lr: float = 3e-3, sketch_weight: float = 0.5, fault_weight: float = 1.0, num_features: int = 32,
+    lr: float = 3e-3, sketch_weight: float = 0.5, fault_weight: float = 2.0, num_features: int = 32,
     width: int = 16, max_size: int = 32, max_frames: int = 16,
 ) -> dict:
     """Fill the folder `out`: refnet.safetensors, refnet.json (returned), features.npz. Deterministic by `seed`.
 
     The network learns the classes of the training clips or, without two classes or without val clips, a pretext task
-    on the clips' time axis; weighted by `sketch_weight`, to sketch the clip; and, by `fault_weight`, to tell clips with
-    faults of generators from real ones: each of the `batch_size` clips of a step comes again with a fault. It is
+    on the clips' time axis; weighted by `sketch_weight`, to sketch the clip; and, by `fault_weight`, to say how
+    strong a fault of generators is: each of the `batch_size` clips of a step comes again with one. It is
     calibrated on val clips. Clips larger than `max_size` pixels are shrunk, longer ones than `max_frames` thinned. With
     `networks` above 1 the folders network-1, ... hold as many more, of the next seeds: their agreement says how far to
     trust one.
@@ -57,7 +58,7 @@ def build_network(clips: Clips, out: Path, seed: int, training: dict, shape: dic
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # Time is all that the pretext task asks about; with labels, colours alone do and see noise better.
-        net = RefNet(len(answers), **shape, motion=not labelled, detail=True)
+        net = RefNet(len(answers), **shape, motion=not labelled, detail_gain=DETAIL_GAIN)
         net.to("cuda" if torch.cuda.is_available() else "cpu")
         if net.gain is not None:
             net.gain.fill_(motion_gain(net, splits["train"]))

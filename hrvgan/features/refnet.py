@@ -26,10 +26,11 @@ from hrvgan.files import atomic_path, write_json
 from hrvgan.progress import bar
 
 SKETCH = (2, 4, 4)  # Frames, rows and columns of the coarse view.
-DETAIL_GAIN, MOST_DETAIL = 10.0, 0.25
-# Faults in the shares in which they are learnt: two colours are the hardest to find. Strengths from half to four times.
+MOST_DETAIL = 0.25
+# Faults in the shares in which they are learnt: two colours are the hardest to find. Strengths are from a tenth, which
+# nobody sees, to four times; what the network has to answer ends at twice. A whole half of another colour is that.
 LESSONS = ("warped", "ghosted", "two-coloured", "checkered", "two-coloured")
-STRENGTHS = (0.5, 4.0)
+STRENGTHS, MOST_STRENGTH, MOST_MOVE = (0.1, 4.0), 2.0, 0.3
 # (rng, rows) -> uint8 clips (n, T, H, W, 3) and right answers, int64 (n,).
 Task = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -39,20 +40,21 @@ class RefNet(nn.Module):
 
     Larger clips are shrunk to `max_size` pixels and thinned to `max_frames` frames, so that the cost is bounded.
     With `motion` its input has, beside the colours, the frame-to-frame change of brightness times `gain`, so that small
-    motion is not lost. With `detail`, what differs from the mean of the neighbours is amplified, a few levels of a
-    checkerboard most, and edges little. Features are in units of their root mean square over the real training clips.
+    motion is not lost. With `detail_gain` above 0, what differs from the mean of the neighbours is amplified: a few
+    levels of a checkerboard most, and edges little. Features are in units of their root mean square over the real
+    training clips.
     """
 
     def __init__(self, num_classes: int, num_features: int = 32, width: int = 16, max_size: int = 32,
-                 max_frames: int = 16, motion: bool = False, detail: bool = False):
+                 max_frames: int = 16, motion: bool = False, detail_gain: float = 0.0):
         super().__init__()
         self.arguments = {"num_classes": num_classes, "num_features": num_features, "width": width,
                           "max_size": max_size, "max_frames": max_frames}
         if motion:
             self.arguments["motion"] = True
-        if detail:
-            self.arguments["detail"] = True
-        self.detail = detail
+        if detail_gain:
+            self.arguments["detail_gain"] = detail_gain
+        self.detail_gain = detail_gain
         self.max_size, self.max_frames = max_size, max_frames
         # Time is halved only once: motion by a pixel a frame would be lost in coarser steps.
         self.body = nn.Sequential(
@@ -77,7 +79,7 @@ class RefNet(nn.Module):
         return self.read_out(video[:, :, :: math.ceil(video.shape[2] / self.max_frames)])
 
     def read_out(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        seen = amplified(video) if self.detail else video
+        seen = amplified(video, self.detail_gain) if self.detail_gain else video
         if self.gain is not None:
             # Before the first frame there is no change.
             change = F.pad(changes(video) * self.gain, (0, 0, 0, 0, 1, 0))
@@ -101,10 +103,10 @@ def changes(video: Tensor) -> Tensor:
     return video.mean(dim=1, keepdim=True).diff(dim=2)
 
 
-def amplified(video: Tensor) -> Tensor:
-    """(N, 3, T, H, W) with more contrast between neighbouring pixels, where it is low."""
+def amplified(video: Tensor, gain: float) -> Tensor:
+    """(N, 3, T, H, W) with 1 + `gain` times the contrast between neighbouring pixels, where it is low."""
     around = F.avg_pool3d(F.pad(video, (1, 1, 1, 1, 0, 0), mode="replicate"), (1, 3, 3), stride=1)
-    return video + ((video - around) * DETAIL_GAIN).clamp(-MOST_DETAIL, MOST_DETAIL)
+    return video + ((video - around) * gain).clamp(-MOST_DETAIL, MOST_DETAIL)
 
 
 def _block(in_channels: int, out_channels: int, kernel: tuple, stride: tuple) -> nn.Sequential:
@@ -138,15 +140,14 @@ def featurise(net: RefNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, n
 
 def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int, lr: float,
         sketch_weight: float, fault_weight: float, seed: int) -> None:
-    """Train `net` in place: cross-entropy of `task` over `num_clips` clips, a linear sketch of the clip, and the
-    cross-entropy of a second head, which tells clips with a fault of generators from real ones.
+    """Train `net` in place: cross-entropy of `task` over `num_clips` clips, a linear sketch of the clip, and a second
+    linear head, which says how strong each fault of generators is in a clip.
 
     Deterministic by `seed` on one machine with one number of threads.
     """
     rng, device = np.random.default_rng(seed), net.rms.device
     sketch = nn.Linear(net.head.in_features, 3 * math.prod(SKETCH), device=device)
-    judge = nn.Linear(net.head.in_features, 1 + len(FAULTS), device=device)
-    importance = torch.tensor([0.5] + [1.0] * len(FAULTS), device=device)  # Real clips outnumber each fault.
+    judge = nn.Linear(net.head.in_features, len(FAULTS), device=device)
     parameters = [*net.parameters(), *sketch.parameters(), *judge.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps)
@@ -154,12 +155,12 @@ def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int,
     net.train()
     for _ in (progress := bar(range(steps), "refnet", unit="step")):
         clips, answers = task(rng, next(rows))
-        video, faults = with_faults(net.prepare(torch.as_tensor(clips, device=device)), rng)
-        video, n = augment(video, rng), len(clips)
-        features, logits = net.read_out(video)
-        loss = F.cross_entropy(logits[:n], torch.as_tensor(answers, device=device))
-        loss = loss + sketch_weight * unexplained(sketch(features[:n]), video[:n])
-        loss = loss + fault_weight * F.cross_entropy(judge(features), faults, importance)
+        video = augment(net.prepare(torch.as_tensor(clips, device=device)), rng)
+        spoilt, strengths = with_faults(video, rng)
+        (features, of_spoilt), (logits, _) = (both.chunk(2) for both in net.read_out(torch.cat([video, spoilt])))
+        loss = F.cross_entropy(logits, torch.as_tensor(answers, device=device))
+        loss = loss + sketch_weight * unexplained(sketch(features), video)
+        loss = loss + fault_weight * misjudged(judge, features, of_spoilt, strengths)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -169,16 +170,30 @@ def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int,
 
 
 def with_faults(video: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """(the clips of `video` as they are, then each with a fault; int64 (2 N,), 0 or the number of the fault)."""
-    n, lessons = len(video), np.resize(LESSONS, len(video))
-    made, numbers = [video], [0] * n
-    for number, (name, fault) in enumerate(FAULTS.items(), 1):
+    """(each clip of `video` with one fault, the strength of each fault in each, (N, faults))."""
+    lessons, spoilt = np.resize(LESSONS, len(video)), video.clone()
+    strengths = np.zeros((len(video), len(FAULTS)))
+    for number, (name, fault) in enumerate(FAULTS.items()):
         rows = np.flatnonzero(lessons == name)
         if len(rows):
-            strengths = np.exp(rng.uniform(*np.log(STRENGTHS), size=len(rows)))
-            made.append(fault(video[rows], rng, strengths))
-            numbers += [number] * len(rows)
-    return torch.cat(made), torch.as_tensor(numbers, device=video.device)
+            drawn = np.exp(rng.uniform(*np.log(STRENGTHS), size=len(rows)))
+            unit = MOST_STRENGTH if name == "two-coloured" else 1.0
+            spoilt[rows] = fault(video[rows], rng, drawn / unit)
+            strengths[rows, number] = drawn.clip(max=MOST_STRENGTH)
+    return spoilt, torch.as_tensor(strengths).to(video)
+
+
+def misjudged(judge: nn.Module, real: Tensor, spoilt: Tensor, strengths: Tensor) -> Tensor:
+    """Loss of what `judge` says of features (N, D) of clips and of the same with faults of `strengths` (N, faults).
+
+    It has to say how strong a fault is and not whether there is one, and features may move in proportion at most, by
+    `MOST_MOVE` of their root mean square for strength 1. A network that tells clips with faults from real ones holds a
+    warp of half a pixel for as bad as one of two, and no generated clip for any good.
+    """
+    loss = sum(F.smooth_l1_loss(*pair, beta=0.5, reduction="sum") for pair in (
+        (judge(real), torch.zeros_like(strengths)), (judge(spoilt), strengths)))  # fmt: skip
+    moved = (spoilt - real).square().mean(dim=1).add(1e-8).sqrt() / real.detach().square().mean().sqrt()
+    return loss / (2 * len(real)) + F.relu(moved - MOST_MOVE * strengths.sum(dim=1)).mean()
 
 
 def unexplained(drawn: Tensor, video: Tensor) -> Tensor:
