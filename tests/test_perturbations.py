@@ -100,7 +100,7 @@ def test_cells_of_a_checkerboard_are_6_levels_apart(size, cell):
 
 @pytest.mark.parametrize("n", [1, 3, 20])
 def test_what_the_network_learns_of_faults(n):
-    """Each clip with one fault; two colours twice as often as each of the others."""
+    """Each clip with one fault; two colours most often, then warps."""
     video = torch.rand(n, 3, 4, 16, 16) * 2 - 1
     spoilt, strengths = with_faults(video, np.random.default_rng(0))
     assert spoilt.shape == video.shape
@@ -110,7 +110,7 @@ def test_what_the_network_learns_of_faults(n):
     if n == 20:  # With a clip a fault there is no other to take a colour from.
         assert (spoilt != video).flatten(1).any(dim=1).all()
         assert dict(zip(FAULTS, (strengths > 0).sum(dim=0).tolist(), strict=True)) == {
-            "warped": 4, "ghosted": 4, "two-coloured": 8, "checkered": 4,
+            "warped": 6, "ghosted": 3, "two-coloured": 8, "checkered": 3,
         }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def test_faults_have_strengths():
 @processes.in_full
 @pytest.mark.timeout(900)
 def test_the_network_sees_them_all_in_proportion(shapes_clips, tmp_path):
-    """Half a minute of training, by the parameters of the stage `reference`."""
+    """A minute of training, by the parameters of the stage `reference`."""
     build_reference(shapes_clips, tmp_path)
     sets = load_features(tmp_path / "features.npz")
     assert [gate.sentence for gate in check_gates(sets) if not gate.passed] == []

@@ -23,8 +23,8 @@ MEAN_OF = 32  # Clips in the mean clip of a class: enough for a blur, few enough
 
 
 def build_reference(
-    clips: Clips, out: Path, *, seed: int = 0, networks: int = 1, steps: int = 300, batch_size: int = 20,
-    lr: float = 3e-3, sketch_weight: float = 0.5, fault_weight: float = 2.0, num_features: int = 32,
+    clips: Clips, out: Path, *, seed: int = 0, networks: int = 1, steps: int = 600, batch_size: int = 20,
+    lr: float = 3e-3, sketch_weight: float = 0.5, fault_weight: float = 3.0, num_features: int = 32,
     width: int = 16, max_size: int = 32, max_frames: int = 16,
 ) -> dict:
     """Fill the folder `out`: refnet.safetensors, refnet.json (returned), features.npz. Deterministic by `seed`.
