@@ -27,10 +27,12 @@ from hrvgan.progress import bar
 
 SKETCH = (2, 4, 4)  # Frames, rows and columns of the coarse view.
 MOST_DETAIL = 0.25
-# Faults in the shares in which they are learnt: two colours are the hardest to find, then warps. Strengths are from a tenth, which
-# nobody sees, to four times; what the network has to answer ends at twice. A whole half of another colour is that.
+# Faults in the shares in which they are learnt: two colours are the hardest to find, then warps. Strengths are from a
+# tenth, which nobody sees, to four times; what the network has to answer ends at twice, where half of an object has
+# wholly another colour. Strength 1 may move features by a quarter of their root mean square.
 LESSONS = ("two-coloured", "warped", "checkered", "two-coloured", "warped", "ghosted", "two-coloured")
 STRENGTHS, MOST_STRENGTH, MOST_MOVE = (0.1, 4.0), 2.0, 0.25
+
 # (rng, rows) -> uint8 clips (n, T, H, W, 3) and right answers, int64 (n,).
 Task = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
