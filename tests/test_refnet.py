@@ -166,7 +166,7 @@ def test_training_learns_the_classes_of_one_batch(shapes_clips):
         net,
         lambda rng, chosen: (clips[chosen], labels[chosen]),
         len(rows),
-        steps=60, batch_size=16, lr=1e-2, sketch_weight=0.5, fault_weight=1.0, seed=0,
+        steps=60, batch_size=16, lr=1e-2, sketch_weight=0.5, fault_weight=1.0, most_move=0.25, seed=0,
     )  # fmt: skip
     _, logits = featurise(net, [clips])
     assert (logits.argmax(axis=1) == labels).mean() > 0.9

@@ -29,9 +29,9 @@ SKETCH = (2, 4, 4)  # Frames, rows and columns of the coarse view.
 MOST_DETAIL = 0.25
 # Faults in the shares in which they are learnt: two colours are the hardest to find, then warps. Strengths are from a
 # tenth, which nobody sees, to four times; what the network has to answer ends at twice, where half of an object has
-# wholly another colour. Strength 1 may move features by a quarter of their root mean square.
+# wholly another colour.
 LESSONS = ("two-coloured", "warped", "checkered", "two-coloured", "warped", "ghosted", "two-coloured")
-STRENGTHS, MOST_STRENGTH, MOST_MOVE = (0.1, 4.0), 2.0, 0.25
+STRENGTHS, MOST_STRENGTH = (0.1, 4.0), 2.0
 
 # (rng, rows) -> uint8 clips (n, T, H, W, 3) and right answers, int64 (n,).
 Task = Callable[[np.random.Generator, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -141,10 +141,11 @@ def featurise(net: RefNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, n
 # Training and calibration.
 
 def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int, lr: float,
-        sketch_weight: float, fault_weight: float, seed: int) -> None:
+        sketch_weight: float, fault_weight: float, most_move: float, seed: int) -> None:
     """Train `net` in place: cross-entropy of `task` over `num_clips` clips, a linear sketch of the clip, and a second
     linear head, which says how strong each fault of generators is in a clip.
 
+    Features move by at most `most_move` of their root mean square for a fault of strength 1.
     Deterministic by `seed` on one machine with one number of threads.
     """
     rng, device = np.random.default_rng(seed), net.rms.device
@@ -162,7 +163,7 @@ def fit(net: RefNet, task: Task, num_clips: int, *, steps: int, batch_size: int,
         (features, of_spoilt), (logits, _) = (both.chunk(2) for both in net.read_out(torch.cat([video, spoilt])))
         loss = F.cross_entropy(logits, torch.as_tensor(answers, device=device))
         loss = loss + sketch_weight * unexplained(sketch(features), video)
-        loss = loss + fault_weight * misjudged(judge, features, of_spoilt, strengths)
+        loss = loss + fault_weight * misjudged(judge, features, of_spoilt, strengths, most_move)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -185,17 +186,17 @@ def with_faults(video: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor
     return spoilt, torch.as_tensor(strengths).to(video)
 
 
-def misjudged(judge: nn.Module, real: Tensor, spoilt: Tensor, strengths: Tensor) -> Tensor:
+def misjudged(judge: nn.Module, real: Tensor, spoilt: Tensor, strengths: Tensor, most_move: float) -> Tensor:
     """Loss of what `judge` says of features (N, D) of clips and of the same with faults of `strengths` (N, faults).
 
     It has to say how strong a fault is and not whether there is one, and features may move in proportion at most, by
-    `MOST_MOVE` of their root mean square for strength 1. A network that tells clips with faults from real ones holds a
+    `most_move` of their root mean square for strength 1. A network that tells clips with faults from real ones holds a
     warp of half a pixel for as bad as one of two, and no generated clip for any good.
     """
     loss = sum(F.smooth_l1_loss(*pair, beta=0.5, reduction="sum") for pair in (
         (judge(real), torch.zeros_like(strengths)), (judge(spoilt), strengths)))  # fmt: skip
     moved = (spoilt - real).square().mean(dim=1).add(1e-8).sqrt() / real.detach().square().mean().sqrt()
-    return loss / (2 * len(real)) + F.relu(moved - MOST_MOVE * strengths.sum(dim=1)).mean()
+    return loss / (2 * len(real)) + F.relu(moved - most_move * strengths.sum(dim=1)).mean()
 
 
 def unexplained(drawn: Tensor, video: Tensor) -> Tensor:
