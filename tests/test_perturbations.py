@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hrvgan.clipstore.layout import to_float, to_uint8
 from hrvgan.evaluation.gates import check_gates
 from hrvgan.features import load_features
-from hrvgan.features.perturbations import FAULTS, PERTURBATIONS, colours_apart, half_speed, shuffled
+from hrvgan.features.perturbations import FAULTS, PERTURBATIONS, colours_apart, half_speed, of_levels, shuffled
 from hrvgan.features.reference import build_reference
 from hrvgan.features.refnet import featurise, load_refnet, with_faults
 from hrvgan.metrics.frechet import frechet_distance_from_features
@@ -136,12 +135,7 @@ def test_the_network_sees_them_all_in_proportion(shapes_clips, tmp_path):
         return frechet_distance_from_features(sets["val"].features, featurise(net, [clips])[0])
 
     for name, fault in FAULTS.items():
-        weak, strong = (moved(of_strength(fault, val, strength)) for strength in (0.25, 1))
+        weak, strong = (moved(of_levels(fault, strength)(val, np.random.default_rng(0))) for strength in (0.25, 1))
         assert weak < strong / (1 if name == "two-coloured" else 4)  # Which the network learns last, and least evenly.
     unseen = np.random.default_rng(0).normal(0, 1, val.shape)
     assert moved((val + unseen).round().clip(0, 255).astype(np.uint8)) < 0.1
-
-
-def of_strength(fault, clips: np.ndarray, strength: float) -> np.ndarray:
-    video = to_float(torch.as_tensor(clips))
-    return to_uint8(fault(video, np.random.default_rng(0), np.full(len(clips), strength))).numpy()

@@ -128,13 +128,13 @@ def _column(values: np.ndarray) -> np.ndarray:
     return values[:, None, None, None, None]
 
 
-def of_levels(fault: Fault) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """`fault` at strength 1, of uint8 (N, T, H, W, 3)."""
+def of_levels(fault: Fault, strength: float = 1.0) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """`fault` at `strength`, of uint8 (N, T, H, W, 3)."""
 
     def perturb(clips: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if not len(clips):
             return clips
-        return to_uint8(fault(to_float(torch.as_tensor(clips)), rng, np.ones(len(clips)))).numpy()
+        return to_uint8(fault(to_float(torch.as_tensor(clips)), rng, np.full(len(clips), strength))).numpy()
 
     return perturb
 

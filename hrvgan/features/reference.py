@@ -66,11 +66,13 @@ def build_network(clips: Clips, out: Path, seed: int, training: dict, shape: dic
         net.to("cuda" if torch.cuda.is_available() else "cpu")
         if net.gain is not None:
             net.gain.fill_(motion_gain(net, splits["train"]))
-        most_move = MOST_MOVE[several_colours(splits["val"])]
-        fit(net, tasks["train"], len(splits["train"]), seed=seed, most_move=most_move, **training)
+        coloured = several_colours(splits["val"])
+        fit(net, tasks["train"], len(splits["train"]), seed=seed, most_move=MOST_MOVE[coloured], **training)
     set_units(net, splits, tasks, seed)
     exams = {name: examine(net, splits[name], tasks[name], seed) for name in SPLITS if len(splits[name])}
     sets = feature_sets(net, splits, seed)
+    if coloured:  # Then two colours are no fault.
+        sets["two-coloured"] = sets["two-coloured"].take([])
     save_features(out / "features.npz", sets | {"exam": exams.get("val", exams["train"].take([]))})
     return save_refnet(
         net, out, labelled=labelled, classes=clips.classes, answers=answers, clip_shape=list(clips.shape),
@@ -141,8 +143,6 @@ def feature_sets(net: RefNet, splits: dict[str, Clips], seed: int) -> dict[str, 
     for name, split, perturb in bar(jobs, "features", unit="set"):
         stream = batches(split, perturb, np.random.default_rng(seed))
         sets[name] = Features(*featurise(net, stream), split.labels, groups(split))
-    if several_colours(splits["val"]):  # Then it is no fault.
-        sets["two-coloured"] = sets["two-coloured"].take([])
     for name, trivial in trivial_clips(splits["train"], seed).items():
         labels = np.arange(len(trivial))
         sets[f"trivial_{name}"] = Features(*featurise(net, trivial[:, None]), labels, labels.astype(str))
